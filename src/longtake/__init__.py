@@ -1,0 +1,74 @@
+"""longtake: a picture and a sentence become a video of any length (FramePack).
+
+The names below are imported when they are first used, so that `import longtake` loads no framework.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from longtake import errors
+    from longtake.job import Job
+    from longtake.models.clip import CLIPTextModel
+    from longtake.models.llama import LlamaModel
+    from longtake.models.siglip import SiglipImageProcessor, SiglipVisionModel
+    from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
+    from longtake.models.vae import AutoencoderKLHunyuanVideo
+    from longtake.pipeline.framepack import HunyuanVideoFramepackPipeline
+    from longtake.pipeline.generate import generate
+    from longtake.pipeline.networks import load_networks
+    from longtake.pipeline.schedulers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+    from longtake.video import export_to_video, load_image
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AutoencoderKLHunyuanVideo": "longtake.models.vae",
+    "CLIPTextModel": "longtake.models.clip",
+    "FlowMatchEulerDiscreteScheduler": "longtake.pipeline.schedulers",
+    "HunyuanVideoFramepackPipeline": "longtake.pipeline.framepack",
+    "HunyuanVideoFramepackTransformer3DModel": "longtake.models.transformer",
+    "Job": "longtake.job",
+    "LlamaModel": "longtake.models.llama",
+    "SiglipImageProcessor": "longtake.models.siglip",
+    "SiglipVisionModel": "longtake.models.siglip",
+    "UniPCMultistepScheduler": "longtake.pipeline.schedulers",
+    "export_to_video": "longtake.video",
+    "generate": "longtake.pipeline.generate",
+    "load_image": "longtake.video",
+    "load_networks": "longtake.pipeline.networks",
+}
+
+__all__ = [
+    "AutoencoderKLHunyuanVideo",
+    "CLIPTextModel",
+    "FlowMatchEulerDiscreteScheduler",
+    "HunyuanVideoFramepackPipeline",
+    "HunyuanVideoFramepackTransformer3DModel",
+    "Job",
+    "LlamaModel",
+    "SiglipImageProcessor",
+    "SiglipVisionModel",
+    "UniPCMultistepScheduler",
+    "errors",
+    "export_to_video",
+    "generate",
+    "load_image",
+    "load_networks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("longtake.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"longtake has no {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,89 @@
+"""The command line: `longtake generate`, `plan`, `scene`, `train`, `info`; one file for each verb.
+
+A verb's file has `add_parser`, which must stay free of imports that cost time, and `run`, which does the work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from longtake import __version__
+from longtake.cli import generate, info, plan, scene, train
+from longtake.errors import JobError, LongtakeError, LongtakeWarning
+
+VERBS = (generate, plan, scene, train, info)
+REFUSED, INTERRUPTED = 2, 130
+
+_EXAMPLES = """\
+examples:
+  longtake scene "a penguin in the snow" -o penguin.png
+  longtake generate penguin.png "A penguin dances in the snow." -o penguin.mp4
+  longtake plan --seconds 5 --sampling inverted
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's parser, whose complaints are errors of ours: one sentence instead of the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise JobError(f"{message[0].upper()}{message[1:]}; see: {self.prog} --help.")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; loads nothing but argparse."""
+    parser = Parser(
+        prog="longtake",
+        description="A picture and a sentence become a video of any length (FramePack).",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"longtake {__version__}")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in VERBS:
+        verb.add_parser(verbs)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return the exit code: 0 done, 2 a request that cannot be met, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            args = build_parser().parse_args(words)
+            args.run(args)
+            sys.stdout.flush()
+        return 0
+    except SystemExit as end:  # --help and --version
+        return end.code if isinstance(end.code, int) else 0
+    except LongtakeError as error:
+        if "--json" in words:
+            print(json.dumps({"event": "error", "message": str(error)}), flush=True)
+        print(f"longtake: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("\nlongtake: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (head, less) has left; nothing more can be said to it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: Any = None,
+) -> None:
+    if issubclass(category, LongtakeWarning):
+        print(f"note: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)

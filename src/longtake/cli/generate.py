@@ -1,0 +1,294 @@
+"""`longtake generate`: a picture and a sentence become a video."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from longtake.cli.options import add_length, add_plan, frames_of, number, size
+from longtake.errors import JobError, PictureError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from longtake.cli.progress import Progress
+    from longtake.job import Event, Job
+
+SHOWN = 256  # players show smaller videos as a stamp
+SHEET_FRAMES = 24
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb and its options."""
+    parser = verbs.add_parser(
+        "generate", help="a picture and a sentence become a video", description=__doc__, allow_abbrev=False
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("picture", metavar="PICTURE", help="the first frame: a file or an http(s) address")
+    parser.add_argument("prompt", metavar="PROMPT", help="what happens, in one sentence")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT.mp4", help="the video (default: named after the picture)"
+    )
+
+    video = parser.add_argument_group("the video")
+    add_length(video)  # type: ignore[arg-type]
+    video.add_argument("--size", type=size, metavar="WxH", help="size in pixels (default: the model's own)")
+    video.add_argument("--last-image", metavar="PICTURE", help="a picture to end with (inverted sampling)")
+    video.add_argument(
+        "--negative", default="", metavar="PROMPT", help="what should not happen (needs --cfg)"
+    )
+    video.add_argument(
+        "--seed", type=int, default=0, help="another seed, another video (default: %(default)s)"
+    )
+
+    model = parser.add_argument_group("the model and how it is sampled")
+    model.add_argument(
+        "--model", default="embedded", metavar="FOLDER_OR_ID", help="the model (default: the embedded one)"
+    )
+    model.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: %(default)s"
+    )
+    model.add_argument("--steps", type=int, default=25, help="steps for each section (default: %(default)s)")
+    model.add_argument("--solver", help="euler or unipc (default: what the model asks for)")
+    model.add_argument("--shift", type=number, help="flow shift (default: what the model asks for)")
+    model.add_argument(
+        "--guidance", type=number, default=10.0, help="distilled guidance (default: %(default)s)"
+    )
+    model.add_argument(
+        "--cfg", type=number, default=1.0, help="classifier-free guidance, 1 is off (default: %(default)s)"
+    )
+    model.add_argument("--cfg-rescale", type=number, default=0.0, help="its rescale (default: %(default)s)")
+    add_plan(model)  # type: ignore[arg-type]
+
+    files = parser.add_argument_group("the files")
+    files.add_argument(
+        "--crf", type=number, default=17, help="video quality, 1 (best) to 51 (default: %(default)s)"
+    )
+    files.add_argument(
+        "--zoom",
+        type=int,
+        metavar="N",
+        help=f"enlarge N times (default: until the shorter side has {SHOWN} pixels)",
+    )
+    files.add_argument(
+        "--sheet", metavar="FILE.png", help=f"also write a contact sheet of {SHEET_FRAMES} frames"
+    )
+    files.add_argument(
+        "--json", action="store_true", help="one JSON object for each event on standard output"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check all that can be checked, then load the model, make the video, and say what it cost."""
+    from longtake.cli.progress import Progress, style_for
+    from longtake.video import load_image
+    from longtake.weights.model_folder import describe
+
+    job = job_of(args)
+    output, sheet = _outputs(args)
+    picture = load_image(args.picture)
+    last_picture = load_image(args.last_image) if args.last_image else None
+    folder = Path(describe(args.model)["folder"])  # reads every header, so that a broken file is found here
+
+    progress = Progress(style_for(args.json))
+    seconds = dict.fromkeys(("load", "sampling", "decoding", "writing"), 0.0)
+    job, events = _begin(job, folder, picture, last_picture, progress, seconds)
+    zoom = args.zoom or max(1, -(-SHOWN // min(job.width or SHOWN, job.height or SHOWN)))
+    try:
+        frames = _write(job, events, output, sheet, zoom, args.crf, progress, seconds)
+    finally:
+        progress.clear()
+        events.close()
+    _summarise(job, output, sheet, frames, zoom, seconds, progress)
+
+
+def job_of(args: argparse.Namespace) -> Job:
+    """The job that the options ask for; JobError where it cannot be done."""
+    from longtake.job import Job
+    from longtake.sampling.solvers import SOLVERS
+
+    if args.fps < 1:
+        raise JobError(f"The frame rate must be at least 1; {args.fps} was asked for.")
+    if args.solver is not None and args.solver not in SOLVERS:
+        raise JobError(f"No solver {args.solver!r}; there are: {', '.join(SOLVERS)}.")
+    if args.zoom is not None and args.zoom < 1:
+        raise JobError(f"The zoom must be at least 1; {args.zoom} was asked for.")
+    if not 1 <= args.crf <= 51:
+        raise JobError(f"The quality (--crf) lies between 1 (best) and 51; {args.crf:g} was asked for.")
+    width, height = args.size or (None, None)
+    job = Job(
+        prompt=args.prompt,
+        negative_prompt=args.negative,
+        picture=args.picture,
+        last_picture=args.last_image,
+        model=args.model,
+        frames=frames_of(args),
+        fps=args.fps,
+        width=width,
+        height=height,
+        sampling=args.sampling,
+        window=args.window,
+        steps=args.steps,
+        solver=args.solver,
+        guidance=args.guidance,
+        cfg_scale=args.cfg,
+        cfg_rescale=args.cfg_rescale,
+        shift=args.shift,
+        seed=args.seed,
+        dtype=args.dtype,
+        reference=args.reference,
+    )
+    job.check()
+    return job
+
+
+def _outputs(args: argparse.Namespace) -> tuple[Path, Path | None]:
+    from longtake.video import check_writable
+
+    output = check_writable(args.output or _free_name(args.picture), ".mp4")
+    if args.sheet is None:
+        return output, None
+    sheet = check_writable(args.sheet, ".png")
+    if sheet in {Path(source).resolve() for source in (args.picture, args.last_image) if source}:
+        raise PictureError(
+            f"The contact sheet would take the place of the picture {args.sheet}; name another file."
+        )
+    return output, sheet
+
+
+def _free_name(picture: str) -> str:
+    """A name for the video in the current folder that is not taken yet: videos cost too much to overwrite."""
+    web = picture.lower().startswith(("http://", "https://"))
+    stem = Path(urlsplit(picture).path if web else picture).stem or "video"
+    names = itertools.chain([f"{stem}.mp4"], (f"{stem}-{count}.mp4" for count in itertools.count(2)))
+    return next(name for name in names if not Path(name).exists())
+
+
+def _begin(
+    job: Job,
+    folder: Path,
+    picture: Image,
+    last_picture: Image | None,
+    progress: Progress,
+    seconds: dict[str, float],
+) -> tuple[Job, Any]:
+    """Load the model and begin; the job comes back with the size that the video will have."""
+    begun = time.perf_counter()
+    progress.emit("loading", model=job.model)
+    progress.show(f"loading {job.model}")
+    from longtake.pipeline import generate, load_networks
+
+    networks = load_networks(folder, dtype=job.dtype)
+    if job.width is None:
+        width, height = networks.default_size
+        job = dataclasses.replace(job, width=width, height=height)
+    seconds["load"] = time.perf_counter() - begun
+    progress.emit("loaded", seconds=round(seconds["load"], 2), job=dataclasses.asdict(job))
+    return job, generate(job, networks, picture=picture, last_picture=last_picture)
+
+
+def _write(
+    job: Job,
+    events: Any,
+    output: Path,
+    sheet: Path | None,
+    zoom: int,
+    crf: float,
+    progress: Progress,
+    seconds: dict[str, float],
+) -> int:
+    """Follow the events and write the frames as they come; returns how many came."""
+    from longtake.job import FramesReady, Planned
+    from longtake.video import VideoWriter, contact_sheet, spread
+
+    chosen: list[int] = []
+    kept = []
+    with VideoWriter(output, job.fps, crf=crf, zoom=zoom, job=job) as writer:
+        for event in _timed(events, seconds):
+            progress.tell(event)
+            if isinstance(event, Planned):
+                chosen = spread(event.frames, SHEET_FRAMES) if sheet else []
+            if isinstance(event, FramesReady):
+                with _timing(seconds, "writing"):
+                    writer.write(event.frames[0])
+                end = event.start + event.frames.shape[1]
+                kept += [event.frames[0, n - event.start].copy() for n in chosen if event.start <= n < end]
+    if sheet:
+        try:
+            contact_sheet(kept).save(sheet)
+        except OSError as error:
+            raise PictureError(f"{sheet} cannot be written: {error.strerror or error}.") from None
+    return writer.frames
+
+
+def _timed(events: Iterator[Event], seconds: dict[str, float]) -> Iterator[Event]:
+    """The events; the time that each took is added to what it was spent on."""
+    from longtake.job import FramesReady
+
+    while True:
+        begun = time.perf_counter()
+        event = next(events, None)
+        seconds["decoding" if isinstance(event, FramesReady) else "sampling"] += time.perf_counter() - begun
+        if event is None:
+            return
+        yield event
+
+
+@contextlib.contextmanager
+def _timing(seconds: dict[str, float], name: str) -> Iterator[None]:
+    begun = time.perf_counter()
+    yield
+    seconds[name] += time.perf_counter() - begun
+
+
+def _summarise(
+    job: Job,
+    output: Path,
+    sheet: Path | None,
+    frames: int,
+    zoom: int,
+    seconds: dict[str, float],
+    progress: Progress,
+) -> None:
+    total, peak = sum(seconds.values()), peak_memory_mb()
+    progress.emit(
+        "done",
+        file=str(output),
+        sheet=str(sheet) if sheet else None,
+        frames=frames,
+        width=job.width,
+        height=job.height,
+        zoom=zoom,
+        seconds={name: round(value, 2) for name, value in (*seconds.items(), ("total", total))},
+        peak_memory_mb=peak,
+    )
+    if progress.style == "json":
+        return
+    size = f"{job.width} x {job.height}"
+    if zoom > 1:
+        size += f" (enlarged {zoom} times, to {job.width * zoom} x {job.height * zoom})"  # type: ignore[operator]
+    print(f"{output}: {frames} frames, {size}, {frames / job.fps:.1f} s at {job.fps} fps")
+    if sheet:
+        print(f"{sheet}: contact sheet")
+    parts = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    print(f"time: {total:.1f} s ({parts})")
+    if peak is not None:
+        print(f"peak memory: {peak} MB")
+
+
+def peak_memory_mb() -> int | None:
+    """The most main memory that this process has held, in MB; None where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)

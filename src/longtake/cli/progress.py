@@ -1,0 +1,135 @@
+"""How events are told: a line that moves on a terminal, a line for each section in a log, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from longtake.job import Event, FramesReady, Planned, SectionDone, Stepped
+
+
+class Progress:
+    """Follows the events and tells them through `show` (what moves), `say` (what stays) and `emit` (JSON).
+
+    The time left is what the steps so far took, for as many as are left; decoding shows its own share at the end.
+    """
+
+    def __init__(self, style: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.style = style
+        self._clock = clock
+        self._begun = self._section_begun = clock()
+        self._planned: Planned | None = None
+        self._steps_done = 0
+        self._wide = False
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the last step, or None before the first."""
+        if self._planned is None or not self._steps_done:
+            return None
+        left = self._planned.sections * self._planned.steps - self._steps_done
+        return (self._clock() - self._begun) / self._steps_done * left
+
+    def tell(self, event: Event) -> None:
+        """Tell one event of the pipeline."""
+        if isinstance(event, Planned):
+            self._tell_planned(event)
+        elif isinstance(event, Stepped):
+            self._tell_stepped(event)
+        elif isinstance(event, SectionDone):
+            self._tell_section(event)
+        elif isinstance(event, FramesReady):
+            self._tell_frames(event)
+
+    def _tell_planned(self, event: Planned) -> None:
+        self._planned = event
+        self._begun = self._section_begun = self._clock()
+        self.emit(
+            "planned", sections=event.sections, frames=event.frames, steps=event.steps, notice=event.notice
+        )
+        self.say(
+            f"{event.frames} frames in {_count(event.sections, 'section')} of {_count(event.steps, 'step')}"
+        )
+        if event.notice:
+            self.say(f"note: {event.notice}")
+
+    def _tell_stepped(self, event: Stepped) -> None:
+        self._steps_done += 1
+        left = self.seconds_left
+        self.emit(
+            "stepped",
+            section=event.section,
+            step=event.step,
+            steps=event.steps,
+            sigma=round(float(event.sigma), 6),
+            seconds_left=None if left is None else round(left, 1),
+        )
+        section = f"section {event.section + 1}/{self._planned.sections if self._planned else '?'}"
+        self.show(f"{section}  step {event.step + 1}/{event.steps}  {_left(left)}")
+
+    def _tell_section(self, event: SectionDone) -> None:
+        took, self._section_begun = self._clock() - self._section_begun, self._clock()
+        left = self.seconds_left
+        self.emit(
+            "section_done",
+            section=event.section,
+            number=event.number,
+            seconds=round(took, 2),
+            seconds_left=None if left is None else round(left, 1),
+        )
+        sections = self._planned.sections if self._planned else "?"
+        if self.style == "log":
+            self.say(f"section {event.section + 1}/{sections} done in {took:.1f} s, {_left(left)}")
+
+    def _tell_frames(self, event: FramesReady) -> None:
+        count = event.frames.shape[1]
+        self.emit("frames_ready", start=event.start, count=count)
+        total = self._planned.frames if self._planned else "?"
+        self.show(f"frame {event.start + count}/{total} decoded")
+
+    def show(self, text: str) -> None:
+        """Text that the next one replaces; on a terminal alone."""
+        if self.style == "terminal":
+            room = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r\x1b[K{text[:room]}")
+            sys.stderr.flush()
+            self._wide = True
+
+    def say(self, text: str) -> None:
+        """A line that stays, for people."""
+        if self.style != "json":
+            self.clear()
+            print(text, file=sys.stderr, flush=True)
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """A line of JSON on standard output, for machines."""
+        if self.style == "json":
+            print(json.dumps({"event": event, **fields}, ensure_ascii=False), flush=True)
+
+    def clear(self) -> None:
+        """Take away what moves."""
+        if self._wide:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._wide = False
+
+
+def style_for(as_json: bool) -> str:
+    """How to tell: "json" where asked for, else "terminal" or "log" by where standard error goes."""
+    return "json" if as_json else "terminal" if sys.stderr.isatty() else "log"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _left(seconds: float | None) -> str:
+    if seconds is None:
+        return "time left unknown"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} left" if hours else f"{minutes}:{rest:02} left"

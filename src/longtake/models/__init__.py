@@ -1,0 +1,1 @@
+"""Each network, once, over the backend; parameter names are the published ones."""

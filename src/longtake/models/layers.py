@@ -1,0 +1,125 @@
+"""Pieces that the networks share; attribute names are the published weights' names.
+
+Shapes: B batch, L tokens, D width, H heads, E channels of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from longtake.backend import nn, ops
+
+Tensor = Any
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU in its tanh form."""
+    return ops.gelu(x, approximate="tanh")
+
+
+def beside(array: np.ndarray, tensor: Tensor) -> Tensor:
+    """The array as a tensor of its own dtype, where `tensor` is."""
+    return ops.from_numpy(array).to(tensor.device)
+
+
+def sinusoid(values: Tensor, dim: int = 256) -> Tensor:
+    """Cosines, then sines, (N, dim) float32, of `values` (N,) at periods from 2π to 10000 · 2π.
+
+    At timesteps and guidance of 1000 to 10000 one bit of a frequency is 1e-4 of the result, so the order of the float32
+    operations is the reference's (diffusers' `get_timestep_embedding`), and callers keep this out of compiled code.
+    """
+    values = values.float()
+    half = dim // 2
+    exponents = np.float32(-math.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    angles = values[:, None] * ops.exp(ops.from_numpy(exponents, like=values))[None]
+    return ops.cat([ops.cos(angles), ops.sin(angles)], -1)
+
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn the channel pairs (0, 1), (2, 3), … of x (B, L, H, E) by tables (R, L, 1, E), in float32."""
+    cos, sin = rotary
+    wide = x.float()
+    pairs = wide.reshape(*x.shape[:-1], -1, 2)
+    turned = ops.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(3)
+    return (wide * cos + turned * sin).to(x.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention over (B, L, H, E), returned as (B, L, H·E)."""
+    q, k, v = (x.to(v.dtype).permute(0, 2, 1, 3) for x in (q, k, v))
+    return ops.attention(q, k, v, mask).permute(0, 2, 1, 3).flatten(2)
+
+
+class RMSNorm(nn.Module):
+    """Divide by the root mean square of the last axis, taken in float32, then scale in the weight's dtype."""
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(ops.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, dim) -> the same shape."""
+        wide = x.float()
+        scale = ops.rsqrt((wide * wide).mean(-1, keepdim=True) + self.eps)
+        return (wide * scale).to(self.weight.dtype) * self.weight
+
+
+class Projected(nn.Module):
+    """A linear layer and the activation after it."""
+
+    def __init__(self, dim: int, hidden: int, activation: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.proj = nn.Linear(dim, hidden)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, dim) -> (…, hidden)."""
+        return self.activation(self.proj(x))
+
+
+class FeedForward(nn.Module):
+    """Widen, activate, narrow. The middle entry stands where the reference has a dropout, to keep the names."""
+
+    def __init__(self, dim: int, hidden: int, activation: Callable[[Tensor], Tensor] = gelu_tanh) -> None:
+        super().__init__()
+        self.net = nn.Sequential(Projected(dim, hidden, activation), nn.Identity(), nn.Linear(hidden, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (…, dim) -> the same shape."""
+        return self.net(x)
+
+
+class EmbeddingMLP(nn.Module):
+    """Two linear layers with SiLU between, as for timesteps, guidance and pooled text."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(dim, width)
+        self.linear_2 = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, dim) -> (B, width)."""
+        return self.linear_2(ops.silu(self.linear_1(x)))
+
+
+class Modulation(nn.Module):
+    """`parts` vectors (B, 1, D) from the conditioning (B, D): shifts, scales and gates (adaLN)."""
+
+    def __init__(self, width: int, parts: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, parts * width)
+        self.parts = parts
+
+    def forward(self, conditioning: Tensor) -> tuple[Tensor, ...]:
+        """conditioning (B, D) -> parts times (B, 1, D)."""
+        return self.linear(ops.silu(conditioning))[:, None].chunk(self.parts, -1)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x · (1 + scale) + shift."""
+    return x * (1 + scale) + shift

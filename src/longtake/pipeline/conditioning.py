@@ -1,0 +1,186 @@
+"""Prompts and pictures -> what the transformer is given.
+
+Text goes two ways: Llama's states (B, L, D) of the prompt in a template, two layers before the end, the template cut
+off; and CLIP's pooled state (B, P) of the second prompt. Pictures too: SigLIP's states (B, N, E), and latents that
+begin and end the video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from longtake.backend import ops, runtime
+from longtake.errors import JobError
+from longtake.models.llama import LlamaModel
+from longtake.pipeline.networks import Networks
+from longtake.pipeline.noise import LAST_PICTURE, PICTURE, Noise
+
+# HunyuanVideo's; the model was trained behind these very words.
+PROMPT_TEMPLATE: dict[str, Any] = {
+    "template": (
+        "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
+        "1. The main content and theme of the video."
+        "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects."
+        "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects."
+        "4. background environment, light, style and atmosphere."
+        "5. camera angles, movements, and transitions used in the video:<|eot_id|>"
+        "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+    ),
+    "crop_start": 95,
+}
+SKIPPED_LAYERS = 2
+MAX_TEXT_TOKENS = 256
+MAX_CLIP_TOKENS = 77
+
+
+@dataclass(frozen=True)
+class Text:
+    """Prompts, encoded: `states` (B, L, D) with their `mask` (B, L), and `pooled` (B, P)."""
+
+    states: Any
+    mask: Any
+    pooled: Any
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What all sections are given: one row per video.
+
+    `image_states` (B, N, E); `start` and `last` are latents (B, C, 1, H, W) float32, scaled; `negative` where there is
+    classifier-free guidance.
+    """
+
+    text: Text
+    negative: Text | None
+    image_states: Any
+    start: np.ndarray
+    last: np.ndarray | None = None
+
+
+def encode_text(
+    networks: Networks,
+    prompts: Sequence[str],
+    prompts_2: Sequence[str] | None = None,
+    template: Mapping[str, Any] | None = None,
+    max_tokens: int | None = None,
+) -> Text:
+    """Both encodings of the prompts; CLIP reads `prompts_2`, else the same prompts."""
+    template = template or networks.settings.get("prompt_template", PROMPT_TEMPLATE)
+    max_tokens = max_tokens or networks.settings.get("max_sequence_length", MAX_TEXT_TOKENS)
+    states, mask = encode_states(networks.text_encoder, networks.tokenizer, prompts, template, max_tokens)
+    return Text(states, mask, encode_pooled(networks.text_encoder_2, networks.tokenizer_2, prompts_2 or prompts))
+
+
+def encode_states(
+    encoder: Any, tokenizer: Any, prompts: Sequence[str], template: Mapping[str, Any], max_tokens: int
+) -> tuple[Any, Any]:
+    """States (B, L, D) and mask (B, L) of the prompts in their template, the template's own tokens cut off."""
+    if "{}" not in template.get("template", ""):
+        raise JobError("A prompt template has a key 'template' with the place of the prompt, {}, in it.")
+    texts = [template["template"].replace("{}", prompt) for prompt in prompts]
+    start = template.get("crop_start")
+    if start is None:
+        # Unlike the reference: it takes the template padded to its full length, and no prompt is left.
+        start = len(tokenizer([template["template"].split("{}")[0]])["input_ids"][0])
+    tokens = tokenizer(texts, padding="max_length", max_length=max_tokens + start, truncation=True)
+    real = np.asarray(tokens["attention_mask"])
+    # A tokenizer that pads on the left would have its padding cut off in place of the template.
+    order = np.argsort(1 - real, axis=1, kind="stable")
+    ids, mask = (
+        runtime.place(ops.from_numpy(np.take_along_axis(np.asarray(rows, np.int64), order, 1)), encoder.device)
+        for rows in (tokens["input_ids"], real)
+    )
+    with runtime.no_grad():
+        if isinstance(encoder, LlamaModel):
+            # The layers behind the states that are read need not run.
+            states = encoder(ids, mask, layers=-SKIPPED_LAYERS).last_hidden_state
+        else:
+            found = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+            states = found.hidden_states[-SKIPPED_LAYERS - 1]
+    return states[:, start:], mask[:, start:]
+
+
+def encode_pooled(encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> Any:
+    """CLIP's pooled states (B, P) of the bare prompts."""
+    tokens = tokenizer(list(prompts), padding="max_length", max_length=MAX_CLIP_TOKENS, truncation=True)
+    with runtime.no_grad():
+        ids = ops.from_numpy(np.asarray(tokens["input_ids"], dtype=np.int64))
+        return encoder(runtime.place(ids, encoder.device)).pooler_output
+
+
+def encode_picture(encoder: Any, processor: Any, pixels: np.ndarray) -> Any:
+    """SigLIP's states (B, N, E) of pictures (B, 3, H, W) in [-1, 1]."""
+    images = ops.from_numpy((pixels + 1.0) / 2.0)
+    prepared = processor(images=images, return_tensors="pt", do_rescale=False)["pixel_values"]
+    with runtime.no_grad():
+        return encoder(runtime.place(prepared, encoder.device, encoder.dtype)).last_hidden_state
+
+
+def encode_latents(vae: Any, pixels: np.ndarray, what: str, noise: Noise, videos: int) -> np.ndarray:
+    """A sample of the autoencoder's posterior of pictures (B, 3, H, W): latents (videos, C, 1, h, w), scaled.
+
+    Each video takes a sample of its own; `videos` is B or, for one picture, any number.
+    """
+    frame = runtime.place(ops.from_numpy(pixels[:, :, None]), vae.device, vae.dtype)
+    with runtime.no_grad():
+        posterior = vae.encode(frame).latent_dist
+        mean, std = (repeated(part, videos) for part in (posterior.mean, posterior.std))
+        drawn = noise(what, tuple(mean.shape), runtime.dtype_name(vae.dtype))
+        latents = (mean + std * ops.from_numpy(drawn, like=mean)) * vae.config.scaling_factor
+    return np.asarray(ops.to_numpy(latents), dtype=np.float32)
+
+
+def encode_pictures(
+    networks: Networks,
+    picture: np.ndarray | None,
+    last_picture: np.ndarray | None,
+    noise: Noise,
+    videos: int,
+    latents: np.ndarray | None = None,
+    last_latents: np.ndarray | None = None,
+    reference: bool = False,
+) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """SigLIP states, start latents and last latents of `videos` videos.
+
+    Pictures are (1 or videos, 3, H, W); latents that are given are used in place of encoding, and decoded where there
+    is no picture that SigLIP could see. Unlike the reference: the states are the mean of both pictures' (diffusers
+    computes that mean and then drops it); `reference` takes the first's alone.
+    """
+    if picture is None and latents is None:
+        raise JobError("A video begins with a picture; give image or image_latents.")
+    encoder, processor = networks.image_encoder, networks.feature_extractor
+    seen = _decoded(networks.vae, latents) if picture is None else picture
+    states = repeated(encode_picture(encoder, processor, seen), videos)
+    if latents is None:
+        latents = encode_latents(networks.vae, seen, PICTURE, noise, videos)
+    if last_picture is None and last_latents is None:
+        return states, repeated(latents, videos), None
+    seen = _decoded(networks.vae, last_latents) if last_picture is None else last_picture
+    if not reference:
+        states = (states + repeated(encode_picture(encoder, processor, seen), videos)) / 2
+    if last_latents is None:
+        last_latents = encode_latents(networks.vae, seen, LAST_PICTURE, noise, videos)
+    return states, repeated(latents, videos), repeated(last_latents, videos)
+
+
+def repeated(rows: Any, count: int) -> Any:
+    """`count` rows from one, or from as many as divide it, each several times in a row."""
+    have = rows.shape[0]
+    if have == count:
+        return rows
+    if count % have:
+        raise JobError(f"{have} rows cannot be spread over {count} videos; give one, or one per prompt.")
+    places = np.repeat(np.arange(have), count // have)
+    return rows[places] if isinstance(rows, np.ndarray) else rows[places.tolist()]
+
+
+def _decoded(vae: Any, latents: Any) -> np.ndarray:
+    """The pictures (B, 3, H, W) of latents (B, C, 1, h, w)."""
+    unscaled = runtime.place(ops.from_numpy(latents / vae.config.scaling_factor), vae.device, vae.dtype)
+    with runtime.no_grad():
+        frame = vae.decode(unscaled, return_dict=False)[0]
+    return np.asarray(ops.to_numpy(frame)[:, :, 0].clip(-1.0, 1.0), dtype=np.float32)

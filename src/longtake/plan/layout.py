@@ -1,0 +1,189 @@
+"""How clean frames are packed: scales, kernels, slots, token counts, and FramePack's structure names.
+
+A frame at scale k is patched with a kernel k times as large on every axis as the window's own (1, 2, 2), so that it
+costs 1/k**3 of a full frame. A structure name says the same in one word: `f16k4f2k2f1k1_g9` packs 16 frames by k4,
+2 by k2 and 1 by k1 (newest last) and generates 9.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from longtake.errors import JobError
+
+KERNELS: dict[int, tuple[int, int, int]] = {
+    scale: (scale, 2 * scale, 2 * scale) for scale in (1, 2, 4, 8, 16)
+}
+"""Patch kernels (frames, latent rows, latent columns) by scale; 8 and 16 occur in names of the paper alone."""
+
+LATENT_PIXELS = 8
+"""Pixels to one latent pixel on each spatial axis."""
+
+LATENT_FRAMES = 4
+"""Frames to one latent frame; the first latent frame holds a single one."""
+
+TAILS = {"td": "deleted", "ta": "appended", "tc": "compressed"}
+"""What becomes of the history's far end, by its mark in a structure name."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Clean frames packed together at one scale.
+
+    `frames` are latent frame numbers in the finished video (0 is the picture), None where there is no frame and zeros
+    are fed; `times` are their positions on the rotary time axis.
+    """
+
+    scale: int
+    frames: tuple[int | None, ...]
+    times: tuple[int, ...]
+
+
+def token_count(frames: int, height: int, width: int, scale: int = 1) -> int:
+    """Tokens of `frames` latent frames at `scale`; `height` and `width` in pixels.
+
+    Sizes that the kernel does not divide count whole, since they are padded before patching.
+
+    >>> token_count(9, 640, 608), token_count(2, 640, 608, scale=2), token_count(16, 640, 608, scale=4)
+    (13680, 380, 400)
+    """
+    kernel = KERNELS[scale]
+    sizes = (frames, height // LATENT_PIXELS, width // LATENT_PIXELS)
+    steps, rows, columns = (-(-size // edge) for size, edge in zip(sizes, kernel, strict=True))
+    return steps * rows * columns
+
+
+def slot_tokens(slot: Slot, height: int, width: int) -> int:
+    """Tokens of a slot; frames that are not there cost the same, since zeros are fed for them."""
+    return token_count(len(slot.frames), height, width, slot.scale)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """So many history frames by one kernel: `f16k4`."""
+
+    frames: int
+    scale: int
+
+    def __str__(self) -> str:
+        return f"f{self.frames}k{self.scale}"
+
+
+@dataclass(frozen=True)
+class Generated:
+    """So many frames to denoise: `g9`."""
+
+    frames: int
+
+    def __str__(self) -> str:
+        return f"g{self.frames}"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Any number of frames that nobody sees, none included: `x`."""
+
+    def __str__(self) -> str:
+        return "x"
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The far end of the history: `td` (deleted), `ta` (appended) or `tc` (compressed)."""
+
+    mark: str
+
+    def __str__(self) -> str:
+        return self.mark
+
+
+Part = tuple[Packed, ...] | Generated | Skipped | Tail
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A packing structure in the order of time; `discrete` is the paper's `+D`, a history of discrete latents.
+
+    >>> str(parse("f1k1_x_g9_f1k1f2k2f16k4_td")), parse("td_f16k4f2k2f1k1_g9+D").discrete
+    ('f1k1_x_g9_f1k1f2k2f16k4_td', True)
+    """
+
+    parts: tuple[Part, ...]
+    discrete: bool = False
+
+    def __str__(self) -> str:
+        words = ("".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in self.parts)
+        return "_".join(words) + ("+D" if self.discrete else "")
+
+    @property
+    def window(self) -> int:
+        """Latent frames that one section denoises."""
+        return next(part.frames for part in self.parts if isinstance(part, Generated))
+
+    @property
+    def packed(self) -> tuple[Packed, ...]:
+        """All packed stretches in the order of time."""
+        return tuple(stretch for part in self.parts if isinstance(part, tuple) for stretch in part)
+
+    @property
+    def tail(self) -> str | None:
+        """What becomes of older history (a key of TAILS), or None where the name does not say."""
+        return next((part.mark for part in self.parts if isinstance(part, Tail)), None)
+
+    @property
+    def context_cost(self) -> float:
+        """What the packed frames cost, in full frames.
+
+        >>> parse("f16k4f2k2f1k1_g9").context_cost
+        1.5
+        """
+        return sum(stretch.frames / stretch.scale**3 for stretch in self.packed)
+
+
+STRUCTURES = {"vanilla": "f1k1_x_f16k4f2k2f1k1_g9", "inverted": "f1k1_x_g9_f1k1f2k2f16k4_td"}
+"""What the two released sampling types do; vanilla keeps the picture in sight, as the F1 model was trained to."""
+
+_STRETCH = re.compile(r"f([1-9]\d*)k([1-9]\d*)")
+
+
+def parse(name: str) -> Structure:
+    """Read a structure name; `str` of the result is the name again. Raises JobError where the name is not one.
+
+    >>> parse("f16k4f2k2f1k1_g9").packed
+    (Packed(frames=16, scale=4), Packed(frames=2, scale=2), Packed(frames=1, scale=1))
+    """
+    body, discrete = (name[:-2], True) if name.endswith("+D") else (name, False)
+    words = body.split("_")
+    parts = tuple(_part(word, name) for word in words)
+    if sum(isinstance(part, Generated) for part in parts) != 1:
+        raise JobError(f"The structure {name!r} must say once how many frames it generates (as g9).")
+    if any(isinstance(part, Tail) for part in parts[1:-1]) or all(
+        isinstance(parts[end], Tail) for end in (0, -1)
+    ):
+        raise JobError(f"The structure {name!r} may have one of {', '.join(TAILS)}, first or last.")
+    return Structure(parts, discrete)
+
+
+def _part(word: str, name: str) -> Part:
+    if word in TAILS:
+        return Tail(word)
+    if word == "x":
+        return Skipped()
+    if re.fullmatch(r"g[1-9]\d*", word):
+        return Generated(int(word[1:]))
+    if re.fullmatch(rf"({_STRETCH.pattern})+", word):
+        return tuple(_stretches(word, name))
+    raise JobError(
+        f"The structure {name!r} has the part {word!r}; a part is packed frames (f16k4f2k2f1k1), "
+        f"generated frames (g9), x, or one of {', '.join(TAILS)}."
+    )
+
+
+def _stretches(word: str, name: str) -> Iterator[Packed]:
+    known = ", ".join(f"k{scale}" for scale in KERNELS)
+    for frames, scale in _STRETCH.findall(word):
+        if int(scale) not in KERNELS:
+            raise JobError(f"The structure {name!r} has the kernel k{scale}; there are: {known}.")
+        yield Packed(int(frames), int(scale))

@@ -1,0 +1,1 @@
+"""How noise becomes latents: schedules, solvers and guidance, on plain floats and any kind of array."""

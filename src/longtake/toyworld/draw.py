@@ -1,0 +1,140 @@
+"""Draws scenes: any frame of any scene at any size, anti-aliased by signed distances, without state between calls.
+
+Legend: T frames asked for, H height, W width, N frames drawn at once, P side of the patch around the character.
+A frame costs about 0.1 ms at 64 x 64: the background is made once a scene, the character drawn in its patch only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longtake.toyworld.characters import LAYERS, REACH, RGB, Layers
+from longtake.toyworld.motion import pose
+from longtake.toyworld.places import background
+from longtake.toyworld.scenes import Scene
+
+_EDGE = 1.3  # width of an edge in pixels
+_BATCH = 16  # frames drawn at once: their arrays stay in the cache of one core
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Patches:
+    """Rows (N, P, 1) and columns (N, 1, P) in the frame, coverage (N, P, P), colour times coverage (3, N, P, P)."""
+
+    rows: npt.NDArray[np.int64]
+    columns: npt.NDArray[np.int64]
+    cover: Array
+    paint: Array
+
+
+def _patches(scene: Scene, frames: npt.NDArray[np.int64], height: int, width: int) -> _Patches:
+    now = pose(scene, frames)
+    unit = min(height, width)
+    tall = scene.height * unit
+    cos, sin = np.cos(now.angle), np.sin(now.angle)
+    # The pivot stays where it is in the standing pose; the centre swings about it.
+    above = now.pivot * tall * now.stretch
+    middle_x = now.x * width + sin * above
+    middle_y = now.ground * height - now.lift * unit - (0.5 - now.pivot) * tall - cos * above
+    rows, columns = _patch_pixels(
+        middle_x, middle_y, 2 * int(np.ceil(1.05 * REACH[scene.kind] * tall)) + 3, height, width
+    )
+    dx = (columns + 0.5 - _stacked(middle_x, float)).astype(np.float32)
+    dy = (rows + 0.5 - _stacked(middle_y, float)).astype(np.float32)
+    # A bird turns round like a sheet of paper; its thinnest is a fifth, which keeps distances usable.
+    body = now.body if scene.kind == "bird" else np.ones_like(now.body)
+    thin = np.where(body < 0, -1, 1) * np.maximum(np.abs(body), 0.2)
+    x = (_stacked(cos) * dx + _stacked(sin) * dy) / _stacked(tall * thin / now.stretch)
+    y = (_stacked(cos) * dy - _stacked(sin) * dx) / _stacked(tall * now.stretch)
+    layers = LAYERS[scene.kind](
+        x, y, _stacked(now.look), _stacked(now.wing), _stacked(now.step), RGB[scene.colour]
+    )
+    drawn = _composite(layers, x.shape, np.float32(tall / _EDGE))
+    return _Patches(rows, columns % width, drawn[3], drawn[:3])
+
+
+def _patch_pixels(
+    middle_x: npt.NDArray[np.float64], middle_y: npt.NDArray[np.float64], side: int, height: int, width: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows (N, P, 1) inside the frame and columns (N, 1, P), which may lie beyond its sides, around the centres."""
+    high, wide = min(side, height), min(side, width)
+    first_row = np.clip(np.floor(middle_y - high / 2).astype(np.int64), 0, height - high)
+    first_column = np.floor(middle_x - wide / 2).astype(np.int64)
+    rows = first_row[:, None, None] + np.arange(high)[None, :, None]
+    return rows, first_column[:, None, None] + np.arange(wide)[None, None, :]
+
+
+def _stacked(values: npt.NDArray[np.float64], dtype: type = np.float32) -> npt.NDArray[np.floating[Any]]:
+    return values.astype(dtype)[:, None, None]
+
+
+def _composite(layers: Layers, shape: tuple[int, ...], sharpness: np.float32) -> Array:
+    """Lays the layers over each other; returns red, green, blue (times coverage) and coverage (4, N, P, P)."""
+    drawn = np.zeros((4, *shape), np.float32)
+    for distance, colour in layers:
+        cover = np.clip(np.float32(0.5) - distance * sharpness, 0, 1)
+        cover *= cover * (3 - 2 * cover)
+        for channel, value in enumerate((*colour, 1.0)):
+            drawn[channel] += cover * (np.float32(value) - drawn[channel])
+    return drawn
+
+
+def _batches(numbers: npt.NDArray[np.int64]) -> Iterator[tuple[slice, npt.NDArray[np.int64]]]:
+    for first in range(0, len(numbers), _BATCH):
+        yield slice(first, first + _BATCH), numbers[first : first + _BATCH]
+
+
+def _draw_over(
+    video: npt.NDArray[np.generic],
+    scene: Scene,
+    frames: npt.ArrayLike,
+    empty: Array,
+    white: float,
+    black: float,
+) -> None:
+    """Paints the character over `video` (T, H, W, 3), whose empty place is `empty`, between these two values."""
+    for part, batch in _batches(np.asarray(frames, np.int64)):
+        patches = _patches(scene, batch, *empty.shape[:2])
+        cover, paint = patches.cover[..., None], np.moveaxis(patches.paint, 0, -1)
+        behind = empty[patches.rows, patches.columns]
+        here = np.arange(part.start, part.start + len(batch))[:, None, None]
+        mixed = behind * (1 - cover) + ((white - black) * paint + black * cover)
+        video[here, patches.rows, patches.columns] = mixed.astype(video.dtype)
+
+
+def render(scene: Scene, frames: npt.ArrayLike, height: int = 64, width: int = 64) -> npt.NDArray[np.uint8]:
+    """Draws the frames with these numbers, in any order: (T, H, W, 3) uint8.
+
+    >>> render(Scene(), range(5), 64, 96).shape
+    (5, 64, 96, 3)
+    """
+    empty = background(scene, height, width) * 255 + np.float32(0.5)  # the half makes truncation round
+    video = np.repeat(empty.astype(np.uint8)[None], len(np.asarray(frames)), 0)
+    _draw_over(video, scene, frames, empty, white=255.5, black=0.5)
+    return video
+
+
+def render_float(scene: Scene, frames: npt.ArrayLike, height: int = 64, width: int = 64) -> Array:
+    """Draws the frames with these numbers: (T, H, W, 3) float32 in [-1, 1], the range that the networks see."""
+    empty = background(scene, height, width) * 2 - 1
+    video = np.repeat(empty[None], len(np.asarray(frames)), 0)
+    _draw_over(video, scene, frames, empty, white=1.0, black=-1.0)
+    return video
+
+
+def render_masks(scene: Scene, frames: npt.ArrayLike, height: int = 64, width: int = 64) -> Array:
+    """How much of each pixel the character covers: (T, H, W) float32 in [0, 1]."""
+    numbers = np.asarray(frames, np.int64)
+    masks = np.zeros((len(numbers), height, width), np.float32)
+    for part, batch in _batches(numbers):
+        patches = _patches(scene, batch, height, width)
+        here = np.arange(part.start, part.start + len(batch))[:, None, None]
+        masks[here, patches.rows, patches.columns] = patches.cover
+    return masks

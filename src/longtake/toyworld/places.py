@@ -1,0 +1,83 @@
+"""The four places: smooth, static backgrounds that wrap around from right to left.
+
+Legend: H height, W width. They are simple on purpose: a very small autoencoder has to learn them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from longtake.toyworld.motion import smoothstep
+from longtake.toyworld.scenes import Scene
+
+Array = npt.NDArray[np.float32]
+
+
+def background(scene: Scene, height: int, width: int) -> Array:
+    """The empty place (H, W, 3) in [0, 1]; it wraps around from right to left. Do not write into it: it is shared."""
+    return _background(scene.place, scene.seed, height, width)
+
+
+@lru_cache(maxsize=32)
+def _background(place: str, seed: int, height: int, width: int) -> Array:
+    rng = np.random.default_rng(seed)
+    x = ((np.arange(width) + 0.5) / width)[None, :, None]
+    y = ((np.arange(height) + 0.5) / height)[:, None, None]
+    horizon, start = 0.60 + 0.05 * (2 * rng.random() - 1), rng.random()
+    hill = horizon - rng.uniform(0.02, 0.045) * np.sin(2 * np.pi * (x + start))
+    soft = max(2.0 / height, 0.03)  # how wide an edge is, in frame heights
+    if place == "snow":
+        sky = _fade(y, (0.58, 0.76, 0.93), (0.84, 0.91, 0.97), 0, horizon)
+        ground, edge = _fade(y, (0.95, 0.97, 0.99), (0.86, 0.90, 0.96), horizon, 1), hill
+    elif place == "grass":
+        sky = _fade(y, (0.42, 0.70, 0.95), (0.76, 0.89, 0.98), 0, horizon)
+        ground, edge = _fade(y, (0.50, 0.77, 0.34), (0.34, 0.62, 0.26), horizon, 1), hill
+    elif place == "beach":
+        sky = _fade(y, (0.55, 0.80, 0.96), (0.90, 0.94, 0.95), 0, horizon - 0.1)
+        sea = _fade(y, (0.24, 0.66, 0.76), (0.42, 0.80, 0.82), horizon - 0.12, horizon + 0.03)
+        sky = _over(sky, sea, (y - horizon + 0.12) / soft)
+        ground, edge = (
+            _fade(y, (0.96, 0.88, 0.66), (0.90, 0.79, 0.54), horizon, 1),
+            (hill + horizon) / 2 + 0.02,
+        )
+    else:
+        sky = _fade(y, (0.13, 0.15, 0.38), (0.34, 0.34, 0.62), 0, horizon)
+        sky = sky + _night_lights(rng, x, y, width / height) * (np.array((0.98, 0.95, 0.80)) - sky)
+        ground, edge = _fade(y, (0.36, 0.42, 0.60), (0.26, 0.31, 0.48), horizon, 1), hill
+    picture = np.asarray(_over(sky, ground, (y - edge) / soft) + rng.uniform(-0.03, 0.03, 3))
+    shared = np.clip(picture, 0, 1).astype(np.float32)
+    shared.setflags(write=False)
+    return shared
+
+
+def _fade(
+    y: npt.NDArray[Any], top: Sequence[float], bottom: Sequence[float], first: float, last: float
+) -> npt.NDArray[Any]:
+    """From one colour to the other between two heights."""
+    share = np.clip((y - first) / (last - first), 0, 1)
+    return np.asarray(np.array(top) + share * (np.array(bottom) - np.array(top)))
+
+
+def _over(far: npt.NDArray[Any], near: npt.NDArray[Any], below: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`near` where `below`, a distance under its upper edge in widths of a soft edge, is positive."""
+    return np.asarray(far + smoothstep(below + 0.5) * (near - far))
+
+
+def _night_lights(
+    rng: np.random.Generator, x: npt.NDArray[Any], y: npt.NDArray[Any], aspect: float
+) -> npt.NDArray[Any]:
+    """How much of the moon and of three soft stars is seen (H, W, 1)."""
+
+    def away(across: float, down: float) -> npt.NDArray[Any]:
+        aside = ((x - across + 0.5) % 1 - 0.5) * max(aspect, 1)
+        return np.hypot(aside, (y - down) * max(1 / aspect, 1))
+
+    light = 0.95 * smoothstep((0.075 - away(rng.random(), rng.uniform(0.14, 0.22))) / 0.03 + 0.5)
+    for _ in range(3):
+        light = np.maximum(light, 0.5 * np.exp(-((away(rng.random(), rng.uniform(0.06, 0.4)) / 0.026) ** 2)))
+    return light

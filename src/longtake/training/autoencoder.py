@@ -1,0 +1,110 @@
+"""The autoencoder's stage: toyworld clips in, clips out, a narrow Gaussian between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longtake import toyworld
+from longtake.backend import nn, ops, runtime
+from longtake.config import VAEConfig
+from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior, Resnet
+
+SIZE = 64
+CONFIG = VAEConfig(
+    latent_channels=32,
+    block_out_channels=(16, 32, 64, 128),
+    layers_per_block=1,
+    norm_num_groups=1,
+    scaling_factor=1.0,
+)
+KL_WEIGHT = 3e-5
+HELD_OUT = 1 << 32  # scenes drawn from seeds at or above this are never trained on
+
+
+def clips(rng: np.random.Generator, count: int, frames: int, size: int = SIZE) -> np.ndarray:
+    """Clips (count, 3, frames, size, size) float32 in [-1, 1] of random scenes from a random moment on."""
+    rendered = []
+    for _ in range(count):
+        scene = toyworld.random_scene(rng)
+        start = int(rng.integers(0, 300))
+        rendered.append(toyworld.render(scene, range(start, start + frames), size, size))
+    return np.stack(rendered).transpose(0, 4, 1, 2, 3).astype(np.float32) / 127.5 - 1
+
+
+def psnr(truth: np.ndarray, found: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of arrays in [-1, 1]."""
+    return float(-10 * np.log10(np.mean((truth - np.clip(found, -1, 1)) ** 2) / 4))
+
+
+def initialise(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator) -> None:
+    """Start as a nearly linear autoencoder: convolutions keep the variance, residual branches begin at zero."""
+    for module in vae.modules():
+        if isinstance(module, nn.Conv3d):
+            fan_in = int(np.prod(module.weight.shape[1:]))
+            runtime.fill(module.weight, rng.normal(0, fan_in**-0.5, tuple(module.weight.shape)))
+            runtime.fill(module.bias, np.zeros(tuple(module.bias.shape)))
+    for module in vae.modules():
+        if isinstance(module, Resnet):
+            runtime.fill(module.conv2.conv.weight, np.zeros(tuple(module.conv2.conv.weight.shape)))
+    # The norms forget a picture's mean and contrast unless some channels stand still: constants of either sign.
+    for conv in (vae.encoder.conv_in.conv, vae.decoder.conv_in.conv):
+        runtime.fill(conv.bias, rng.normal(0, 1.0, tuple(conv.bias.shape)))
+    width = vae.config.latent_channels
+    bias = np.concatenate([np.zeros(width), np.full(width, -4.0)])
+    runtime.fill(vae.quant_conv.bias, bias)
+
+
+class AutoencoderStage:
+    """Everything that the loop asks of a stage, for the autoencoder."""
+
+    name = "autoencoder"
+    rate = 2e-3
+    average = 0.998
+
+    def __init__(self, folder: Path, seed: int, batch: int = 8) -> None:
+        self.folder, self.batch = folder, batch
+        self.vae = runtime.channels_last(AutoencoderKLHunyuanVideo(CONFIG))
+        initialise(self.vae, np.random.default_rng(seed))
+        self.networks: dict[str, Any] = {"vae": self.vae}
+
+    def shape(self, progress: float) -> tuple[int, int]:
+        """Frames and clips of a batch: pictures first, then ever longer clips."""
+        if progress < 0.3:
+            return 1, 2 * self.batch
+        return (9, self.batch) if progress < 0.85 else (17, self.batch // 2)
+
+    def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]:
+        """The loss of one batch at `progress` in [0, 1] of the training, and its parts."""
+        frames, count = self.shape(progress)
+        truth = ops.from_numpy(clips(rng, count, frames))
+        noise = ops.from_numpy(rng.standard_normal((truth.shape[0], CONFIG.latent_channels, 1 + frames // 4, 8, 8), np.float32))
+        with runtime.autocast("bfloat16"):
+            posterior = Posterior(self.vae.encode_tile(runtime.channels_last(truth)).float())
+            found = self.vae.decode_tile(posterior.sample(noise=noise))
+        mean, logvar = posterior.mean, posterior.logvar
+        difference = found.float() - truth
+        squared, absolute = (difference**2).mean(), difference.abs().mean()
+        kl = 0.5 * (mean**2 + ops.exp(logvar) - 1 - logvar).mean()
+        loss = squared + 0.1 * absolute + KL_WEIGHT * kl
+        error = float(squared.detach())
+        return loss, {"squared": error, "kl": float(kl.detach()), "psnr": float(-10 * np.log10(error / 4))}
+
+    def report(self, sheets: Path) -> dict[str, float]:
+        """PSNR on held-out clips of 17 frames; a sheet of truths above reconstructions is written to `sheets`."""
+        truth = clips(np.random.default_rng(HELD_OUT), 12, 17)
+        with runtime.no_grad():
+            found = ops.to_numpy(self.vae(ops.from_numpy(truth)).sample)
+        sheet = np.concatenate([np.concatenate([truth[:, :, 8], found[:, :, 8]], 2)[i] for i in range(12)], 2)
+        write_sheet(sheet, sheets)
+        return {"held_out_psnr": psnr(truth, found)}
+
+
+def write_sheet(sheet: np.ndarray, path: Path) -> None:
+    """Write an array (3, H, W) in [-1, 1] as a picture."""
+    from PIL import Image
+
+    pixels = ((np.clip(sheet, -1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)
+    Image.fromarray(pixels).resize((pixels.shape[1] * 2, pixels.shape[0] * 2), Image.Resampling.NEAREST).save(path)

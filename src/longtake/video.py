@@ -1,0 +1,504 @@
+"""Pictures and videos as files: read, fit, write, lay out; the only user of PyAV.
+
+Frames are (T, H, W, 3) uint8. Every error about a file is a PictureError that names the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import secrets
+import tempfile
+import time
+import urllib.request
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+from PIL import Image, ImageOps
+
+from longtake.errors import JobError, PictureError
+from longtake.job import Job
+
+MAX_PIXELS = 100_000_000
+"""Largest picture that is opened; a small file can unpack to far more than fits into memory."""
+
+MAX_DOWNLOAD = 64 * 2**20
+"""Largest file that is fetched, in bytes."""
+
+CRF = 17
+"""Default quality of a video: x264's constant rate factor, from 1 (best) to 51; 17 looks lossless."""
+
+# Numbers of ISO/IEC 23091-2, which every container stores.
+_BT709 = 1
+_LIMITED = 1
+_WHITE = (255, 255, 255)
+
+
+# ---------------------------------------------------------------------------------------------- pictures
+
+
+def load_image(source: Any, timeout_seconds: float = 30.0) -> Image.Image:
+    """Open a picture as RGB, upright, on white: a path, an http(s) address, a PIL image or an array (H, W[, C]).
+
+    Integer arrays of 8 or 16 bits and floats in [0, 1] are taken. Raises PictureError where there is no picture.
+    """
+    if isinstance(source, Image.Image):
+        return _to_rgb(source, "the picture")
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        web = isinstance(name, str) and name.lower().startswith(("http://", "https://"))
+        data = _download(name, timeout_seconds) if web else _read(Path(os.fsdecode(name)))
+        return _decode(data, os.fsdecode(name))
+    if hasattr(source, "__array__"):
+        return Image.fromarray(_uint8_picture(np.asarray(source)))
+    raise PictureError(
+        f"A picture is a path, an address, a PIL image or an array; {type(source).__name__} was given."
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise PictureError(f"{path} is a folder, not a picture.")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise PictureError(f"There is no file {path}.") from None
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{path} cannot be read: {_reason(error)}.") from None
+    if not data:
+        raise PictureError(f"{path} is an empty file.")
+    return data
+
+
+def _download(address: str, timeout_seconds: float) -> bytes:
+    deadline = time.monotonic() + timeout_seconds
+    request = urllib.request.Request(address, headers={"User-Agent": "longtake"})
+    data = b""
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
+            while chunk := answer.read1(2**16):
+                data += chunk
+                if len(data) > MAX_DOWNLOAD:
+                    raise PictureError(
+                        f"{address} is larger than {MAX_DOWNLOAD >> 20} MiB, the most that is fetched."
+                    )
+                # The timeout above is for one packet; a slow sender never meets it.
+                if time.monotonic() > deadline:
+                    raise TimeoutError("it took too long")
+    except PictureError:
+        raise
+    except Exception as error:  # urllib lets errors of http, ssl, sockets and encodings through as they are
+        raise PictureError(f"{address} cannot be fetched: {_reason(error)}.") from None
+    return data
+
+
+def _decode(data: bytes, name: str) -> Image.Image:
+    with warnings.catch_warnings():
+        # Pillow warns of pictures of 89 million pixels; ours is the limit.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            picture = Image.open(io.BytesIO(data))
+        except Image.DecompressionBombError:
+            raise PictureError(
+                f"{name} is larger than {MAX_PIXELS // 10**6} million pixels, the most that is opened."
+            ) from None
+        except Exception:  # a damaged header makes Pillow's readers raise nearly anything
+            raise PictureError(f"{name} is not a picture in a format that is known here.") from None
+        if picture.width * picture.height > MAX_PIXELS:
+            raise PictureError(
+                f"{name} has {picture.width} x {picture.height} pixels; "
+                f"the most that is opened is {MAX_PIXELS // 10**6} million."
+            )
+        return _to_rgb(picture, name)
+
+
+def _to_rgb(picture: Image.Image, name: str) -> Image.Image:
+    try:
+        picture.load()
+        # Some cameras and most phones store the turn in EXIF instead of turning the pixels.
+        picture = ImageOps.exif_transpose(picture)
+        if picture.mode.startswith("I") or picture.mode == "F":
+            # Pillow's own conversion to RGB clips 16-bit grey at 255, which makes it white.
+            return Image.fromarray(_uint8_picture(_deep_grey(picture)))
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", picture.size, _WHITE), picture).convert("RGB")
+        return picture.convert("RGB")
+    except PictureError:
+        raise
+    except Exception as error:  # damaged pixels make Pillow's readers raise nearly anything
+        raise PictureError(f"{name} is damaged: {_reason(error)}.") from None
+
+
+def _deep_grey(picture: Image.Image) -> np.ndarray:
+    values = np.asarray(picture)
+    if picture.mode == "F":
+        return values if values.max(initial=0) <= 1 else values.clip(0, 255).astype(np.uint8)
+    return values.clip(0, 65535).astype(np.uint16)
+
+
+def _uint8_picture(array: np.ndarray) -> np.ndarray:
+    """One picture (H, W) or (H, W, 1 | 2 | 3 | 4) of any of the kinds that load_image takes, as (H, W, 3) uint8."""
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[-1] not in (1, 2, 3, 4) or 0 in array.shape:
+        raise PictureError(
+            f"A picture has the shape (H, W) or (H, W, 1 to 4 channels); {array.shape} was given."
+        )
+    values = _uint8(array)
+    if array.shape[-1] in (2, 4):
+        alpha = values[..., -1:].astype(np.float32) / 255
+        values = np.rint(values[..., :-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
+
+
+def _uint8(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind == "u" and array.dtype.itemsize == 2:
+        return np.rint(array / 257.0).astype(np.uint8)
+    if array.dtype.kind != "f":
+        raise PictureError(f"Pixels are uint8, uint16 or floats in [0, 1]; {array.dtype} was given.")
+    # A little overshoot is what resizing makes; [-1, 1] and [0, 255] are different ranges.
+    low, high = array.min(initial=0), array.max(initial=0)
+    if not (low >= -0.25 and high <= 1.25):
+        raise PictureError(f"Pixels of type float lie in [0, 1]; these lie in [{low:g}, {high:g}].")
+    return np.rint(array.clip(0, 1) * 255).astype(np.uint8)
+
+
+def cover(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """Resize (Lanczos) until the picture covers `width` x `height`, then cut out the centre.
+
+    A picture that fits is returned as it is. This is what the FramePack demos do.
+    """
+    if picture.size == (width, height):
+        return picture
+    scale = max(width / picture.width, height / picture.height)
+    across, down = round(picture.width * scale), round(picture.height * scale)
+    if across * down > MAX_PIXELS:
+        raise PictureError(
+            f"A picture of {picture.width} x {picture.height} is too long to cover {width} x {height}."
+        )
+    left, top = round((across - width) / 2), round((down - height) / 2)
+    resized = picture.resize((across, down), Image.Resampling.LANCZOS)
+    return resized.crop((left, top, left + width, top + height))
+
+
+def contact_sheet(
+    frames: Any, columns: int = 6, count: int | None = None, gap: int = 2, zoom: int = 1
+) -> Image.Image:
+    """The frames on one white sheet, row by row; with `count`, only so many of them, evenly spread."""
+    pictures = list(_each(frames))
+    if count is not None:
+        pictures = [pictures[number] for number in spread(len(pictures), count)]
+    if not pictures:
+        raise PictureError("A contact sheet needs at least one frame.")
+    height, width = (edge * zoom for edge in pictures[0].shape[:2])
+    columns = max(1, min(columns, len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), _WHITE)
+    for number, pixels in enumerate(pictures):
+        row, column = divmod(number, columns)
+        sheet.paste(_enlarged(pixels, zoom), (gap + column * (width + gap), gap + row * (height + gap)))
+    return sheet
+
+
+def spread(total: int, count: int) -> list[int]:
+    """At most `count` numbers below `total`, evenly spread, the first and the last among them.
+
+    >>> spread(145, 4), spread(3, 5)
+    ([0, 48, 96, 144], [0, 1, 2])
+    """
+    if count >= total:
+        return list(range(total))
+    return [round(number * (total - 1) / max(1, count - 1)) for number in range(count)]
+
+
+# ---------------------------------------------------------------------------------------------- writing
+
+
+class VideoWriter:
+    """An MP4 that grows frame by frame and takes its name when it is whole: H.264, 4:2:0, playable while it loads.
+
+    Used in a `with` block; where that ends with an error nothing is left behind. `crf` as in CRF; `zoom` enlarges
+    every pixel so many times; `job` is stored as JSON in the file's comment. A size that is odd grows by one pixel,
+    since 4:2:0 has no odd sizes. Raises PictureError where the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fps: float = 30,
+        *,
+        crf: float = CRF,
+        zoom: int = 1,
+        job: Job | Mapping[str, Any] | None = None,
+    ) -> None:
+        # Unlike the reference: 0 is refused. It makes x264 write a lossless profile that browsers show as black.
+        if not 1 <= crf <= 51:
+            raise JobError(f"The quality (crf) lies between 1 (best) and 51; {crf:g} was asked for.")
+        if zoom < 1:
+            raise JobError(f"The zoom must be at least 1; {zoom} was asked for.")
+        if not 0 < fps <= 1000:
+            raise JobError(f"The frame rate lies above 0 and up to 1000 a second; {fps:g} was asked for.")
+        self.path = check_writable(path, ".mp4")
+        self.size: tuple[int, int] | None = None
+        self.frames = 0
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._crf, self._zoom, self._job = crf, zoom, job
+        self._partial = self.path.with_name(f".{self.path.stem[:100]}.{secrets.token_hex(4)}.part")
+        self._container: Any = None
+        self._stream: Any = None
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._close(quietly=True)
+            self._partial.unlink(missing_ok=True)
+
+    def write(self, frames: Any) -> None:
+        """Append frames: (T, H, W, 3), a list of pictures or arrays, or a generator of them; all of one size."""
+        for pixels in _each(frames):
+            height, width = pixels.shape[:2]
+            if self.size is None:
+                self._open(width, height)
+            if (width, height) != self.size:
+                raise PictureError(
+                    f"All frames of a video have one size; {width} x {height} came after {self.size}."
+                )
+            self._encode(_video_frame(pixels, self._zoom))
+            self.frames += 1
+
+    def _open(self, width: int, height: int) -> None:
+        with self._sentence():
+            self._container = av.open(
+                str(self._partial), "w", format="mp4", options={"movflags": "+faststart"}
+            )
+            if self._job is not None:
+                text = self._job.to_json() if isinstance(self._job, Job) else json.dumps(self._job)
+                self._container.metadata["comment"] = text
+            stream = self._container.add_stream("libx264", rate=self._rate)
+            stream.width, stream.height = _even(width * self._zoom), _even(height * self._zoom)
+            stream.pix_fmt = "yuv420p"
+            stream.options = {"crf": f"{self._crf:g}", "profile": "high", "preset": "medium"}
+            # Colours are tagged as they are converted; untagged small videos are guessed to be BT.601.
+            context = stream.codec_context
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _LIMITED
+            self._stream = stream
+        self.size = (width, height)
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        with self._sentence():
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+
+    def _finish(self) -> None:
+        if self.size is None:
+            raise PictureError(f"There are no frames to write to {self.path}.")
+        self._encode(None)
+        self._close()
+        with self._sentence():
+            os.replace(self._partial, self.path)
+
+    def _close(self, quietly: bool = False) -> None:
+        container, self._container = self._container, None
+        if container is None:
+            return
+        if quietly:
+            with contextlib.suppress(OSError, av.error.FFmpegError):
+                container.close()
+        else:
+            with self._sentence():
+                container.close()
+
+    @contextlib.contextmanager
+    def _sentence(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, av.error.FFmpegError) as error:
+            raise PictureError(f"{self.path} cannot be written: {_reason(error)}.") from error
+
+
+def export_to_video(
+    video_frames: Any,
+    output_video_path: str | os.PathLike[str] | None = None,
+    fps: float = 30,
+    quality: float | None = None,
+    *,
+    crf: float = CRF,
+    zoom: int = 1,
+    job: Job | Mapping[str, Any] | None = None,
+) -> str:
+    """Write frames to an MP4 and return its path; without a path, to a new temporary file.
+
+    Takes what diffusers' function of this name takes (a list of PIL pictures, or arrays of uint8 or of floats in
+    [0, 1]), also (T, H, W, 3) at once. `quality` from 0 to 10 (best), where given, takes the place of `crf`.
+    """
+    if quality is not None:
+        if not 0 <= quality <= 10:
+            raise JobError(f"The quality lies between 0 and 10 (best); {quality:g} was asked for.")
+        crf = max(1.0, 51 * (1 - quality / 10))  # imageio's scale, which diffusers uses
+    if output_video_path is None:
+        handle, output_video_path = tempfile.mkstemp(suffix=".mp4")
+        os.close(handle)
+    with VideoWriter(output_video_path, fps, crf=crf, zoom=zoom, job=job) as writer:
+        writer.write(video_frames)
+    return os.fspath(output_video_path)
+
+
+def check_writable(path: str | os.PathLike[str], *suffixes: str) -> Path:
+    """The path, made absolute, when a file can be created there and its name ends in one of `suffixes`."""
+    target = Path(path)
+    if suffixes and target.suffix.lower() not in suffixes:
+        raise PictureError(f"The output's name must end in {' or '.join(suffixes)}; {target} was given.")
+    try:
+        if target.is_dir():
+            raise PictureError(f"{target} is a folder; name a file in it.")
+        if not target.parent.is_dir():
+            raise PictureError(f"There is no folder {target.parent} to write {target.name} to.")
+        # Permissions do not tell (network drives, containers, root), a trial does; so does the length of the name.
+        trial = target.with_name(f".{target.name[:-4]}{secrets.token_hex(2)}")
+        trial.open("xb").close()
+        trial.unlink()
+    except (OSError, ValueError) as error:
+        raise PictureError(f"{target} cannot be written: {_reason(error)}.") from None
+    return target.resolve()
+
+
+def _each(frames: Any) -> Iterator[np.ndarray]:
+    """Frames of any of the kinds that are taken, one by one as (H, W, 3) uint8."""
+    if hasattr(frames, "__array__") and not isinstance(frames, Image.Image):
+        frames = np.asarray(frames)
+        if frames.ndim != 4:
+            raise PictureError(f"A video's frames have the shape (T, H, W, 3); {frames.shape} was given.")
+    if isinstance(frames, Image.Image | str) or not isinstance(frames, Iterable):
+        raise PictureError(
+            f"A video is made of a list or an array of frames; {type(frames).__name__} was given."
+        )
+    for frame in frames:
+        if isinstance(frame, Image.Image):
+            frame = _to_rgb(frame, "the frame")
+        elif not hasattr(frame, "__array__"):
+            kind = type(frame).__name__
+            raise PictureError(f"A frame is a picture or an array, not a {kind}; give one video at a time.")
+        yield _uint8_picture(np.asarray(frame))
+
+
+def _even(size: int) -> int:
+    return size + size % 2
+
+
+def _enlarged(pixels: np.ndarray, zoom: int) -> Image.Image:
+    picture = Image.fromarray(pixels)
+    if zoom == 1:
+        return picture
+    return picture.resize((picture.width * zoom, picture.height * zoom), Image.Resampling.LANCZOS)
+
+
+def _video_frame(pixels: np.ndarray, zoom: int) -> av.VideoFrame:
+    if zoom != 1:
+        pixels = np.asarray(_enlarged(pixels, zoom))
+    height, width = pixels.shape[:2]
+    if height % 2 or width % 2:
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    # AREA averages the chroma of four pixels; the default takes that of every second column as it is.
+    return frame.reformat(format="yuv420p", dst_colorspace="ITU709", interpolation="AREA")
+
+
+# ---------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a video file says of itself; `job` is the one that made it, where the comment holds one."""
+
+    width: int
+    height: int
+    frames: int
+    fps: float
+    codec: str
+    pixel_format: str
+    comment: str
+    job: Job | None
+
+
+def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
+    """All frames of a video (T, H, W, 3) uint8 and its frame rate. Raises PictureError where it is none."""
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        frames = [_pixels(frame) for frame in container.decode(stream)]
+        rate = stream.average_rate
+    if not frames:
+        raise PictureError(f"{path} holds no frames.")
+    return np.stack(frames), float(rate or 0)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> Metadata:
+    """What the video file says of itself, without decoding it. Raises PictureError where it is none."""
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        comment = container.metadata.get("comment", "")
+        job = None
+        with contextlib.suppress(JobError):
+            job = Job.from_json(comment)
+        return Metadata(
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            frames=stream.frames,
+            fps=float(stream.average_rate or 0),
+            codec=stream.codec_context.name,
+            pixel_format=stream.codec_context.pix_fmt or "",
+            comment=comment,
+            job=job,
+        )
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    if not Path(path).exists():
+        raise PictureError(f"There is no file {path}.")
+    try:
+        with av.open(os.fspath(path)) as container:
+            if not container.streams.video:
+                raise PictureError(f"{path} has no video in it.")
+            yield container
+    except (OSError, ValueError, av.error.FFmpegError) as error:
+        raise PictureError(f"{path} cannot be read as a video: {_reason(error)}.") from None
+
+
+def _pixels(frame: av.VideoFrame) -> np.ndarray:
+    # Chroma first to full size, smoothly: the direct way repeats it over four pixels.
+    return frame.reformat(format="yuv444p", interpolation="BICUBIC").to_ndarray(format="rgb24")
+
+
+def _reason(error: BaseException) -> str:
+    """The error's own words, without number, path and full stop."""
+    reason = (
+        getattr(error, "strerror", None)
+        or getattr(error, "reason", None)
+        or str(error)
+        or type(error).__name__
+    )
+    return str(reason).strip().rstrip(".")

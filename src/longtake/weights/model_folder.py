@@ -1,0 +1,184 @@
+"""The folder of a whole model, in diffusers' layout: model_index.json and one folder per part.
+
+Everything here reads names, configs and headers, and needs no framework.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from longtake.config import PUBLISHED, Config, class_of, read_json
+from longtake.errors import ModelError
+from longtake.weights import files
+
+CONFIGS: dict[str, type[Config]] = {type(config).class_name: type(config) for config in PUBLISHED.values()}
+# Any of these makes a folder one part of a model.
+PART_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class ModelIndex:
+    """What model_index.json says: the pipeline's class; each part's (library, class), None where it has none."""
+
+    class_name: str
+    parts: Mapping[str, tuple[str, str] | None]
+
+
+def embedded_model() -> Path:
+    """The folder of the model that ships inside the package."""
+    folder = Path(str(resources.files("longtake"))) / "embedded"
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(
+            f"The embedded model is missing from this installation ({folder}); reinstall longtake."
+        )
+    return folder
+
+
+def find_model(name_or_folder: str | os.PathLike[str]) -> Path:
+    """The folder of a model: "embedded" is the one in the package, anything else is a folder."""
+    if str(name_or_folder) == "embedded":
+        return embedded_model()
+    folder = Path(name_or_folder).expanduser()
+    if folder.is_dir() and str(name_or_folder):  # an empty name would be the working directory
+        return folder
+    if folder.is_file():
+        raise ModelError(f"{folder} is a file; a model is a folder with model_index.json or config.json.")
+    raise ModelError(f"There is no model {str(name_or_folder)!r}: it is neither a folder nor 'embedded'.")
+
+
+def part_of(folder: Path, subfolder: str | None = None) -> Path:
+    """The folder of one network, with its config.json: `folder` itself, or the part of it that `subfolder` names."""
+    place = folder / subfolder if subfolder else folder
+    parts = (
+        ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "."))
+        or "none"
+    )
+    if not place.is_dir():
+        raise ModelError(f"{folder} has no folder {subfolder!r}; its folders: {parts}.")
+    if not (place / "config.json").is_file():
+        if (place / "model_index.json").is_file():
+            raise ModelError(f"{place} holds a whole model; choose one part with subfolder=: {parts}.")
+        raise ModelError(f"{place} is no model folder: it has no config.json.")
+    return place
+
+
+def read_model_index(folder: Path) -> ModelIndex:
+    """Read model_index.json; raises ModelError where it is missing or names its parts in no known form."""
+    file = folder / "model_index.json"
+    if not file.is_file():
+        raise ModelError(f"{folder} is no model folder: it has no model_index.json.")
+    values = read_json(file)
+    class_name = values.pop("_class_name", None)
+    if not isinstance(class_name, str):
+        raise ModelError(f"{file} has no '_class_name' that names the pipeline.")
+    parts: dict[str, tuple[str, str] | None] = {}
+    for name, entry in values.items():
+        # diffusers keeps the pipeline's settings, which are no lists, beside its parts.
+        if name.startswith("_") or not isinstance(entry, list):
+            continue
+        if len(entry) != 2 or not all(isinstance(word, (str, type(None))) for word in entry):
+            raise ModelError(f"{file} has no [library, class] for the part {name!r}.")
+        library, kind = entry
+        parts[name] = (library, kind) if library and kind else None
+    return ModelIndex(class_name, parts)
+
+
+def write_model_index(folder: Path, index: ModelIndex) -> None:
+    """Write model_index.json as diffusers reads it."""
+    parts = {name: list(entry or (None, None)) for name, entry in index.parts.items()}
+    files.write_json(
+        folder / "model_index.json", {"_class_name": index.class_name, **dict(sorted(parts.items()))}
+    )
+
+
+def describe(name_or_folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a model's folder holds, as JSON values: for each part its class, parameters, bytes, dtypes and config.
+
+    Reads configs and headers only, and raises ModelError where one of them is not what it should be.
+    """
+    folder = find_model(name_or_folder)
+    if (folder / "model_index.json").is_file():
+        index = read_model_index(folder)
+        present = {name: entry for name, entry in index.parts.items() if entry}
+        parts = {name: _describe_part(folder, name, *entry) for name, entry in present.items()}
+        class_name = index.class_name
+    elif (folder / "config.json").is_file():
+        class_name = class_of(read_json(folder / "config.json")) or "unknown"
+        parts = {folder.name: _describe_network(folder, class_name)}
+    else:
+        raise ModelError(f"{folder} is no model folder: it has neither model_index.json nor config.json.")
+    return {
+        "folder": str(folder),
+        "class": class_name,
+        "parameters": sum(part.get("parameters", 0) for part in parts.values()),
+        "bytes": sum(part["bytes"] for part in parts.values()),
+        "parts": parts,
+    }
+
+
+def _describe_part(folder: Path, name: str, library: str, class_name: str) -> dict[str, Any]:
+    place = folder / name
+    if not place.is_dir():
+        raise ModelError(f"{folder / 'model_index.json'} names the part {name!r}, and its folder is missing.")
+    if (place / "config.json").is_file():
+        return {"library": library, **_describe_network(place, class_name)}
+    if not any((place / file).is_file() for file in PART_FILES):
+        raise ModelError(f"{place} has none of {', '.join(PART_FILES)}.")
+    return {"library": library, "class": class_name, "bytes": _bytes_in(place)}
+
+
+def _describe_network(place: Path, class_name: str) -> dict[str, Any]:
+    values = read_json(place / "config.json")
+    kind = _config_of(class_name, class_of(values))
+    config = kind.read(place / "config.json", values).to_dict() if kind else _simple(values)
+    weights = _any_weights(place)
+    dtypes = Counter[str]()
+    for weight in weights.values():
+        dtypes[weight.dtype] += _values(weight)
+    return {
+        "class": class_name,
+        "parameters": sum(dtypes.values()),
+        "bytes": _bytes_in(place),
+        "files": len({weight.file for weight in weights.values()}),
+        "dtypes": dict(dtypes),
+        "config": config,
+    }
+
+
+def _config_of(*class_names: str | None) -> type[Config] | None:
+    for config in CONFIGS.values():
+        if any(name == config.class_name or name in config.also_in for name in class_names if name):
+            return config
+    return None
+
+
+def _any_weights(place: Path) -> dict[str, files.Weight]:
+    """The weights in whatever stem and variant lies there, the plain one first."""
+    for stem in ("diffusion_pytorch_model", "model"):
+        variants = files.variants_in(place, stem)
+        if variants:
+            return files.read_weights(place, stem, variants[0])
+    return files.read_weights(place, "model")  # raises with what is there
+
+
+def _values(weight: files.Weight) -> int:
+    count = 1
+    for length in weight.shape:
+        count *= length
+    return count
+
+
+def _simple(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value for key, value in values.items() if isinstance(value, (int, float, str)) and key[0] != "_"
+    }
+
+
+def _bytes_in(place: Path) -> int:
+    return sum(file.stat().st_size for file in place.iterdir() if file.is_file())

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from longtake.errors import ModelError
+from longtake.models.clip import CLIPTextModel
+
+TINY = {
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 12,
+}
+IDS = torch.tensor([[38, 5, 6, 39, 39, 39], [38, 7, 39, 39, 39, 39]])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("end", [2, 39])
+def test_the_pooled_state_is_that_of_the_first_end_token(end):
+    torch.manual_seed(0)
+    out = CLIPTextModel(**TINY, eos_token_id=end).eval()(input_ids=IDS)
+    assert torch.equal(out.pooler_output, out.last_hidden_state[[0, 1], [3, 2]])
+
+
+@torch.no_grad()
+def test_the_pooled_state_does_not_know_the_padding():
+    torch.manual_seed(0)
+    model = CLIPTextModel(**TINY).eval()
+    short, long = model(IDS[:1, :4]).pooler_output, model(IDS[:1]).pooler_output
+    # Causal: only the shapes of the matrix products differ.
+    torch.testing.assert_close(short, long, rtol=0, atol=2e-6)
+
+
+def test_outputs_answer_as_tuples_and_by_name():
+    out = CLIPTextModel(**TINY)(IDS, output_hidden_states=True)
+    assert out[1] is out.pooler_output is out["pooler_output"]
+    assert len(out.hidden_states) == 3
+    assert CLIPTextModel(**TINY)(IDS, output_hidden_states=False).hidden_states is None
+
+
+def test_too_many_tokens_are_refused():
+    with pytest.raises(ModelError, match="12 positions"):
+        CLIPTextModel(**TINY)(torch.zeros(1, 13, dtype=torch.int64))
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(ModelError, match="swish"):
+        CLIPTextModel(**{**TINY, "hidden_act": "swish"})
+
+
+def test_names_with_the_published_prefix_are_understood():
+    assert CLIPTextModel.rename("text_model.final_layer_norm.bias") == "final_layer_norm.bias"
+    assert CLIPTextModel.rename("final_layer_norm.bias") == "final_layer_norm.bias"

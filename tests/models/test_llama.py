@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+import torch
+
+from longtake.config import LlamaConfig
+from longtake.errors import ModelError
+from longtake.models.llama import LlamaModel, angles
+
+TINY = {
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return LlamaModel(**TINY).eval()
+
+
+def some_ids(rows=2, length=9):
+    return torch.randint(0, 40, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_stopping_early_gives_the_states_of_the_full_run(model):
+    ids = some_ids()
+    states = model(ids, output_hidden_states=True).hidden_states
+    assert len(states) == 4
+    for count in range(4):
+        early = model(ids, output_hidden_states=True, layers=count)
+        assert torch.equal(early.last_hidden_state, states[count])
+        assert len(early.hidden_states) == count + 1
+    assert torch.equal(model(ids, layers=-2).last_hidden_state, states[-3])
+
+
+def test_stopping_early_runs_no_later_layer(model):
+    calls = []
+    hooks = [layer.register_forward_hook(lambda *_: calls.append(1)) for layer in model.layers]
+    model(some_ids(), layers=-2)
+    for hook in hooks:
+        hook.remove()
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("layers", [4, -4])
+def test_a_layer_that_is_not_there_is_refused(model, layers):
+    with pytest.raises(ModelError, match="3 layers"):
+        model(some_ids(), layers=layers)
+
+
+@torch.no_grad()
+def test_padding_on_the_right_changes_nothing(model):
+    ids = some_ids(1, 9)
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0, 0, 0]])
+    padded = model(ids, attention_mask=mask).last_hidden_state[:, :5]
+    alone = model(ids[:, :5]).last_hidden_state
+    # The same sums in another kernel (with and without a mask).
+    torch.testing.assert_close(padded, alone, rtol=0, atol=2e-6)
+
+
+@torch.no_grad()
+def test_a_token_sees_none_behind_it(model):
+    ids = some_ids(1, 9)
+    changed = ids.clone()
+    changed[:, -1] = (ids[:, -1] + 1) % 40
+    first, second = (model(tokens).last_hidden_state for tokens in (ids, changed))
+    assert torch.equal(first[:, :-1], second[:, :-1])
+    assert not torch.equal(first[:, -1], second[:, -1])
+
+
+def test_angles_start_at_one_radian_per_position():
+    cos, sin = angles(LlamaConfig(**TINY), 5)
+    assert cos.shape == sin.shape == (5, 6)
+    assert cos.dtype == np.float32
+    np.testing.assert_allclose(sin[:, 0], np.sin(np.arange(5)), rtol=1e-6)
+    np.testing.assert_allclose(sin[:, 3], np.sin(np.arange(5)), rtol=1e-6)
+
+
+def test_names_of_a_language_model_are_understood():
+    assert LlamaModel.rename("model.layers.0.mlp.up_proj.weight") == "layers.0.mlp.up_proj.weight"
+    assert LlamaModel.rename("norm.weight") == "norm.weight"
+
+
+@pytest.mark.parametrize("fields", [{"hidden_act": "gelu"}, {"num_key_value_heads": 3}])
+def test_configs_that_it_cannot_follow_are_refused(fields):
+    with pytest.raises(ModelError, match="LlamaModel"):
+        LlamaModel(**{**TINY, **fields})

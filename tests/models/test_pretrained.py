@@ -1,0 +1,197 @@
+"""Loading and saving on a stand-in network: every damage gives one sentence that names the file and the key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from longtake.backend import nn
+from longtake.config import Config
+from longtake.errors import ModelError
+from longtake.models.pretrained import PretrainedModel
+from longtake.weights import files
+
+NAME = "diffusion_pytorch_model.safetensors"
+
+
+@dataclass(frozen=True)
+class PairConfig(Config):
+    """Two layers."""
+
+    class_name: ClassVar[str] = "Pair"
+    also_in: ClassVar[Mapping[str, tuple[str, ...]]] = {"PairWithHead": ("head.",)}
+
+    width: int = 4
+    scale: float = 1.0
+    sizes: tuple[int, ...] = (1, 2)
+
+
+class Pair(PretrainedModel):
+    config_class = PairConfig
+
+    def __init__(self, config: Any = None, **fields: Any) -> None:
+        super().__init__(config, **fields)
+        self.first = nn.Linear(self.config.width, 3)
+        self.second = nn.Linear(3, 2, bias=False)
+
+    @classmethod
+    def rename(cls, name: str) -> str:
+        return name.removeprefix("old.")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    place = tmp_path / "pair"
+    Pair(width=5).save_pretrained(place)
+    return place
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return model.state_dict()
+
+
+def replaced(folder: Path, **changes: Any) -> None:
+    weights = weights_of(Pair.from_pretrained(folder)) | changes
+    files.write_weights(
+        folder, "diffusion_pytorch_model", {k: v for k, v in weights.items() if v is not None}
+    )
+
+
+def config_with(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+@pytest.mark.parametrize("size", ["10GB", 20])
+@pytest.mark.parametrize("variant", [None, "fp16"])
+def test_what_is_saved_comes_back(tmp_path: Path, size: int | str, variant: str | None) -> None:
+    model = Pair(width=5, scale=0.5)
+    model.save_pretrained(tmp_path / "a" / "b", max_shard_size=size, variant=variant)
+    again = Pair.from_pretrained(tmp_path / "a", subfolder="b", variant=variant)
+    assert again.config == model.config
+    assert all(torch.equal(weights_of(again)[name], weight) for name, weight in weights_of(model).items())
+    assert not again.training and all(weight.requires_grad for weight in again.parameters())
+
+
+@pytest.mark.parametrize(
+    "asked", [{"torch_dtype": torch.bfloat16}, {"dtype": "bfloat16"}, {"mindspore_dtype": "bfloat16"}]
+)
+def test_the_dtype_is_chosen_by_any_of_its_names(folder: Path, asked: dict[str, Any]) -> None:
+    assert {weight.dtype for weight in Pair.from_pretrained(folder, **asked).parameters()} == {torch.bfloat16}
+
+
+def test_the_dtype_is_the_files_own_or_float32_where_they_mix(folder: Path) -> None:
+    Pair.from_pretrained(folder, dtype="float16").save_pretrained(folder)
+    assert (
+        Pair.from_pretrained(folder).dtype
+        == Pair.from_pretrained(folder, dtype="auto").dtype
+        == torch.float16
+    )
+    replaced(folder, **{"second.weight": torch.zeros(2, 3)})
+    assert {weight.dtype for weight in Pair.from_pretrained(folder).parameters()} == {torch.float32}
+
+
+def test_two_different_dtypes_are_refused(folder: Path) -> None:
+    with pytest.raises(ModelError, match="one setting"):
+        Pair.from_pretrained(folder, torch_dtype="float16", dtype="float32")
+
+
+def test_a_loaded_network_can_be_saved_over_its_own_files(folder: Path) -> None:
+    model = Pair.from_pretrained(folder)  # memory-mapped from the file that is replaced
+    before = {name: weight.clone() for name, weight in weights_of(model).items()}
+    model.save_pretrained(folder)
+    again = Pair.from_pretrained(folder)
+    assert all(torch.equal(weights_of(again)[name], before[name]) for name in before)
+    assert all(torch.equal(weights_of(model)[name], before[name]) for name in before)
+
+
+def test_training_a_loaded_network_leaves_its_file_alone(folder: Path) -> None:
+    before = (folder / NAME).read_bytes()
+    model = Pair.from_pretrained(folder)
+    with torch.no_grad():
+        model.first.weight.add_(1.0)
+    assert (folder / NAME).read_bytes() == before
+
+
+def test_other_spellings_other_parts_and_stored_constants_are_read(folder: Path) -> None:
+    weights = {f"old.{name}": weight for name, weight in weights_of(Pair.from_pretrained(folder)).items()}
+    weights |= {"head.weight": torch.zeros(3), "embeddings.position_ids": torch.arange(4)}
+    files.write_weights(folder, "diffusion_pytorch_model", weights)
+    config_with(folder, _class_name="PairWithHead")
+    Pair.from_pretrained(folder)
+    config_with(folder, _class_name="Pair")
+    with pytest.raises(ModelError, match=r"head\.weight"):
+        Pair.from_pretrained(folder)
+
+
+def test_a_weight_under_two_spellings_is_refused(folder: Path) -> None:
+    replaced(folder, **{"old.first.bias": torch.zeros(3)})
+    with pytest.raises(ModelError, match=r"'first.bias' twice"):
+        Pair.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: replaced(f, **{"first.bias": None}), ("pair", "lacks", "'first.bias'", "Pair")),
+        (lambda f: replaced(f, extra=torch.zeros(2)), (NAME, "'extra'", "does not have")),
+        (lambda f: replaced(f, **{"first.bias": torch.zeros(4)}), (NAME, "'first.bias'", "[4]", "[3]")),
+        (
+            lambda f: replaced(f, **{"first.bias": torch.zeros(3, dtype=torch.uint8)}),
+            (NAME, "'first.bias'", "uint8"),
+        ),
+        (lambda f: config_with(f, widht=3), ("config.json", "'widht'")),
+        (lambda f: config_with(f, width="4"), ("config.json", "'width'", "int")),
+        (lambda f: config_with(f, width=True), ("config.json", "'width'", "int")),
+        (lambda f: config_with(f, sizes=[1, "2"]), ("config.json", "'sizes'")),
+        (lambda f: config_with(f, sizes=3), ("config.json", "'sizes'")),
+        (lambda f: config_with(f, quantization_config={"bits": 4}), ("config.json", "'quantization_config'")),
+        (
+            lambda f: config_with(f, _class_name="FluxTransformer2DModel"),
+            ("config.json", "FluxTransformer2DModel"),
+        ),
+        (lambda f: (f / "config.json").write_text("{"), ("config.json", "not valid JSON")),
+        (lambda f: (f / "config.json").write_text("[]"), ("config.json", "not a JSON object")),
+        (lambda f: (f / "config.json").write_bytes(b"\xff"), ("config.json", "not valid JSON")),
+        (lambda f: (f / "config.json").unlink(), ("no model folder", "config.json")),
+        (lambda f: (f / NAME).rename(f / "x.bin"), ("x.bin", "only safetensors is read")),
+        (lambda f: (f / NAME).write_bytes((f / NAME).read_bytes()[:-1]), (NAME, "truncated")),
+        (lambda f: (f / NAME).write_bytes(b"<html>not found</html>"), (NAME, "truncated or no safetensors")),
+        (lambda f: (f / NAME).unlink(), (NAME, "config.json")),
+    ],
+)
+def test_a_damaged_folder_is_one_sentence(folder: Path, damage, words: tuple[str, ...]) -> None:
+    damage(folder)
+    with pytest.raises(ModelError) as caught:
+        Pair.from_pretrained(folder)
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message and message.endswith(".")
+
+
+def test_a_missing_weight_is_found_before_data_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replaced(folder, **{"first.bias": None})
+    monkeypatch.setattr(files, "read_tensors", lambda *_: pytest.fail("data was read"))
+    with pytest.raises(ModelError, match="lacks the weight"):
+        Pair.from_pretrained(folder)
+
+
+def test_folders_that_are_none_are_named(folder: Path) -> None:
+    with pytest.raises(ModelError, match="no folder 'vae'; its folders: pair"):
+        Pair.from_pretrained(folder.parent, subfolder="vae")
+    with pytest.raises(ModelError, match="no model 'nowhere/at-all'"):
+        Pair.from_pretrained("nowhere/at-all")
+    with pytest.raises(ModelError, match="is a file"):
+        Pair.from_pretrained(folder / "config.json")
+    (folder.parent / "model_index.json").write_text("{}")
+    with pytest.raises(ModelError, match="whole model; choose one part"):
+        Pair.from_pretrained(folder.parent)
+    with pytest.raises(ModelError, match="is a file"):
+        Pair().save_pretrained(folder / "config.json")

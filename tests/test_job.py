@@ -1,0 +1,68 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longtake.errors import JobError
+from longtake.job import FramesReady, Job, SectionDone, Stepped
+
+
+@given(
+    prompt=st.text(), frames=st.integers(1, 10**6), guidance=st.floats(0, 100), width=st.none() | st.just(64)
+)
+def test_a_job_survives_json(prompt, frames, guidance, width):
+    job = Job(prompt=prompt, frames=frames, guidance=guidance, width=width)
+    assert Job.from_json(job.to_json()) == job
+    assert "\n" not in job.to_json()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no JSON", "[1]", "3", "null", '{"prompt": "x", "colour": "red"}', "{}"]
+)
+def test_what_is_no_job_is_refused(text):
+    with pytest.raises(JobError, match="not a job"):
+        Job.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"width": 65}, "width must be a positive multiple of 16; 65"),
+        ({"height": 0}, "height must be a positive multiple of 16; 0"),
+        ({"height": -16}, "height"),
+        ({"frames": 0}, "frames must be at least 1; 0"),
+        ({"fps": 0}, "fps must be at least 1"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"window": 0}, "window must be at least 1"),
+        ({"sampling": "sideways"}, "sideways.*inverted, vanilla"),
+        ({"sampling": "vanilla", "last_picture": "end.png"}, "inverted"),
+        ({"seed": -1}, "seed must not be negative; -1"),
+    ],
+)
+def test_check_says_what_cannot_be_done(fields, words):
+    with pytest.raises(JobError, match=words) as error:
+        Job(prompt="x", **fields).check()
+    assert str(error.value).endswith(".")
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"width": 64, "height": 96}, {"last_picture": "end.png"}, {"frames": 1}]
+)
+def test_check_lets_pass_what_can_be_done(fields):
+    Job(prompt="", **fields).check()
+
+
+def test_a_job_is_a_value():
+    job = Job(prompt="x")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        job.prompt = "y"
+    assert dataclasses.replace(job, seed=1) != job
+    assert hash(job) == hash(Job(prompt="x"))
+
+
+def test_events_do_not_print_their_arrays():
+    array = np.zeros((1, 2, 3, 4, 5))
+    for event in (Stepped(0, 0, 1, 1.0, array, array), SectionDone(0, 0, array), FramesReady(0, array)):
+        assert "array" not in repr(event)
