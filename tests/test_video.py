@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import threading
 import warnings
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -197,12 +199,10 @@ class Site(BaseHTTPRequestHandler):
             return
         self.send_response(200)
         self.end_headers()
-        try:
+        with contextlib.suppress(OSError):  # the client may have had enough
             self.wfile.write(
                 png(Image.new("RGB", (4, 2), "red")) if self.path == "/a.png" else bytes(3 * 2**20)
             )
-        except OSError:
-            pass  # the client has had enough
 
     def log_message(self, *words):
         pass
@@ -307,6 +307,7 @@ def test_all_kinds_of_frames_make_the_same_video(tmp_path):
     frames = moving(4)
     kinds = {
         "array": frames,
+        "array again": frames,
         "arrays": list(frames),
         "pictures": [Image.fromarray(frame) for frame in frames],
         "floats": (frames / 255).astype(np.float32),
@@ -314,7 +315,7 @@ def test_all_kinds_of_frames_make_the_same_video(tmp_path):
         "generator": (frame for frame in frames),
     }
     files = {kind: export_to_video(value, tmp_path / f"{kind}.mp4") for kind, value in kinds.items()}
-    data = {kind: open(file, "rb").read() for kind, file in files.items()}
+    data = {kind: Path(file).read_bytes() for kind, file in files.items()}
     assert len(set(data.values())) == 1
     # and every file plays while it loads: the index comes before the data
     assert data["array"].index(b"moov") < data["array"].index(b"mdat")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ diffusers = pytest.importorskip("diffusers")
 from longtake.pipeline.framepack import HunyuanVideoFramepackPipeline  # noqa: E402
 
 # The tiny model and its pictures are the pipeline tests' own.
-spec = importlib.util.spec_from_file_location("pipeline_conftest", Path(__file__).parents[1] / "pipeline/conftest.py")
+spec = importlib.util.spec_from_file_location(
+    "pipeline_conftest", Path(__file__).parents[1] / "pipeline/conftest.py"
+)
 shared: Any = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
 spec.loader.exec_module(shared)  # type: ignore[union-attr]
 networks, picture, last_picture = shared.networks, shared.picture, shared.last_picture
@@ -66,7 +69,7 @@ def stock(ours: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """diffusers' pipeline from the folder that we wrote; only the image processor is ours (theirs rounds to uint8)."""
     folder = tmp_path_factory.mktemp("model")
     ours.save_pretrained(folder)
-    pipe = diffusers.HunyuanVideoFramepackPipeline.from_pretrained(folder)
+    pipe = diffusers.HunyuanVideoFramepackPipeline.from_pretrained(folder, feature_extractor=None)
     pipe.feature_extractor = ours.feature_extractor
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -85,6 +88,16 @@ def both(ours: Any, stock: Any, call: dict[str, Any], output_type: str) -> tuple
 
     mine = ours(**call, generator=seeded(), output_type=output_type, reference=True).frames
     return mine, stock(**call, generator=seeded(), output_type=output_type).frames
+
+
+def test_it_takes_every_parameter_of_diffusers() -> None:
+    theirs = inspect.signature(diffusers.HunyuanVideoFramepackPipeline.__call__).parameters
+    ours = inspect.signature(HunyuanVideoFramepackPipeline.__call__).parameters
+    assert [name for name in ours if name != "reference"] == list(theirs)
+    # Where ours is None, the model's folder decides, and diffusers' default stands behind it.
+    decided = {"image", "height", "width", "prompt_template", "max_sequence_length"}
+    for name in set(theirs) - decided - {"callback_on_step_end_tensor_inputs"}:
+        assert ours[name].default == theirs[name].default, name
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -117,7 +130,9 @@ def test_frames_are_diffusers(
 def test_images_of_every_kind_are_diffusers(kind: str, ours: Any, stock: Any) -> None:
     pixels = np.random.default_rng(0).random((40, 56, 3), dtype=np.float32)
     tensor = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    image = {"array": pixels[None], "tensor": tensor, "tensor in [-1, 1]": 2 * tensor - 1, "list": [pixels]}[kind]
+    image = {"array": pixels[None], "tensor": tensor, "tensor in [-1, 1]": 2 * tensor - 1, "list": [pixels]}[
+        kind
+    ]
     call = {**CALL, "image": image, "sampling_type": "vanilla", "num_frames": 5}
     mine, theirs = both(ours, stock, call, "latent")
     assert float((mine[-1] - theirs[-1]).abs().max()) < TOLERANCE
@@ -131,9 +146,16 @@ def test_their_networks_serve_in_our_pipeline(stock: Any, picture: Any) -> None:
     assert float((mine[-1] - theirs[-1]).abs().max()) < TOLERANCE
 
 
-def test_two_prompts_with_two_images_are_diffusers(ours: Any, stock: Any, picture: Any, last_picture: Any) -> None:
+def test_two_prompts_with_two_images_are_diffusers(
+    ours: Any, stock: Any, picture: Any, last_picture: Any
+) -> None:
     image = [picture.resize((48, 32)), last_picture.resize((48, 32))]
-    call = {**CALL, "image": image, "prompt": ["A penguin dances in the snow", "a ball"], "sampling_type": "vanilla"}
+    call = {
+        **CALL,
+        "image": image,
+        "prompt": ["A penguin dances in the snow", "a ball"],
+        "sampling_type": "vanilla",
+    }
     mine, theirs = both(ours, stock, call, "latent")
     assert float((mine[-1] - theirs[-1]).abs().max()) < TOLERANCE
 
@@ -145,7 +167,10 @@ def test_a_dynamic_shift_is_diffusers(ours: Any, stock: Any, picture: Any) -> No
         **{**ours.components, "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)}
     )
     theirs = diffusers.HunyuanVideoFramepackPipeline(
-        **{**stock.components, "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)}
+        **{
+            **stock.components,
+            "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        }
     )
     for pipe in (mine, theirs):
         pipe.set_progress_bar_config(disable=True)

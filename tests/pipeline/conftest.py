@@ -26,7 +26,9 @@ HEIGHT, WIDTH, WINDOW = 32, 48, 2
 @pytest.fixture(scope="session")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     """Networks of a few thousand parameters each."""
-    tokenizer, tokenizer_2 = train_tokenizers(PROMPTS, PROMPT_TEMPLATE["template"], tmp_path_factory.mktemp("words"))
+    tokenizer, tokenizer_2 = train_tokenizers(
+        PROMPTS, PROMPT_TEMPLATE["template"], tmp_path_factory.mktemp("words")
+    )
     torch.manual_seed(0)
     return Networks(
         transformer=HunyuanVideoFramepackTransformer3DModel(

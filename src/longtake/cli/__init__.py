@@ -6,6 +6,7 @@ A verb's file has `add_parser`, which must stay free of imports that cost time, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -56,16 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            args = build_parser().parse_args(words)
-            args.run(args)
+            with contextlib.suppress(SystemExit):  # that is how --help and --version end
+                args = build_parser().parse_args(words)
+                args.run(args)
             sys.stdout.flush()
         return 0
-    except SystemExit as end:  # --help and --version
-        return end.code if isinstance(end.code, int) else 0
     except LongtakeError as error:
+        sentence = f"{str(error).rstrip('.')}."
         if "--json" in words:
-            print(json.dumps({"event": "error", "message": str(error)}), flush=True)
-        print(f"longtake: {error}", file=sys.stderr)
+            print(json.dumps({"event": "error", "message": sentence}, ensure_ascii=False), flush=True)
+        print(f"longtake: {sentence}", file=sys.stderr)
         return REFUSED
     except KeyboardInterrupt:
         print("\nlongtake: interrupted", file=sys.stderr)

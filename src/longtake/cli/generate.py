@@ -39,7 +39,7 @@ def add_parser(verbs: Any) -> None:
     )
 
     video = parser.add_argument_group("the video")
-    add_length(video)  # type: ignore[arg-type]
+    add_length(video)
     video.add_argument("--size", type=size, metavar="WxH", help="size in pixels (default: the model's own)")
     video.add_argument("--last-image", metavar="PICTURE", help="a picture to end with (inverted sampling)")
     video.add_argument(
@@ -66,7 +66,7 @@ def add_parser(verbs: Any) -> None:
         "--cfg", type=number, default=1.0, help="classifier-free guidance, 1 is off (default: %(default)s)"
     )
     model.add_argument("--cfg-rescale", type=number, default=0.0, help="its rescale (default: %(default)s)")
-    add_plan(model)  # type: ignore[arg-type]
+    add_plan(model)
 
     files = parser.add_argument_group("the files")
     files.add_argument(
@@ -184,12 +184,11 @@ def _begin(
     begun = time.perf_counter()
     progress.emit("loading", model=job.model)
     progress.show(f"loading {job.model}")
-    from longtake.pipeline import generate, load_networks
+    from longtake.pipeline.generate import generate, load_networks, size_of
 
     networks = load_networks(folder, dtype=job.dtype)
-    if job.width is None:
-        width, height = networks.default_size
-        job = dataclasses.replace(job, width=width, height=height)
+    width, height = size_of(job, networks, picture)
+    job = dataclasses.replace(job, width=width, height=height)
     seconds["load"] = time.perf_counter() - begun
     progress.emit("loaded", seconds=round(seconds["load"], 2), job=dataclasses.asdict(job))
     return job, generate(job, networks, picture=picture, last_picture=last_picture)

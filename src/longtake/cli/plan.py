@@ -31,7 +31,8 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the plan."""
     from longtake.job import Job
-    from longtake.plan.sections import PLANS, reference_section_count, section_count, table, video_frames
+    from longtake.pipeline.generate import plan_of
+    from longtake.plan.sections import table, video_frames
 
     width, height = args.size
     job = Job(
@@ -43,18 +44,22 @@ def run(args: argparse.Namespace) -> None:
         sampling=args.sampling,
         window=args.window,
         last_picture="a picture" if args.last_image else None,
+        reference=args.reference,
     )
     job.check()
-    count = (reference_section_count if args.reference else section_count)(job.frames, job.window)
-    choices = {"last_picture": True} if args.last_image else {}
-    sections = PLANS[job.sampling](count, job.window, **choices)
-    made = video_frames(count, job.window)
+    sections, planned = plan_of(job, args.last_image)
+    made = video_frames(planned.sections, job.window)
     if args.json:
         plan = [dataclasses.asdict(section) for section in sections]
-        print(json.dumps({"sampling": job.sampling, "frames": job.frames, "made": made, "sections": plan}))
+        print(
+            json.dumps({"sampling": job.sampling, "frames": planned.frames, "made": made, "sections": plan})
+        )
         return
-    kept = f"{made} frames" if made == job.frames or args.reference else f"{made} frames, cut to {job.frames}"
-    print(f"{job.sampling}: {count} section{'s' * (count != 1)} of {job.window} latent frames make {kept}")
+    kept = f"{made} frames" if made == planned.frames else f"{made} frames, cut to {planned.frames}"
+    plural = "s" if planned.sections != 1 else ""
+    print(f"{job.sampling}: {planned.sections} section{plural} of {job.window} latent frames make {kept}")
+    if planned.notice:
+        print(f"note: {planned.notice}")
     print(f"tokens at {width} x {height} pixels; latent frame 0 is the picture")
     print()
     print(table(sections, height, width))

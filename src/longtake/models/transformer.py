@@ -42,6 +42,8 @@ Tensor = Any
 Rotary = tuple[Tensor, Tensor]
 # Latent frames' positions, (T,) or one row per video (B, T), in a list, an array or a tensor.
 Times = Any
+# The slots of clean frames in the order of `embed`, each prepended to those before.
+SLOTS = {1: "latents_clean", 2: "latents_history_2x", 4: "latents_history_4x"}
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
         tokens = [self.x_embedder(latents)]
         window = np.arange(frames)[None] if times is None else _times(times, frames, batch, "indices_latents")
         tables = [rope.rotary(window, *space, axes, theta)]
-        for scale, name, (slot, slot_times) in zip(SCALES, SLOTS, clean, strict=False):
+        for (scale, name), (slot, slot_times) in zip(SLOTS.items(), clean, strict=False):
             if slot is None:
                 continue
             if self.clean_x_embedder is None:
@@ -215,10 +217,6 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
             tokens.insert(0, self.clean_x_embedder(slot.to(latents.dtype), scale))
             tables.insert(0, rope.rotary(positions, *space, axes, theta, scale))
         return ops.cat(tokens, 1), tables, grid
-
-
-SCALES = (1, 2, 4)
-SLOTS = ("latents_clean", "latents_history_2x", "latents_history_4x")
 
 
 class PatchEmbedding(nn.Module):

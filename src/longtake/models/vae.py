@@ -56,7 +56,9 @@ class Resnet(nn.Module):
         self.conv1 = CausalConv3d(channels, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps=EPS)
         self.conv2 = CausalConv3d(out_channels, out_channels)
-        self.conv_shortcut = None if channels == out_channels else CausalConv3d(channels, out_channels, kernel=1)
+        self.conv_shortcut = (
+            None if channels == out_channels else CausalConv3d(channels, out_channels, kernel=1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.conv1(ops.silu(self.norm1(x)))
@@ -82,7 +84,11 @@ class CausalAttention(nn.Module):
         query, key, value = self.to_q(hidden), self.to_k(hidden), self.to_v(hidden)
         # A frame's queries against the keys up to its end: exact, and no mask of tokens squared.
         seen = [
-            ops.attention(query[:, :, t * area : (t + 1) * area], key[:, :, : (t + 1) * area], value[:, :, : (t + 1) * area])
+            ops.attention(
+                query[:, :, t * area : (t + 1) * area],
+                key[:, :, : (t + 1) * area],
+                value[:, :, : (t + 1) * area],
+            )
             for t in range(frames)
         ]
         hidden = self.to_out[0](ops.cat(seen, 2))
@@ -185,7 +191,9 @@ class Encoder(nn.Module):
         self.down_blocks = nn.ModuleList(
             [
                 DownBlock(channels, out_channels, config.layers_per_block, groups, stride)
-                for channels, out_channels, stride in zip((widths[0], *widths), widths, scalings(config), strict=False)
+                for channels, out_channels, stride in zip(
+                    (widths[0], *widths), widths, scalings(config), strict=False
+                )
             ]
         )
         self.mid_block = MidBlock(widths[-1], groups, config.mid_block_add_attention)
@@ -211,7 +219,9 @@ class Decoder(nn.Module):
         self.up_blocks = nn.ModuleList(
             [
                 UpBlock(channels, out_channels, config.layers_per_block + 1, groups, factor)
-                for channels, out_channels, factor in zip((widths[0], *widths), widths, scalings(config), strict=False)
+                for channels, out_channels, factor in zip(
+                    (widths[0], *widths), widths, scalings(config), strict=False
+                )
             ]
         )
         self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=EPS)
@@ -280,7 +290,9 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
         super().__init__(config, **fields)
         config = self.config
         if config.temporal_compression_ratio != 4:
-            raise ModelError(f"temporal_compression_ratio must be 4; it is {config.temporal_compression_ratio}.")
+            raise ModelError(
+                f"temporal_compression_ratio must be 4; it is {config.temporal_compression_ratio}."
+            )
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv3d(2 * config.latent_channels, 2 * config.latent_channels, 1)

@@ -26,7 +26,9 @@ class _Package(ModuleType):
     """A package whose name `generate` is the function, also after the file of that name was imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value.generate if name == "generate" and isinstance(value, ModuleType) else value)
+        super().__setattr__(
+            name, value.generate if name == "generate" and isinstance(value, ModuleType) else value
+        )
 
 
 sys.modules[__name__].__class__ = _Package

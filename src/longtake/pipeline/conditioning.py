@@ -72,7 +72,9 @@ def encode_text(
     template = template or networks.settings.get("prompt_template", PROMPT_TEMPLATE)
     max_tokens = max_tokens or networks.settings.get("max_sequence_length", MAX_TEXT_TOKENS)
     states, mask = encode_states(networks.text_encoder, networks.tokenizer, prompts, template, max_tokens)
-    return Text(states, mask, encode_pooled(networks.text_encoder_2, networks.tokenizer_2, prompts_2 or prompts))
+    return Text(
+        states, mask, encode_pooled(networks.text_encoder_2, networks.tokenizer_2, prompts_2 or prompts)
+    )
 
 
 def encode_states(
@@ -91,7 +93,9 @@ def encode_states(
     # A tokenizer that pads on the left would have its padding cut off in place of the template.
     order = np.argsort(1 - real, axis=1, kind="stable")
     ids, mask = (
-        runtime.place(ops.from_numpy(np.take_along_axis(np.asarray(rows, np.int64), order, 1)), encoder.device)
+        runtime.place(
+            ops.from_numpy(np.take_along_axis(np.asarray(rows, np.int64), order, 1)), encoder.device
+        )
         for rows in (tokens["input_ids"], real)
     )
     with runtime.no_grad():

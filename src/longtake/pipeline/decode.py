@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,20 +19,24 @@ def decode(vae: Any, latents: np.ndarray) -> Any:
         return vae.decode(placed / vae.config.scaling_factor, return_dict=False)[0]
 
 
-def stages(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> list[np.ndarray]:
-    """The video's latents as they stood after each section that is done.
+def joined(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> np.ndarray:
+    """The video's latents (B, C, T, h, w) so far, from the sections that are done.
 
     Vanilla videos begin with the picture's latents `start`; inverted ones get them with their last section.
     """
-    found: list[np.ndarray] = []
-    for section in done:
-        parts = [section.latents]
-        if sampling == "vanilla":
-            parts = [*(found[-1:] or [start]), section.latents]
-        else:
-            parts = [*([start] if section.number == 0 else []), section.latents, *found[-1:]]
-        found.append(np.concatenate(parts, axis=2))
-    return found
+    parts = [section.latents for section in done]
+    if sampling == "vanilla":
+        parts = [start, *parts]
+    else:
+        parts.reverse()
+        if not done or done[-1].number == 0:
+            parts = [start, *parts]
+    return np.concatenate(parts, axis=2)
+
+
+def stages(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> Iterator[np.ndarray]:
+    """The video's latents as they stood after each section."""
+    return (joined(start, done[: count + 1], sampling) for count in range(len(done)))
 
 
 def decode_video(vae: Any, start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> Any:
@@ -41,8 +45,7 @@ def decode_video(vae: Any, start: np.ndarray, done: Sequence[SectionDone], sampl
     Unlike the reference: which decodes two windows for every section and cross-fades them. With no section done, the
     picture's own frame.
     """
-    found = stages(start, done, sampling)
-    return decode(vae, found[-1] if found else start)
+    return decode(vae, joined(start, done, sampling))
 
 
 def reference_decode_video(

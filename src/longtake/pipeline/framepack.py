@@ -18,7 +18,6 @@ import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -83,9 +82,9 @@ class Prompts:
             raise JobError(f"Give either {name}prompt (and {name}prompt_2) or {name}prompt_embeds, not both.")
         if self.states is not None and (self.mask is None or self.pooled is None):
             missing = "prompt_attention_mask" if self.mask is None else "pooled_prompt_embeds"
-            if name:
-                missing = missing.replace("prompt", "negative_prompt", 1) if self.mask is None else f"{name}{missing}"
-            raise JobError(f"{name}prompt_embeds need {missing} beside them; encode_prompt returns all three.")
+            raise JobError(
+                f"{name}prompt_embeds need {name}{missing} beside them; encode_prompt returns all three."
+            )
         for prompt in (self.prompt, self.prompt_2):
             if not (prompt is None or isinstance(prompt, str) or _are_texts(prompt)):
                 raise JobError(f"A {name}prompt is a text or a list of texts, not {type(prompt).__name__}.")
@@ -114,7 +113,10 @@ class Prompts:
             _check_count(self.count, count, f"{self.prefix}prompt_embeds")
             found = Text(self.states, self.mask, self.pooled)
         else:
-            prompts, prompts_2 = _list(self.prompt or ""), None if self.prompt_2 is None else _list(self.prompt_2)
+            prompts, prompts_2 = (
+                _list(self.prompt or ""),
+                None if self.prompt_2 is None else _list(self.prompt_2),
+            )
             _check_count(len(prompts), count, f"{self.prefix}prompt")
             if prompts_2 is not None and not reference:
                 _check_count(len(prompts_2), count, f"{self.prefix}prompt_2")
@@ -199,7 +201,9 @@ class HunyuanVideoFramepackPipeline:
             "feature_extractor": feature_extractor,
         }
         given = {name: part for name, part in named.items() if part is not None}
-        asked = next((value for value in (torch_dtype, mindspore_dtype, dtype) if value is not None), "float32")
+        asked = next(
+            (value for value in (torch_dtype, mindspore_dtype, dtype) if value is not None), "float32"
+        )
         networks = load_networks(folder, asked, device, given, variant)
         return cls(**networks.components, settings=networks.settings)
 
@@ -237,7 +241,9 @@ class HunyuanVideoFramepackPipeline:
         wanted = None if dtype is None else runtime.dtype(dtype)
         for name in NETWORKS:
             network = getattr(self, name)
-            network.to(**{key: value for key, value in (("device", device), ("dtype", wanted)) if value is not None})
+            network.to(
+                **{key: value for key, value in (("device", device), ("dtype", wanted)) if value is not None}
+            )
         return self
 
     @property
@@ -405,9 +411,20 @@ class HunyuanVideoFramepackPipeline:
         self._current_timestep, self._interrupt = None, False
         callback_inputs = getattr(callback_on_step_end, "tensor_inputs", callback_on_step_end_tensor_inputs)
         _check_call(sampling_type, output_type, callback_inputs, prompt_template)
+        positive = Prompts(prompt, prompt_2, prompt_embeds, pooled_prompt_embeds, prompt_attention_mask)
+        negative = Prompts(
+            negative_prompt,
+            negative_prompt_2,
+            negative_prompt_embeds,
+            negative_pooled_prompt_embeds,
+            negative_prompt_attention_mask,
+            prefix="negative_",
+        )
+        if positive.prompt is None and positive.states is None:
+            raise JobError("There is no prompt; give prompt or prompt_embeds.")
         size = (self.settings.get("width", 1280), self.settings.get("height", 720))
         job = Job(
-            prompt="\n".join(_list(prompt)) if prompt is not None else "",
+            prompt="\n".join(_list(prompt or "")),
             frames=num_frames,
             width=size[0] if width is None else width,
             height=size[1] if height is None else height,
@@ -422,40 +439,19 @@ class HunyuanVideoFramepackPipeline:
         plan, planned = plan_of(job, last_image is not None or last_image_latents is not None)
         if planned.notice and not reference:
             warnings.warn(planned.notice, LongtakeWarning, stacklevel=2)
-        positive = Prompts(prompt, prompt_2, prompt_embeds, pooled_prompt_embeds, prompt_attention_mask)
-        negative = Prompts(
-            negative_prompt,
-            negative_prompt_2,
-            negative_prompt_embeds,
-            negative_pooled_prompt_embeds,
-            negative_prompt_attention_mask,
-            prefix="negative_",
-        )
-        if positive.prompt is None and positive.states is None:
-            raise JobError("There is no prompt; give prompt or prompt_embeds.")
         guided = negative if true_cfg_scale > 1 and (negative.given or not reference) else None
         count = positive.count
         videos = count * _at_least_one(num_videos_per_prompt)
         noise = noise_source(generator, videos)
-        first, last = (_pixels(each, count, name, job) for each, name in ((image, "image"), (last_image, "last_image")))
+        first, last = _pixels(image, count, "image", job), _pixels(last_image, count, "last_image", job)
         begin = _latents(image_latents, count, "image_latents", job)
         end = _latents(last_image_latents, count, "last_image_latents", job)
         if first is None and begin is None:
             raise JobError("A video begins with a picture; give image or image_latents.")
-        encode = partial(
-            Prompts.encoded,
-            networks=self.networks,
-            count=count,
-            videos=videos,
-            template=prompt_template,
-            max_tokens=max_sequence_length,
-            reference=reference,
-        )
-        text, against = encode(positive), encode(guided) if guided else None
-        first, last = _repeated(first, videos), _repeated(last, videos)
-        begin, end = _repeated(begin, videos), _repeated(end, videos)
-        states, start, end = encode_pictures(self.networks, first, last, noise, videos, begin, end, reference)
-        conditioning = Conditioning(text, against, states, start, end)
+        shared = (self.networks, count, videos, prompt_template, max_sequence_length, reference)
+        text, against = positive.encoded(*shared), guided.encoded(*shared) if guided else None
+        pictured = encode_pictures(self.networks, first, last, noise, videos, begin, end, reference)
+        conditioning = Conditioning(text, against, *pictured)
         events = sample(job, self.networks, plan, conditioning, noise, sigmas, attention_kwargs)
         done = self._consume(events, conditioning, callback_on_step_end, callback_inputs)
         if output_type == "latent":
@@ -486,7 +482,9 @@ class HunyuanVideoFramepackPipeline:
                 elif isinstance(event, Stepped):
                     bar = self.progress_bar(total=event.steps) if event.step == 0 else bar
                     change = self._step_end(event, callback, inputs, states)
-                    states = states if change is None or change.prompt_states is None else change.prompt_states
+                    states = (
+                        states if change is None or change.prompt_states is None else change.prompt_states
+                    )
                     bar.update()
                     # After its last step a section is done but for the writing.
                     between = event.step + 1 < event.steps
@@ -510,7 +508,11 @@ class HunyuanVideoFramepackPipeline:
         known = {"latents": event.latents, "prompt_embeds": states}
         answer = callback(self, event.step, self._current_timestep, {name: known[name] for name in inputs})
         # Unlike the reference: a callback that returns nothing changes nothing (it crashes there).
-        return Change(answer.get("latents"), answer.get("prompt_embeds")) if isinstance(answer, Mapping) else None
+        return (
+            Change(answer.get("latents"), answer.get("prompt_embeds"))
+            if isinstance(answer, Mapping)
+            else None
+        )
 
 
 class _NoBar:
@@ -561,7 +563,9 @@ def _check_call(sampling_type: Any, output_type: Any, inputs: Iterable[str], tem
     foreign = [name for name in inputs if name not in CALLBACK_INPUTS]
     if foreign:
         raise JobError(f"A callback cannot have {foreign[0]!r}; it can have {' and '.join(CALLBACK_INPUTS)}.")
-    if template is not None and not (isinstance(template, Mapping) and "{}" in str(template.get("template", ""))):
+    if template is not None and not (
+        isinstance(template, Mapping) and "{}" in str(template.get("template", ""))
+    ):
         raise JobError("prompt_template is a dict with a key 'template' that has {} where the prompt goes.")
 
 
@@ -590,10 +594,6 @@ def _latents(latents: Any, prompts: int, name: str, job: Job) -> np.ndarray | No
         )
     _check_count(array.shape[0], prompts, name)
     return np.asarray(array, dtype=np.float32)
-
-
-def _repeated(rows: np.ndarray | None, videos: int) -> np.ndarray | None:
-    return None if rows is None else repeated(rows, videos)
 
 
 def _at_least_one(videos: int | None) -> int:

@@ -82,6 +82,8 @@ def generate(job: Job, networks: Networks, picture: Any = None, last_picture: An
 
 def plan_of(job: Job, last_picture: bool = False) -> tuple[list[Section], Planned]:
     """The sections of a job, in the order of generation, and what will come out."""
+    if job.solver is not None and job.solver not in SOLVERS:
+        raise JobError(f"No solver {job.solver!r}; there are: {', '.join(SOLVERS)}.")
     if last_picture and job.sampling != "inverted":
         raise JobError("A last picture needs inverted sampling: vanilla never looks ahead.")
     if job.reference:
@@ -95,10 +97,12 @@ def plan_of(job: Job, last_picture: bool = False) -> tuple[list[Section], Planne
     frames = made if job.reference or last_picture else job.frames
     notice = None
     if frames != job.frames:
-        reason = "the reference never cuts" if job.reference else "a video with a last picture ends with a section"
+        reason = (
+            "the reference never cuts" if job.reference else "a video with a last picture ends with a section"
+        )
         notice = f"{frames} frames are made instead of {job.frames}: {reason}."
-    plan = inverted(sections, job.window, last_picture) if last_picture else PLANS[job.sampling](sections, job.window)
-    return plan, Planned(sections, frames, job.steps, notice)
+    lay_out = partial(inverted, last_picture=True) if last_picture else PLANS[job.sampling]
+    return lay_out(sections, job.window), Planned(sections, frames, job.steps, notice)
 
 
 def size_of(job: Job, networks: Networks, picture: Any) -> tuple[int, int]:
@@ -174,7 +178,9 @@ def velocity_of(
     """The velocity (B, C, T, H, W), float32, with classifier-free guidance where there is a negative prompt."""
     batch, dtype = latents.shape[0], transformer.dtype
     timestep = ops.from_numpy(np.full(batch, sigma * 1000, dtype=np.float32))
-    guidance = runtime.place(ops.from_numpy(np.full(batch, job.guidance, np.float32)), latents.device, dtype) * 1000.0
+    scale = ops.from_numpy(np.full(batch, job.guidance, dtype=np.float32))
+    # In thousandths after the cast, as the models were trained: bfloat16 makes 9 into 9024.
+    guidance = runtime.place(scale, latents.device, dtype) * 1000.0
 
     def call(text: Text) -> Any:
         return transformer(
@@ -201,7 +207,9 @@ def velocity_of(
 def read_context(section: Section, history: History, transformer: Any) -> dict[str, Any]:
     """What a section sees, by the transformer's argument names."""
     context: dict[str, Any] = {"indices_latents": _times(section.times)}
-    for name, slot in zip(("latents_clean", "latents_history_2x", "latents_history_4x"), section.slots, strict=True):
+    for name, slot in zip(
+        ("latents_clean", "latents_history_2x", "latents_history_4x"), section.slots, strict=True
+    ):
         latents = ops.from_numpy(history.read(slot))
         context[name] = runtime.place(latents, transformer.device, transformer.dtype)
         context[f"indices_{name}"] = _times(slot.times)
@@ -215,16 +223,16 @@ def solver_of(
 
     The job's solver and shift win; else the scheduler decides: Euler is ours, any other class is asked step by step.
     """
-    if job.solver is not None and job.solver not in SOLVERS:
-        raise JobError(f"No solver {job.solver!r}; there are: {', '.join(SOLVERS)}.")
-    plain = np.linspace(1.0, 0.0, job.steps + 1)[:-1] if sigmas is None else np.asarray(sigmas, dtype=np.float64)
+    even = np.linspace(1.0, 0.0, job.steps + 1)[:-1]
+    plain = even if sigmas is None else np.asarray(sigmas, dtype=np.float64)
     if job.shift is not None:
         levels = schedules.shift([*plain, 0.0], job.shift)
         return partial(_solved, SOLVERS[job.solver or "euler"], levels), len(levels) - 1
     _set_timesteps(scheduler, plain, tokens, device)
     levels = [float(sigma) for sigma in scheduler.sigmas]
     if job.solver is None and not _is_euler(scheduler):
-        return partial(_scheduled, scheduler, partial(_set_timesteps, scheduler, plain, tokens, device)), len(plain)
+        begin = partial(_set_timesteps, scheduler, plain, tokens, device)
+        return partial(_scheduled, scheduler, begin), len(plain)
     return partial(_solved, SOLVERS[job.solver] if job.solver else euler, levels), len(levels) - 1
 
 

@@ -91,7 +91,9 @@ def load_networks(
     return Networks(**parts, settings=read_json(place / "model_index.json").get(SETTINGS, {}))
 
 
-def save_networks(networks: Networks, folder: Any, class_name: str, max_shard_size: int | str = "10GB") -> None:
+def save_networks(
+    networks: Networks, folder: Any, class_name: str, max_shard_size: int | str = "10GB"
+) -> None:
     """Write the folder that `load_networks` and diffusers read."""
     place = Path(folder)
     entries: dict[str, tuple[str, str] | None] = {}
@@ -101,7 +103,8 @@ def save_networks(networks: Networks, folder: Any, class_name: str, max_shard_si
         else:
             part.save_pretrained(place / name)
         library = "diffusers" if name in ("transformer", "vae", "scheduler") else "transformers"
-        entries[name] = (library, type(part).__name__)
+        # A tokenizer of ours is published under another name than its own.
+        entries[name] = (library, getattr(part, "published_class", type(part).__name__))
     write_model_index(place, ModelIndex(class_name, entries))
     if networks.settings:
         _write_settings(place / "model_index.json", networks.settings)
@@ -115,11 +118,17 @@ def _dtype_of(dtype: Any, name: str) -> Any:
     return dtype.get(name, dtype.get("default", "float32")) if isinstance(dtype, Mapping) else dtype
 
 
-def _read_part(place: Path, name: str, index: ModelIndex, dtype: Any, device: Any, variant: str | None) -> Any:
+def _read_part(
+    place: Path, name: str, index: ModelIndex, dtype: Any, device: Any, variant: str | None
+) -> Any:
     if index.parts.get(name) is None:
-        raise ModelError(f"{place / 'model_index.json'} names no {name!r}; load it from its own folder and pass it.")
+        raise ModelError(
+            f"{place / 'model_index.json'} names no {name!r}; load it from its own folder and pass it."
+        )
     if name in NETWORKS:
-        return NETWORKS[name].from_pretrained(place, subfolder=name, dtype=dtype, device=device, variant=variant)
+        return NETWORKS[name].from_pretrained(
+            place, subfolder=name, dtype=dtype, device=device, variant=variant
+        )
     if name == "scheduler":
         return _read_scheduler(place, index)
     return PREPARATION[name].from_pretrained(place, subfolder=name)
@@ -130,7 +139,7 @@ def _read_scheduler(place: Path, index: ModelIndex) -> Any:
     known = {kind.__name__: kind for kind in schedulers.Scheduler.__subclasses__()}
     class_name = entry[1] if entry else ""
     if class_name not in known:
-        raise ModelError(f"{place} asks for the scheduler {class_name}; known schedulers: {', '.join(known)}.")
+        raise ModelError(
+            f"{place} asks for the scheduler {class_name}; known schedulers: {', '.join(known)}."
+        )
     return known[class_name].from_pretrained(place, subfolder="scheduler")
-
-

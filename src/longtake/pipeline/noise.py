@@ -41,7 +41,9 @@ def noise_source(generator: Any, videos: int = 1) -> Noise:
         if len(generator) == 1:
             return noise_source(generator[0], videos)
         if len(generator) != videos:
-            raise JobError(f"There are {len(generator)} generators for {videos} videos; give one, or one per video.")
+            raise JobError(
+                f"There are {len(generator)} generators for {videos} videos; give one, or one per video."
+            )
         return _by_video([_one(single) for single in generator])
     if _is_seed(generator):
         return _by_video([keyed(int(generator) + video) for video in range(videos)])
@@ -86,11 +88,15 @@ def _by_video(sources: Sequence[Noise]) -> Noise:
     return draw
 
 
-def _framework_normal(generator: Any, what: str | int, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+def _framework_normal(
+    generator: Any, what: str | int, shape: tuple[int, ...], dtype: str = "float32"
+) -> np.ndarray:
     return np.asarray(ops.to_numpy(runtime.randn(shape, generator, dtype)), dtype=np.float32)
 
 
-def _numpy_normal(generator: Any, what: str | int, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+def _numpy_normal(
+    generator: Any, what: str | int, shape: tuple[int, ...], dtype: str = "float32"
+) -> np.ndarray:
     return _normal(generator, shape, dtype)
 
 

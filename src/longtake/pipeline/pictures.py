@@ -25,7 +25,7 @@ def bucket(width: int, height: int) -> tuple[int, int]:
     """The (width, height) of FramePack's that is nearest in shape to a picture's.
 
     >>> bucket(512, 512), bucket(1920, 1080)
-    ((608, 640), (864, 448))
+    ((608, 640), (832, 480))
     """
     # A tie goes to the later entry, as in FramePack: a square picture becomes 640 high.
     near = min(reversed(BUCKETS), key=lambda size: abs(height * size[1] - width * size[0]))
@@ -68,21 +68,32 @@ def _pictures(pictures: Any) -> list[Any]:
     if isinstance(pictures, ops.Tensor):
         return _pictures(np.moveaxis(ops.to_numpy(pictures), -3, -1))
     if not isinstance(pictures, np.ndarray):
-        raise PictureError(f"A picture is a path, a PIL image, an array or a tensor, not {type(pictures).__name__}.")
+        raise PictureError(
+            f"A picture is a path, a PIL image, an array or a tensor, not {type(pictures).__name__}."
+        )
     if pictures.ndim == 4:
         return list(pictures)
     if pictures.ndim not in (2, 3):
-        raise PictureError(f"An array of a picture is (H, W, C) and a tensor (C, H, W); {pictures.shape} was given.")
+        raise PictureError(
+            f"An array of a picture is (H, W, C) and a tensor (C, H, W); {pictures.shape} was given."
+        )
     return [pictures]
 
 
 def _fitted(picture: Any, width: int, height: int) -> np.ndarray:
     """Cover and crop; (H, W, 3) float32 in [-1, 1]."""
-    if isinstance(picture, np.ndarray) and picture.dtype.kind == "f" and picture.ndim == 3 and picture.shape[2] == 3:
+    if (
+        isinstance(picture, np.ndarray)
+        and picture.dtype.kind == "f"
+        and picture.ndim == 3
+        and picture.shape[2] == 3
+    ):
         values = _signed(picture)
         # Channel by channel, since Pillow has no colour pictures of floats; Lanczos overshoots.
         channels = (Image.fromarray(np.ascontiguousarray(values[..., c])) for c in range(3))
-        return np.stack([np.asarray(cover(channel, width, height)) for channel in channels], axis=-1).clip(-1, 1)
+        return np.stack([np.asarray(cover(channel, width, height)) for channel in channels], axis=-1).clip(
+            -1, 1
+        )
     return 2.0 * _unit(cover(load_image(picture), width, height)) - 1.0
 
 
@@ -115,5 +126,7 @@ def _signed(values: np.ndarray) -> np.ndarray:
     """[0, 1] to [-1, 1]; what has negative values is there already."""
     low, high = float(values.min()), float(values.max())
     if low < -1.25 or high > 1.25:
-        raise PictureError(f"Pixels of type float lie in [0, 1] or [-1, 1]; these lie in [{low:g}, {high:g}].")
+        raise PictureError(
+            f"Pixels of type float lie in [0, 1] or [-1, 1]; these lie in [{low:g}, {high:g}]."
+        )
     return np.asarray(values if low < 0 else 2.0 * values - 1.0, dtype=np.float32)

@@ -54,7 +54,7 @@ class SchedulerConfig(dict[str, Any]):
             "a scheduler's config is read only; build another with from_config(config, name=value)"
         )
 
-    __setattr__ = __setitem__ = __delitem__ = update = pop = setdefault = clear = _refuse  # type: ignore[assignment]
+    __setattr__ = __setitem__ = __delitem__ = update = pop = setdefault = clear = _refuse
 
 
 class Scheduler:

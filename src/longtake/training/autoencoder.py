@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from longtake import toyworld
-from longtake.backend import nn, ops, runtime
+from longtake.backend import ops, runtime
 from longtake.config import VAEConfig
 from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior, Resnet
 
@@ -41,17 +41,18 @@ def psnr(truth: np.ndarray, found: np.ndarray) -> float:
 
 def initialise(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator) -> None:
     """Start as a nearly linear autoencoder: convolutions keep the variance, residual branches begin at zero."""
-    for module in vae.modules():
-        if isinstance(module, nn.Conv3d):
-            fan_in = int(np.prod(module.weight.shape[1:]))
-            runtime.fill(module.weight, rng.normal(0, fan_in**-0.5, tuple(module.weight.shape)))
-            runtime.fill(module.bias, np.zeros(tuple(module.bias.shape)))
+    for name, parameter in vae.named_parameters():
+        shape = tuple(parameter.shape)
+        if len(shape) == 5:
+            runtime.fill(parameter, rng.normal(0, float(np.prod(shape[1:])) ** -0.5, shape))
+        elif "conv" in name and "norm" not in name:
+            runtime.fill(parameter, np.zeros(shape))
     for module in vae.modules():
         if isinstance(module, Resnet):
             runtime.fill(module.conv2.conv.weight, np.zeros(tuple(module.conv2.conv.weight.shape)))
     # The norms forget a picture's mean and contrast unless some channels stand still: constants of either sign.
     for conv in (vae.encoder.conv_in.conv, vae.decoder.conv_in.conv):
-        runtime.fill(conv.bias, rng.normal(0, 1.0, tuple(conv.bias.shape)))
+        runtime.fill(conv.bias, rng.normal(0, 1.0, conv.out_channels))
     width = vae.config.latent_channels
     bias = np.concatenate([np.zeros(width), np.full(width, -4.0)])
     runtime.fill(vae.quant_conv.bias, bias)
@@ -63,9 +64,10 @@ class AutoencoderStage:
     name = "autoencoder"
     rate = 2e-3
     average = 0.998
+    plain: tuple[str, ...] = ()
 
-    def __init__(self, folder: Path, seed: int, batch: int = 8) -> None:
-        self.folder, self.batch = folder, batch
+    def __init__(self, seed: int = 0, batch: int = 8) -> None:
+        self.batch = batch
         self.vae = runtime.channels_last(AutoencoderKLHunyuanVideo(CONFIG))
         initialise(self.vae, np.random.default_rng(seed))
         self.networks: dict[str, Any] = {"vae": self.vae}
@@ -74,13 +76,14 @@ class AutoencoderStage:
         """Frames and clips of a batch: pictures first, then ever longer clips."""
         if progress < 0.3:
             return 1, 2 * self.batch
-        return (9, self.batch) if progress < 0.85 else (17, self.batch // 2)
+        return (5, self.batch) if progress < 0.8 else (17, self.batch // 2)
 
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]:
         """The loss of one batch at `progress` in [0, 1] of the training, and its parts."""
         frames, count = self.shape(progress)
         truth = ops.from_numpy(clips(rng, count, frames))
-        noise = ops.from_numpy(rng.standard_normal((truth.shape[0], CONFIG.latent_channels, 1 + frames // 4, 8, 8), np.float32))
+        shape = (count, CONFIG.latent_channels, 1 + frames // 4, SIZE // 8, SIZE // 8)
+        noise = ops.from_numpy(rng.standard_normal(shape, np.float32))
         with runtime.autocast("bfloat16"):
             posterior = Posterior(self.vae.encode_tile(runtime.channels_last(truth)).float())
             found = self.vae.decode_tile(posterior.sample(noise=noise))
@@ -107,4 +110,6 @@ def write_sheet(sheet: np.ndarray, path: Path) -> None:
     from PIL import Image
 
     pixels = ((np.clip(sheet, -1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)
-    Image.fromarray(pixels).resize((pixels.shape[1] * 2, pixels.shape[0] * 2), Image.Resampling.NEAREST).save(path)
+    Image.fromarray(pixels).resize((pixels.shape[1] * 2, pixels.shape[0] * 2), Image.Resampling.NEAREST).save(
+        path
+    )

@@ -19,6 +19,7 @@ class Stage(Protocol):
     name: str
     rate: float
     average: float
+    plain: tuple[str, ...]
     networks: dict[str, Any]
 
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]: ...
@@ -40,9 +41,11 @@ def run(
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, log = folder / f"{stage.name}.safetensors", folder / f"{stage.name}.jsonl"
-    parameters = {f"{key}/{name}": p for key, net in stage.networks.items() for name, p in net.named_parameters()}
+    parameters = {
+        f"{key}/{name}": p for key, net in stage.networks.items() for name, p in net.named_parameters()
+    }
     parameters = {name: p for name, p in parameters.items() if p.requires_grad}
-    optimiser = runtime.Optimiser(parameters, average=stage.average)
+    optimiser = runtime.Optimiser(parameters, average=stage.average, plain=stage.plain)
     spent = 0.0
     if resume and checkpoint.exists():
         tensors, metadata = runtime.load_tensors(checkpoint)

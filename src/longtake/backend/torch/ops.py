@@ -74,7 +74,13 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention over (B, heads, L, D); `mask` is boolean (True: may be seen) or added."""
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=key.shape[1] != query.shape[1]
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        is_causal=causal,
+        scale=scale,
+        enable_gqa=key.shape[1] != query.shape[1],
     )
 
 

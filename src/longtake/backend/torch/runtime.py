@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import os
 
 import torch
 from safetensors import safe_open
@@ -69,7 +68,9 @@ def place(tensor: torch.Tensor, device: Any = None, dtype: Any = None) -> torch.
     return tensor.to(device=device, dtype=None if dtype is None else DTYPES.get(str(dtype), dtype))
 
 
-def randn(shape: tuple[int, ...], generator: torch.Generator | None = None, dtype: str = "float32") -> torch.Tensor:
+def randn(
+    shape: tuple[int, ...], generator: torch.Generator | None = None, dtype: str = "float32"
+) -> torch.Tensor:
     """Normal noise, drawn on the generator's device; without one from the framework's own state, on the CPU."""
     device = "cpu" if generator is None else generator.device
     return torch.randn(shape, generator=generator, device=device, dtype=DTYPES[dtype])
@@ -137,7 +138,7 @@ class Optimiser:
         parameters: dict[str, torch.nn.Parameter],
         weight_decay: float = 0.01,
         average: float = 0.999,
-        plain: tuple[str, ...] = ("embed", "proj_out"),
+        plain: tuple[str, ...] = (),
     ) -> None:
         self.parameters = parameters
         self.muon = [n for n, p in parameters.items() if p.ndim > 1 and not any(word in n for word in plain)]
@@ -193,9 +194,9 @@ class Optimiser:
                 self.averages[name].copy_(tensors[f"average/{name}"])
                 if name in self.momenta:
                     self.momenta[name].copy_(tensors[f"momentum/{name}"])
-                moments = {key: tensors.get(f"{key}/{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
-                if moments["step"] is not None:
-                    self.adam.state[parameter] = {key: value.clone() for key, value in moments.items()}
+                if f"step/{name}" in tensors:
+                    moments = ("step", "exp_avg", "exp_avg_sq")
+                    self.adam.state[parameter] = {key: tensors[f"{key}/{name}"].clone() for key in moments}
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -250,7 +251,7 @@ def load_tensors(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
-def fill(parameter: torch.nn.Parameter, values: Any) -> None:
+def fill(parameter: Any, values: Any) -> None:
     """Put the array's values into a parameter."""
     with torch.no_grad():
         parameter.copy_(torch.as_tensor(values))
