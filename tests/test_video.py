@@ -321,6 +321,16 @@ def test_all_kinds_of_frames_make_the_same_video(tmp_path):
     assert data["array"].index(b"moov") < data["array"].index(b"mdat")
 
 
+def test_memory_that_was_never_written_has_no_say(tmp_path):
+    # MALLOC_PERTURB_ fills fresh memory (glibc alone): x264's macroblock tree made other files of it.
+    script = "import sys, numpy, longtake as lt; lt.export_to_video(numpy.load(sys.argv[1]), sys.argv[2])"
+    np.save(tmp_path / "frames.npy", moving(4))
+    for filler in ("1", "170"):
+        words = [sys.executable, "-c", script, str(tmp_path / "frames.npy"), str(tmp_path / f"{filler}.mp4")]
+        subprocess.run(words, check=True, timeout=120, env={**os.environ, "MALLOC_PERTURB_": filler})
+    assert (tmp_path / "1.mp4").read_bytes() == (tmp_path / "170.mp4").read_bytes()
+
+
 def test_tensors_are_frames_too(tmp_path):
     torch = pytest.importorskip("torch")
     frames = torch.from_numpy(moving(3))

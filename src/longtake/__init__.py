@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from longtake import errors
-    from longtake.job import Job
+    from longtake.job import FramesReady, Job, Planned, SectionDone, Stepped
     from longtake.models.clip import CLIPTextModel
     from longtake.models.llama import LlamaModel
     from longtake.models.siglip import SiglipImageProcessor, SiglipVisionModel
@@ -28,12 +28,16 @@ _HOMES = {
     "AutoencoderKLHunyuanVideo": "longtake.models.vae",
     "CLIPTextModel": "longtake.models.clip",
     "FlowMatchEulerDiscreteScheduler": "longtake.pipeline.schedulers",
+    "FramesReady": "longtake.job",
     "HunyuanVideoFramepackPipeline": "longtake.pipeline.framepack",
     "HunyuanVideoFramepackTransformer3DModel": "longtake.models.transformer",
     "Job": "longtake.job",
     "LlamaModel": "longtake.models.llama",
+    "Planned": "longtake.job",
+    "SectionDone": "longtake.job",
     "SiglipImageProcessor": "longtake.models.siglip",
     "SiglipVisionModel": "longtake.models.siglip",
+    "Stepped": "longtake.job",
     "UniPCMultistepScheduler": "longtake.pipeline.schedulers",
     "export_to_video": "longtake.video",
     "generate": "longtake.pipeline.generate",
@@ -45,12 +49,16 @@ __all__ = [
     "AutoencoderKLHunyuanVideo",
     "CLIPTextModel",
     "FlowMatchEulerDiscreteScheduler",
+    "FramesReady",
     "HunyuanVideoFramepackPipeline",
     "HunyuanVideoFramepackTransformer3DModel",
     "Job",
     "LlamaModel",
+    "Planned",
+    "SectionDone",
     "SiglipImageProcessor",
     "SiglipVisionModel",
+    "Stepped",
     "UniPCMultistepScheduler",
     "errors",
     "export_to_video",

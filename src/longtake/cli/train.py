@@ -17,7 +17,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "stage", metavar="STAGE", choices=("autoencoder", "transformer", "all"), help="%(choices)s"
+        "stage", metavar="STAGE", choices=("autoencoder", "decoder", "transformer", "all"), help="%(choices)s"
     )
     parser.add_argument(
         "--folder",

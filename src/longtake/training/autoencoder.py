@@ -1,4 +1,4 @@
-"""The autoencoder's stage: toyworld clips in, clips out, a narrow Gaussian between."""
+"""The autoencoder's stages: toyworld clips in, clips out, a narrow Gaussian between."""
 
 from __future__ import annotations
 
@@ -78,6 +78,10 @@ class AutoencoderStage:
             return 1, 2 * self.batch
         return (5, self.batch) if progress < 0.8 else (17, self.batch // 2)
 
+    def posterior(self, truth: Any) -> Posterior:
+        """What the encoder makes of clips (B, 3, T, H, W)."""
+        return Posterior(self.vae.encode_tile(runtime.channels_last(truth)).float())
+
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]:
         """The loss of one batch at `progress` in [0, 1] of the training, and its parts."""
         frames, count = self.shape(progress)
@@ -85,7 +89,7 @@ class AutoencoderStage:
         shape = (count, CONFIG.latent_channels, 1 + frames // 4, SIZE // 8, SIZE // 8)
         noise = ops.from_numpy(rng.standard_normal(shape, np.float32))
         with runtime.autocast("bfloat16"):
-            posterior = Posterior(self.vae.encode_tile(runtime.channels_last(truth)).float())
+            posterior = self.posterior(truth)
             found = self.vae.decode_tile(posterior.sample(noise=noise))
         mean, logvar = posterior.mean, posterior.logvar
         difference = found.float() - truth
@@ -103,6 +107,27 @@ class AutoencoderStage:
         sheet = np.concatenate([np.concatenate([truth[:, :, 8], found[:, :, 8]], 2)[i] for i in range(12)], 2)
         write_sheet(sheet, sheets)
         return {"held_out_psnr": psnr(truth, found)}
+
+
+class DecoderStage(AutoencoderStage):
+    """The decoder alone, on clips as long as its tiles: the encoder stays, and with it every latent made so far."""
+
+    name = "decoder"
+    rate = 1e-3
+
+    def __init__(self, vae: AutoencoderKLHunyuanVideo, batch: int = 6) -> None:
+        self.batch = batch
+        self.vae = runtime.channels_last(vae)
+        self.networks = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
+
+    def shape(self, progress: float) -> tuple[int, int]:
+        """Frames and clips of a batch: always a tile."""
+        return 17, self.batch // 2
+
+    def posterior(self, truth: Any) -> Posterior:
+        """What the encoder, which does not learn, makes of clips (B, 3, T, H, W)."""
+        with runtime.no_grad():
+            return super().posterior(truth)
 
 
 def write_sheet(sheet: np.ndarray, path: Path) -> None:

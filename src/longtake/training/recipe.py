@@ -14,13 +14,14 @@ from longtake.backend import runtime
 from longtake.errors import ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.networks import Networks, save_networks
-from longtake.training.autoencoder import CONFIG, AutoencoderStage, clips
+from longtake.training.autoencoder import CONFIG, AutoencoderStage, DecoderStage, clips
 from longtake.training.loop import run
 from longtake.training.pool import to_pixels
 from longtake.training.transformer import TransformerStage, load_or_make_pool
 from longtake.weights.files import write_json
 
-MINUTES = {"autoencoder": 60.0, "transformer": 120.0}
+STAGES = ("autoencoder", "decoder", "transformer")
+MINUTES = {"autoencoder": 40.0, "decoder": 20.0, "transformer": 120.0}
 """How long a stage takes where nobody says, on two processor cores."""
 SCENES = 1500
 STORED = "float16"
@@ -36,7 +37,7 @@ def train(
     seed: int = 0,
     scenes: int = SCENES,
 ) -> dict[str, float]:
-    """Train "autoencoder", "transformer" or "all" for `minutes` each, and return the last figures.
+    """Train one of STAGES, or "all", for `minutes` each, and return the last figures.
 
     `folder` gets checkpoints, logs and sheets, and `folder`/model the model as a pipeline loads it. A run that was
     stopped goes on where it was. `judge` measures a model and writes a sheet.
@@ -46,7 +47,7 @@ def train(
     figures: dict[str, float] = {}
     if stage in ("autoencoder", "all"):
         figures = _train_autoencoder(folder, minutes or MINUTES["autoencoder"], resume, seed)
-    if stage in ("transformer", "all"):
+    if stage != "autoencoder":
         if not (folder / "model" / "vae").is_dir():
             raise ModelError(
                 f"{folder / 'model'} has no autoencoder yet; train the stage 'autoencoder' first."
@@ -60,6 +61,19 @@ def _train_autoencoder(folder: Path, minutes: float, resume: bool, seed: int) ->
     figures = run(stage, folder, minutes, seed, resume)
     export_autoencoder(stage.vae, folder / "model" / "vae")
     return figures
+
+
+def _train_decoder(folder: Path, minutes: float, resume: bool, seed: int) -> dict[str, float]:
+    vae = load_autoencoder(folder)
+    figures = run(DecoderStage(vae), folder, minutes, seed, resume)
+    stored(vae).save_pretrained(folder / "model" / "vae")
+    return figures
+
+
+def load_autoencoder(folder: Path) -> AutoencoderKLHunyuanVideo:
+    """The autoencoder that was trained in `folder`."""
+    vae = AutoencoderKLHunyuanVideo.from_pretrained(folder / "model", subfolder="vae", dtype="float32")
+    return runtime.channels_last(vae)
 
 
 def export_autoencoder(vae: AutoencoderKLHunyuanVideo, folder: Path) -> None:
@@ -82,8 +96,8 @@ def _train_transformer(
     seed: int,
     scenes: int,
 ) -> dict[str, float]:
-    vae = AutoencoderKLHunyuanVideo.from_pretrained(folder / "model", subfolder="vae", dtype="float32")
-    pool = load_or_make_pool(folder, runtime.channels_last(vae), seed, scenes)
+    vae = load_autoencoder(folder)
+    pool = load_or_make_pool(folder, vae, seed, scenes)
     stage = TransformerStage(folder, vae, pool, judge, seed)
     figures = run(stage, folder, minutes, seed, resume)
     export_model(stage.model(), folder / "model")

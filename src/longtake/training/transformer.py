@@ -64,16 +64,9 @@ class TransformerStage:
     """Everything that the loop asks of a stage, for text encoders, picture encoder and transformer."""
 
     name = "transformer"
-    rate = 1.5e-3
+    rate = 2e-3
     average = 0.999
-    plain = (
-        "x_embedder",
-        "transformer/proj_out",
-        "embed_tokens",
-        "token_embedding",
-        "position_embedding",
-        "patch_embed",
-    )
+    plain: tuple[str, ...] = ("x_embedder", "transformer/proj_out", "embed_tokens", "_embedding")
 
     def __init__(
         self,
