@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from longtake.errors import JobError
+from longtake.sampling.solvers import SOLVERS
 
 SAMPLINGS = ("inverted", "vanilla")
 
@@ -54,6 +55,8 @@ class Job:
                 raise JobError(f"{name} must be at least 1; {getattr(self, name)} was asked for.")
         if self.sampling not in SAMPLINGS:
             raise JobError(f"No sampling {self.sampling!r}; there are: {', '.join(SAMPLINGS)}.")
+        if self.solver is not None and self.solver not in SOLVERS:
+            raise JobError(f"No solver {self.solver!r}; there are: {', '.join(SOLVERS)}.")
         if self.last_picture is not None and self.sampling != "inverted":
             raise JobError("A last picture needs inverted sampling: vanilla never looks ahead.")
         if self.seed < 0:

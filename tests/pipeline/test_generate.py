@@ -14,9 +14,10 @@ from longtake.errors import JobError, ModelError
 from longtake.job import Event, FramesReady, Job, Planned, SectionDone, Stepped
 from longtake.pipeline import Networks, generate, load_networks
 from longtake.pipeline.decode import crossfade, decode, stages
-from longtake.pipeline.generate import Change, plan_of, sample, solver_of
+from longtake.pipeline.generate import Change, sample, solver_of
 from longtake.pipeline.networks import save_networks
 from longtake.pipeline.noise import noise_source
+from longtake.plan.sections import plan_of
 
 # Three sections of two latent frames: 25 frames, of which 20 are asked for.
 JOB = Job("a small blue bird takes off", frames=20, window=2, steps=2, solver=None, seed=3)

@@ -31,8 +31,7 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the plan."""
     from longtake.job import Job
-    from longtake.pipeline.generate import plan_of
-    from longtake.plan.sections import table, video_frames
+    from longtake.plan.sections import plan_of, table, video_frames
 
     width, height = args.size
     job = Job(

@@ -38,9 +38,10 @@ from longtake.pipeline.conditioning import (
     repeated,
 )
 from longtake.pipeline.decode import stages, unit_range
-from longtake.pipeline.generate import Change, decoded, plan_of, sample
+from longtake.pipeline.generate import Change, decoded, sample
 from longtake.pipeline.networks import NETWORKS, Networks, load_networks, save_networks
 from longtake.pipeline.noise import noise_source
+from longtake.plan.sections import plan_of
 
 DEFAULT_PROMPT_TEMPLATE = PROMPT_TEMPLATE
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")

@@ -16,26 +16,19 @@ import numpy as np
 
 from longtake.backend import ops, runtime
 from longtake.errors import JobError
-from longtake.job import Event, FramesReady, Job, Planned, SectionDone, Stepped
+from longtake.job import Event, FramesReady, Job, SectionDone, Stepped
 from longtake.pipeline import pictures
 from longtake.pipeline.conditioning import Conditioning, Text, encode_pictures, encode_text
 from longtake.pipeline.decode import decode_video, reference_decode_video, to_frames
 from longtake.pipeline.networks import Networks, load_networks
 from longtake.pipeline.noise import Noise, noise_source
 from longtake.plan.history import History
-from longtake.plan.sections import (
-    PLANS,
-    Section,
-    inverted,
-    reference_section_count,
-    section_count,
-    video_frames,
-)
+from longtake.plan.sections import Section, plan_of
 from longtake.sampling import sigmas as schedules
 from longtake.sampling.guidance import cfg
 from longtake.sampling.solvers import SOLVERS, Step, Steps, Velocity, euler
 
-__all__ = ["Change", "Networks", "generate", "load_networks", "plan_of", "sample"]
+__all__ = ["Change", "Networks", "generate", "load_networks", "sample"]
 
 Solve = Callable[[Velocity, Any], Steps]
 
@@ -78,31 +71,6 @@ def generate(job: Job, networks: Networks, picture: Any = None, last_picture: An
         yield event
     frames = to_frames(decoded(job, networks.vae, start, done))
     yield FramesReady(0, frames[:, : planned.frames])
-
-
-def plan_of(job: Job, last_picture: bool = False) -> tuple[list[Section], Planned]:
-    """The sections of a job, in the order of generation, and what will come out."""
-    if job.solver is not None and job.solver not in SOLVERS:
-        raise JobError(f"No solver {job.solver!r}; there are: {', '.join(SOLVERS)}.")
-    if last_picture and job.sampling != "inverted":
-        raise JobError("A last picture needs inverted sampling: vanilla never looks ahead.")
-    if job.reference:
-        sections = reference_section_count(job.frames, job.window)
-    elif last_picture:
-        # The end must be the last picture's, so nothing can be cut off there: the nearest length is taken.
-        sections = max(1, int((job.frames - 1) / (video_frames(1, job.window) - 1) + 0.5))
-    else:
-        sections = section_count(job.frames, job.window)
-    made = video_frames(sections, job.window)
-    frames = made if job.reference or last_picture else job.frames
-    notice = None
-    if frames != job.frames:
-        reason = (
-            "the reference never cuts" if job.reference else "a video with a last picture ends with a section"
-        )
-        notice = f"{frames} frames are made instead of {job.frames}: {reason}."
-    lay_out = partial(inverted, last_picture=True) if last_picture else PLANS[job.sampling]
-    return lay_out(sections, job.window), Planned(sections, frames, job.steps, notice)
 
 
 def size_of(job: Job, networks: Networks, picture: Any) -> tuple[int, int]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from longtake.errors import JobError
+from longtake.job import Job, Planned
 from longtake.plan.layout import LATENT_FRAMES, Slot, slot_tokens, token_count
 
 WINDOW = 9
@@ -140,6 +142,29 @@ def reference_section_count(frames: int, window: int = WINDOW) -> int:
     """
     _check_frames(frames)
     return max(1, -(-frames // (LATENT_FRAMES * (window - 1) + 1)))
+
+
+def plan_of(job: Job, last_picture: bool = False) -> tuple[list[Section], Planned]:
+    """The sections of a job, in the order of generation, and what will come out."""
+    if last_picture and job.sampling != "inverted":
+        raise JobError("A last picture needs inverted sampling: vanilla never looks ahead.")
+    if job.reference:
+        sections = reference_section_count(job.frames, job.window)
+    elif last_picture:
+        # The end must be the last picture's, so nothing can be cut off there: the nearest length is taken.
+        sections = max(1, int((job.frames - 1) / (video_frames(1, job.window) - 1) + 0.5))
+    else:
+        sections = section_count(job.frames, job.window)
+    made = video_frames(sections, job.window)
+    frames = made if job.reference or last_picture else job.frames
+    notice = None
+    if frames != job.frames:
+        reason = (
+            "the reference never cuts" if job.reference else "a video with a last picture ends with a section"
+        )
+        notice = f"{frames} frames are made instead of {job.frames}: {reason}."
+    lay_out = partial(inverted, last_picture=True) if last_picture else PLANS[job.sampling]
+    return lay_out(sections, job.window), Planned(sections, frames, job.steps, notice)
 
 
 def tokens(section: Section, height: int, width: int) -> int:

@@ -60,10 +60,10 @@ class Scene:
         for field, values in known.items():
             if getattr(self, field) not in values:
                 raise JobError(
-                    f"a {self.kind} has no {field} {getattr(self, field)!r}; choose from {', '.join(values)}"
+                    f"A {self.kind} has no {field} {getattr(self, field)!r}; choose from {', '.join(values)}."
                 )
         if self.motion == "flies" and self.kind != "bird":
-            raise JobError(f"a {self.kind} cannot fly; only a bird can")
+            raise JobError(f"A {self.kind} cannot fly; only a bird can.")
 
     @property
     def height(self) -> float:
@@ -82,7 +82,7 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> Scene:
     unknown = sorted(set(fixed) - set(Scene.__dataclass_fields__))
     if unknown:
         raise JobError(
-            f"a scene has no field {unknown[0]!r}; choose from {', '.join(Scene.__dataclass_fields__)}"
+            f"A scene has no field {unknown[0]!r}; choose from {', '.join(Scene.__dataclass_fields__)}."
         )
     kind = str(rng.choice(KINDS, p=_KIND_SHARES))
     kind = fixed.get(
@@ -169,9 +169,9 @@ def scene_from_text(text: str, seed: int = 0) -> Scene:
         found["motion"] = f"walks {found.get('direction', 'right')}"
     found.pop("direction", None)
     if "kind" not in found:
-        raise JobError(f"no character in {text!r}; name one of {', '.join(KINDS)}")
+        raise JobError(f"There is no character in {text!r}; name one of {', '.join(KINDS)}.")
     if found["kind"] == "penguin" and found.pop("colour", ""):
-        raise JobError("a penguin is black and white; leave its colour out or take another character")
+        raise JobError("A penguin is black and white; leave its colour out or take another character.")
     fixed: dict[str, Any] = {
         "size": "medium",
         "motion": "stays still",
@@ -191,12 +191,12 @@ def _read_words(text: str) -> dict[str, str]:
         if word in _FILLERS:
             continue
         if word not in _MEANING:
-            raise JobError(f"{word!r} in {text!r} is not understood; {_understood()}")
+            raise JobError(f"{word!r} in {text!r} is not understood; {_understood()}.")
         field, value = _MEANING[word]
         if field == "place" and "night" in (value, found.get(field)):
             value = "night"  # "on the beach at night": the dark decides what is seen
         if found.setdefault(field, value) != value and not (field == "place" and value == "night"):
-            raise JobError(f"{text!r} asks for two things at once, {found[field]} and {value}; name one")
+            raise JobError(f"{text!r} asks for two things at once, {found[field]} and {value}; name one.")
         found[field] = value
     return found
 

@@ -33,7 +33,7 @@ def learning_rate(peak: float, step: int, progress: float, warmup: int = 100, co
 
 
 def run(
-    stage: Stage, folder: Path, minutes: float, seed: int = 0, resume: bool = True, report_every: float = 5.0
+    stage: Stage, folder: Path, minutes: float, seed: int = 0, resume: bool = True, report_every: float = 10.0
 ) -> dict[str, float]:
     """Train `stage` for `minutes` in all (those of earlier runs count in) and return the last report.
 

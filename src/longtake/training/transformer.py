@@ -56,7 +56,7 @@ SIGLIP = SiglipVisionConfig(
 SHIFT = 2.0
 DROPPED_PROMPTS = 0.1
 HISTORY_NOISE = 0.15
-FRESH_EVERY = 2
+FRESH_EVERY = 4
 """Steps to a new scene in the pool."""
 
 

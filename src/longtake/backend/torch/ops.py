@@ -18,20 +18,16 @@ from torch import (
     rsqrt,
     sigmoid,
     sin,
-    softmax,
     stack,
-    tanh,
-    where,
     zeros,
 )
-from torch.nn.functional import avg_pool3d, conv2d, gelu, interpolate, linear, pad, silu
+from torch.nn.functional import conv2d, gelu, interpolate, linear, pad, silu
 
 __all__ = [
     "Tensor",
     "arange",
     "argmax",
     "attention",
-    "avg_pool3d",
     "cat",
     "clamp",
     "conv2d",
@@ -47,14 +43,10 @@ __all__ = [
     "pad",
     "quick_gelu",
     "rsqrt",
-    "sigmoid",
     "silu",
     "sin",
-    "softmax",
     "stack",
-    "tanh",
     "to_numpy",
-    "where",
     "zeros",
 ]
 
