@@ -148,7 +148,8 @@ class TransformerStage:
         target = ops.from_numpy(noise - data.window)
         errors = ((velocity.float() - target) ** 2).flatten(1).mean(1)
         found = ops.to_numpy(errors)
-        parts = {"low": float(found[level < 0.5].mean()), "high": float(found[level >= 0.5].mean())}
+        halves = {"low": level < 0.5, "high": level >= 0.5}
+        parts = {name: float(found[half].mean()) for name, half in halves.items() if half.any()}
         return errors.mean(), parts
 
     def _text(self, rng: np.random.Generator, chosen: np.ndarray) -> tuple[Any, np.ndarray, Any]:
