@@ -45,14 +45,18 @@ def train(
     if threads is not None:
         runtime.set_threads(threads)
     figures: dict[str, float] = {}
-    if stage in ("autoencoder", "all"):
-        figures = _train_autoencoder(folder, minutes or MINUTES["autoencoder"], resume, seed)
-    if stage != "autoencoder":
-        if not (folder / "model" / "vae").is_dir():
+    for name in STAGES if stage == "all" else (stage,):
+        if name != "autoencoder" and not (folder / "model" / "vae").is_dir():
             raise ModelError(
                 f"{folder / 'model'} has no autoencoder yet; train the stage 'autoencoder' first."
             )
-        figures = _train_transformer(folder, judge, minutes or MINUTES["transformer"], resume, seed, scenes)
+        length = minutes or MINUTES[name]
+        if name == "autoencoder":
+            figures = _train_autoencoder(folder, length, resume, seed)
+        elif name == "decoder":
+            figures = _train_decoder(folder, length, resume, seed)
+        else:
+            figures = _train_transformer(folder, judge, length, resume, seed, scenes)
     return figures
 
 
