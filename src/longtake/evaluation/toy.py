@@ -16,7 +16,7 @@ from longtake import toyworld
 from longtake.backend import ops, runtime
 from longtake.job import Job, SectionDone
 from longtake.pipeline.conditioning import Conditioning, encode_pictures, encode_text
-from longtake.pipeline.decode import decode_video, to_frames
+from longtake.pipeline.decode import decode_video, from_frames, to_frames
 from longtake.pipeline.generate import sample
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import noise_source
@@ -92,7 +92,7 @@ def through_autoencoder(vae: Any, videos: np.ndarray, batch: int = 4) -> np.ndar
     """Videos (N, T, H, W, 3) uint8, encoded (the posterior's mean) and decoded."""
     done = []
     for first in range(0, len(videos), batch):
-        pixels = videos[first : first + batch].transpose(0, 4, 1, 2, 3).astype(np.float32) / 127.5 - 1
+        pixels = from_frames(videos[first : first + batch])
         with runtime.no_grad():
             done.append(to_frames(vae(ops.from_numpy(pixels)).sample))
     return np.concatenate(done)
@@ -119,7 +119,7 @@ def make_videos(
     done = []
     for first in range(0, len(scenes), batch):
         group = scenes[first : first + batch]
-        pictures = true_videos(group, 1, width)[:, 0].transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+        pictures = from_frames(true_videos(group, 1, width))[:, :, 0]
         job = Job("", frames=frames, sampling=sampling, steps=steps, seed=seed + first, cfg_scale=cfg_scale)
         noise = noise_source(job.seed, len(group))
         text = encode_text(networks, [toyworld.prompt(scene) for scene in group])

@@ -84,6 +84,11 @@ def to_frames(video: Any) -> np.ndarray:
     return np.rint(values * 255).astype(np.uint8)
 
 
+def from_frames(frames: np.ndarray) -> np.ndarray:
+    """(B, 3, T, H, W) float32 in [-1, 1] from (B, T, H, W, 3) uint8: the way back from `to_frames`."""
+    return np.asarray(frames.transpose(0, 4, 1, 2, 3).astype(np.float32) / 127.5 - 1)
+
+
 def _overlap(window: int) -> int:
     """As many frames as a window alone would have."""
     return video_frames(1, window) - 4

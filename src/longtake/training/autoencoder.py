@@ -11,6 +11,8 @@ from longtake import toyworld
 from longtake.backend import ops, runtime
 from longtake.config import VAEConfig
 from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior, Resnet
+from longtake.pipeline.decode import from_frames, to_frames
+from longtake.video import contact_sheet
 
 SIZE = 64
 CONFIG = VAEConfig(
@@ -31,7 +33,7 @@ def clips(rng: np.random.Generator, count: int, frames: int, size: int = SIZE) -
         scene = toyworld.random_scene(rng)
         start = int(rng.integers(0, 300))
         rendered.append(toyworld.render(scene, range(start, start + frames), size, size))
-    return np.stack(rendered).transpose(0, 4, 1, 2, 3).astype(np.float32) / 127.5 - 1
+    return from_frames(np.stack(rendered))
 
 
 def psnr(truth: np.ndarray, found: np.ndarray) -> float:
@@ -103,10 +105,10 @@ class AutoencoderStage:
         """PSNR on held-out clips of 17 frames; a sheet of truths above reconstructions is written to `sheets`."""
         truth = clips(np.random.default_rng(HELD_OUT), 12, 17)
         with runtime.no_grad():
-            found = ops.to_numpy(self.vae(ops.from_numpy(truth)).sample)
-        sheet = np.concatenate([np.concatenate([truth[:, :, 8], found[:, :, 8]], 2)[i] for i in range(12)], 2)
-        write_sheet(sheet, sheets)
-        return {"held_out_psnr": psnr(truth, found)}
+            found = self.vae(ops.from_numpy(truth)).sample
+        middles = [to_frames(video[:, :, 8:9])[:, 0] for video in (ops.from_numpy(truth), found)]
+        contact_sheet(np.concatenate(middles), columns=len(truth), zoom=2).save(sheets)
+        return {"held_out_psnr": psnr(truth, ops.to_numpy(found))}
 
 
 class DecoderStage(AutoencoderStage):
@@ -128,13 +130,3 @@ class DecoderStage(AutoencoderStage):
         """What the encoder, which does not learn, makes of clips (B, 3, T, H, W)."""
         with runtime.no_grad():
             return super().posterior(truth)
-
-
-def write_sheet(sheet: np.ndarray, path: Path) -> None:
-    """Write an array (3, H, W) in [-1, 1] as a picture."""
-    from PIL import Image
-
-    pixels = ((np.clip(sheet, -1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(1, 2, 0)
-    Image.fromarray(pixels).resize((pixels.shape[1] * 2, pixels.shape[0] * 2), Image.Resampling.NEAREST).save(
-        path
-    )

@@ -10,7 +10,8 @@ import numpy as np
 
 from longtake import toyworld
 from longtake.backend import ops, runtime
-from longtake.plan.sections import Section, video_frames
+from longtake.pipeline.decode import from_frames
+from longtake.plan.sections import WINDOW, Section, video_frames
 
 SECTIONS = 5
 """How many sections a scene of the pool is long: above four, inverted plans cap the gap to the picture."""
@@ -53,23 +54,18 @@ class Rows:
 def make_pool(vae: Any, scenes: Sequence[toyworld.Scene], size: int) -> Pool:
     """Render and encode the scenes (the posterior's mean), one after the other."""
     frames = video_frames(SECTIONS)
-    ends = [1 + 36 * number for number in range(1, SECTIONS + 1)]
+    ends = [video_frames(number) for number in range(1, SECTIONS + 1)]
     latents, singles, pictures = [], [], []
     for scene in scenes:
         video = toyworld.render(scene, range(frames + 1), size, size)
-        shown = np.stack([video[0], *(video[min(end, frames)] for end in ends)])
+        shown = np.stack([video[0], *(video[end] for end in ends)])
         with runtime.no_grad(), runtime.autocast("bfloat16"):
-            mean = vae.encode(to_pixels(video[None, :frames])).latent_dist.mean
-            single = vae.encode(to_pixels(shown[:, None])).latent_dist.mean
+            mean = vae.encode(ops.from_numpy(from_frames(video[None, :frames]))).latent_dist.mean
+            single = vae.encode(ops.from_numpy(from_frames(shown[:, None]))).latent_dist.mean
         latents.append(ops.to_numpy(mean)[0].swapaxes(0, 1).astype(np.float16))
         singles.append(ops.to_numpy(single)[1:, :, 0].astype(np.float16))
         pictures.append(shown)
     return Pool(list(scenes), np.stack(latents), np.stack(singles), np.stack(pictures))
-
-
-def to_pixels(frames: np.ndarray) -> Any:
-    """Frames (B, T, H, W, 3) uint8 as a tensor (B, 3, T, H, W) in [-1, 1]."""
-    return ops.from_numpy(frames.transpose(0, 4, 1, 2, 3).astype(np.float32) / 127.5 - 1)
 
 
 def gather(
@@ -82,7 +78,7 @@ def gather(
         for row, section, end in zip(rows, sections, last, strict=True):
             frames = [
                 np.zeros_like(pool.latents[row, 0]) if frame is None
-                else pool.ends[row, end] if end is not None and frame == 1 + 9 * (end + 1)
+                else pool.ends[row, end] if end is not None and frame == 1 + WINDOW * (end + 1)
                 else pool.latents[row, frame]
                 for frame in frames_of(section)
             ]  # fmt: skip

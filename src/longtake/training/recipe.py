@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import runtime
+from longtake.backend import ops, runtime
 from longtake.errors import ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.networks import Networks, save_networks
 from longtake.training.autoencoder import CONFIG, AutoencoderStage, DecoderStage, clips
 from longtake.training.loop import run
-from longtake.training.pool import to_pixels
 from longtake.training.transformer import TransformerStage, load_or_make_pool
 from longtake.weights.files import write_json
 
@@ -84,10 +83,8 @@ def export_autoencoder(vae: AutoencoderKLHunyuanVideo, folder: Path) -> None:
     """Save the autoencoder, with the factor that gives its latents a deviation of one."""
     pixels = clips(np.random.default_rng(0), 64, 17)
     with runtime.no_grad():
-        latents = vae.encode(
-            to_pixels(((pixels + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 4, 1))
-        )
-    factor = 1 / float(latents.latent_dist.mean.std())
+        latents = vae.encode(ops.from_numpy(pixels)).latent_dist.mean
+    factor = 1 / float(latents.std())
     vae.config = dataclasses.replace(CONFIG, scaling_factor=round(factor, 4))
     stored(vae).save_pretrained(folder)
 

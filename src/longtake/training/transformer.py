@@ -22,6 +22,7 @@ from longtake.models.siglip import SiglipImageProcessor, SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.conditioning import MAX_CLIP_TOKENS, PROMPT_TEMPLATE
+from longtake.pipeline.decode import from_frames
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.schedulers import FlowMatchEulerDiscreteScheduler
 from longtake.plan.sections import PLANS, Section, inverted
@@ -171,7 +172,7 @@ class TransformerStage:
 
     def _picture(self, chosen: np.ndarray, last: list[int | None]) -> Any:
         def encoded(pictures: np.ndarray) -> Any:
-            pixels = pictures.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+            pixels = from_frames(pictures[:, None])[:, :, 0]
             return self.image_encoder(pixel_values=ops.from_numpy(pixels)).last_hidden_state
 
         first = encoded(self.pool.pictures[chosen, 0])
