@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from longtake.backend import runtime
+from longtake.backend import training
 from longtake.training.loop import learning_rate, run
 
 
@@ -51,22 +51,22 @@ def test_a_run_that_is_over_only_reports(tmp_path):
 
 def test_without_resume_it_begins_anew(tmp_path):
     run(Line(), tmp_path, minutes=0.005)
-    steps = int(runtime.load_tensors(tmp_path / "line.safetensors")[0]["steps"])
+    steps = int(training.load_tensors(tmp_path / "line.safetensors")[0]["steps"])
     run(Line(), tmp_path, minutes=0.005, resume=False)
-    fresh = int(runtime.load_tensors(tmp_path / "line.safetensors")[0]["steps"])
+    fresh = int(training.load_tensors(tmp_path / "line.safetensors")[0]["steps"])
     assert fresh < 2 * steps + 500  # not the sum of both, within the noise of a shared machine
 
 
 def test_optimiser_state_goes_through_a_file(tmp_path):
     torch.manual_seed(0)
     one, two = (torch.nn.Linear(3, 3) for _ in range(2))
-    first = runtime.Optimiser(dict(one.named_parameters()))
+    first = training.Optimiser(dict(one.named_parameters()))
     x = torch.randn(5, 3)
     for _ in range(3):
         first.step((one(x) ** 2).mean(), 0.01)
-    runtime.save_tensors(tmp_path / "state.safetensors", first.state(), {"seconds": "1"})
-    tensors, metadata = runtime.load_tensors(tmp_path / "state.safetensors")
-    second = runtime.Optimiser(dict(two.named_parameters()))
+    training.save_tensors(tmp_path / "state.safetensors", first.state(), {"seconds": "1"})
+    tensors, metadata = training.load_tensors(tmp_path / "state.safetensors")
+    second = training.Optimiser(dict(two.named_parameters()))
     second.load_state(tensors)
     assert metadata == {"seconds": "1"}
     for optimiser, network in ((first, one), (second, two)):
@@ -78,7 +78,7 @@ def test_optimiser_state_goes_through_a_file(tmp_path):
 def test_orthogonalised_updates_have_singular_values_near_one():
     torch.manual_seed(0)
     for shape in ((6, 20), (20, 6), (8, 4, 3, 3, 3)):
-        values = torch.linalg.svdvals(runtime.orthogonalised(torch.randn(shape)).flatten(1))
+        values = torch.linalg.svdvals(training.orthogonalised(torch.randn(shape)).flatten(1))
         # Five steps of the quintic leave them between about 0.7 and 1.2.
         assert float(values.min()) > 0.4 and float(values.max()) < 1.4
 

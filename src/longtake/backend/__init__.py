@@ -2,9 +2,10 @@
 
 `nn` holds weights, `ops` does not, `runtime` is the world (devices, dtypes, files). Names, argument order and
 defaults are torch's. The choice: LONGTAKE_BACKEND, else the framework that the program has imported already, else
-torch. Refusals, so that this room stays small: nothing that no model uses, no tensor subclass, no patching of a
-framework, no einsum, no writes in place; arithmetic, `reshape`, `permute`, `flatten`, `chunk`, `split`,
-`mean(-1, keepdim=True)` and slicing are used as methods of the framework's own tensors.
+torch, else mindspore. Refusals, so that this room stays small: nothing that no model uses, no tensor subclass, no
+patching of a framework, no einsum, no writes in place; arithmetic, `reshape`, `permute`, `flatten`, `chunk`, `split`,
+`mean(-1, keepdim=True)` and slicing are used as methods of the framework's own tensors. `training` (optimiser, mixed
+precision) exists on PyTorch alone, and is imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -13,30 +14,38 @@ import importlib
 import importlib.util
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from longtake.errors import BackendError
 
-FRAMEWORKS = ("torch",)
+FRAMEWORKS = ("torch", "mindspore")
 
 
 def choose() -> str:
-    """The framework's name: what LONGTAKE_BACKEND says, else one already imported, else one installed."""
+    """The framework's name: what LONGTAKE_BACKEND says, else one already imported, else one installed.
+
+    Of two that are imported it is MindSpore: many libraries import torch by themselves, none imports MindSpore.
+    """
     asked = os.environ.get("LONGTAKE_BACKEND")
     if asked:
         if asked not in FRAMEWORKS:
             raise BackendError(f"LONGTAKE_BACKEND is {asked!r}; known backends: {', '.join(FRAMEWORKS)}.")
         return asked
-    for found in (lambda name: name in sys.modules, importlib.util.find_spec):
-        for framework in FRAMEWORKS:
-            if found(framework):
-                return framework
-    raise BackendError('No framework is installed; install PyTorch with: pip install "longtake[torch]".')
+    for framework in reversed(FRAMEWORKS):
+        if framework in sys.modules:
+            return framework
+    for framework in FRAMEWORKS:
+        if importlib.util.find_spec(framework):
+            return framework
+    raise BackendError(
+        'No framework is installed; install PyTorch with: pip install "longtake[torch]", '
+        'or MindSpore with: pip install "longtake[mindspore]".'
+    )
 
 
 name = choose()
 if TYPE_CHECKING:
-    from longtake.backend.torch import nn, ops, runtime
+    from longtake.backend.torch import nn, ops, runtime, training
 else:
     try:
         nn = importlib.import_module(f"longtake.backend.{name}.nn")
@@ -45,4 +54,15 @@ else:
     except ModuleNotFoundError as error:
         raise BackendError(f"The {name} backend needs {error.name}, which is not installed.") from error
 
-__all__ = ["name", "nn", "ops", "runtime"]
+
+def __getattr__(attribute: str) -> Any:
+    if attribute != "training":
+        raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
+    if name != "torch":
+        raise BackendError(
+            f"Training runs on PyTorch alone, and the backend is {name}; set LONGTAKE_BACKEND=torch."
+        )
+    return importlib.import_module("longtake.backend.torch.training")
+
+
+__all__ = ["name", "nn", "ops", "runtime", "training"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from longtake import toyworld
-from longtake.backend import ops, runtime
+from longtake.backend import ops, runtime, training
 from longtake.config import VAEConfig
 from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior, Resnet
 from longtake.pipeline.decode import from_frames, to_frames
@@ -46,18 +46,18 @@ def initialise(vae: AutoencoderKLHunyuanVideo, rng: np.random.Generator) -> None
     for name, parameter in vae.named_parameters():
         shape = tuple(parameter.shape)
         if len(shape) == 5:
-            runtime.fill(parameter, rng.normal(0, float(np.prod(shape[1:])) ** -0.5, shape))
+            training.fill(parameter, rng.normal(0, float(np.prod(shape[1:])) ** -0.5, shape))
         elif "conv" in name and "norm" not in name:
-            runtime.fill(parameter, np.zeros(shape))
+            training.fill(parameter, np.zeros(shape))
     for module in vae.modules():
         if isinstance(module, Resnet):
-            runtime.fill(module.conv2.conv.weight, np.zeros(tuple(module.conv2.conv.weight.shape)))
+            training.fill(module.conv2.conv.weight, np.zeros(tuple(module.conv2.conv.weight.shape)))
     # The norms forget a picture's mean and contrast unless some channels stand still: constants of either sign.
     for conv in (vae.encoder.conv_in.conv, vae.decoder.conv_in.conv):
-        runtime.fill(conv.bias, rng.normal(0, 1.0, conv.out_channels))
+        training.fill(conv.bias, rng.normal(0, 1.0, conv.out_channels))
     width = vae.config.latent_channels
     bias = np.concatenate([np.zeros(width), np.full(width, -4.0)])
-    runtime.fill(vae.quant_conv.bias, bias)
+    training.fill(vae.quant_conv.bias, bias)
 
 
 class AutoencoderStage:
@@ -70,7 +70,7 @@ class AutoencoderStage:
 
     def __init__(self, seed: int = 0, batch: int = 8) -> None:
         self.batch = batch
-        self.vae = runtime.channels_last(AutoencoderKLHunyuanVideo(CONFIG))
+        self.vae = training.channels_last(AutoencoderKLHunyuanVideo(CONFIG))
         initialise(self.vae, np.random.default_rng(seed))
         self.networks: dict[str, Any] = {"vae": self.vae}
 
@@ -82,7 +82,7 @@ class AutoencoderStage:
 
     def posterior(self, truth: Any) -> Posterior:
         """What the encoder makes of clips (B, 3, T, H, W)."""
-        return Posterior(self.vae.encode_tile(runtime.channels_last(truth)).float())
+        return Posterior(self.vae.encode_tile(training.channels_last(truth)).float())
 
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]:
         """The loss of one batch at `progress` in [0, 1] of the training, and its parts."""
@@ -90,7 +90,7 @@ class AutoencoderStage:
         truth = ops.from_numpy(clips(rng, count, frames))
         shape = (count, CONFIG.latent_channels, 1 + frames // 4, SIZE // 8, SIZE // 8)
         noise = ops.from_numpy(rng.standard_normal(shape, np.float32))
-        with runtime.autocast("bfloat16"):
+        with training.autocast("bfloat16"):
             posterior = self.posterior(truth)
             found = self.vae.decode_tile(posterior.sample(noise=noise))
         mean, logvar = posterior.mean, posterior.logvar
@@ -119,7 +119,7 @@ class DecoderStage(AutoencoderStage):
 
     def __init__(self, vae: AutoencoderKLHunyuanVideo, batch: int = 6) -> None:
         self.batch = batch
-        self.vae = runtime.channels_last(vae)
+        self.vae = training.channels_last(vae)
         self.networks = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
 
     def shape(self, progress: float) -> tuple[int, int]:

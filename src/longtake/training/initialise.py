@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import runtime
+from longtake.backend import training
 
 SMALL = 0.02
 """Standard deviation of embeddings, as in DiT and before it in GPT-2."""
@@ -26,7 +26,7 @@ def initialise(model: Any, rng_seed: int) -> None:
     first = {name: first_value(name, tuple(parameters[name].shape), rng) for name in sorted(parameters)}
     first.update(clean_kernels(first))
     for name, value in first.items():
-        runtime.fill(parameters[name], value)
+        training.fill(parameters[name], value)
 
 
 def first_value(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from longtake.backend import runtime
+from longtake.backend import training
 
 
 class Stage(Protocol):
@@ -45,10 +45,10 @@ def run(
         f"{key}/{name}": p for key, net in stage.networks.items() for name, p in net.named_parameters()
     }
     parameters = {name: p for name, p in parameters.items() if p.requires_grad}
-    optimiser = runtime.Optimiser(parameters, average=stage.average, plain=stage.plain)
+    optimiser = training.Optimiser(parameters, average=stage.average, plain=stage.plain)
     spent = 0.0
     if resume and checkpoint.exists():
-        tensors, metadata = runtime.load_tensors(checkpoint)
+        tensors, metadata = training.load_tensors(checkpoint)
         optimiser.load_state(tensors)
         spent = float(metadata["seconds"])
     rng = np.random.default_rng((seed, optimiser.steps))
@@ -61,7 +61,7 @@ def run(
         progress = min(1.0, spent / (60 * minutes))
         if progress == 1.0 or spent - reported > 60 * report_every:
             reported = spent
-            runtime.save_tensors(checkpoint, optimiser.state(), {"seconds": str(spent)})
+            training.save_tensors(checkpoint, optimiser.state(), {"seconds": str(spent)})
             with optimiser.averaged():
                 figures = stage.report(folder / f"{stage.name}-{optimiser.steps:06d}.png")
             write_line(log, {"step": optimiser.steps, "minutes": round(spent / 60, 2), **figures})
@@ -87,7 +87,7 @@ def export(optimiser: Any, stage: Stage) -> None:
     with optimiser.averaged():
         kept = {name: p.detach().clone() for name, p in optimiser.parameters.items()}
     for name, parameter in optimiser.parameters.items():
-        runtime.fill(parameter, kept[name])
+        training.fill(parameter, kept[name])
 
 
 def write_line(path: Path, values: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from longtake import toyworld
-from longtake.backend import ops, runtime
+from longtake.backend import ops, runtime, training
 from longtake.pipeline.decode import from_frames
 from longtake.plan.sections import WINDOW, Section, video_frames
 
@@ -59,7 +59,7 @@ def make_pool(vae: Any, scenes: Sequence[toyworld.Scene], size: int) -> Pool:
     for scene in scenes:
         video = toyworld.render(scene, range(frames + 1), size, size)
         shown = np.stack([video[0], *(video[end] for end in ends)])
-        with runtime.no_grad(), runtime.autocast("bfloat16"):
+        with runtime.no_grad(), training.autocast("bfloat16"):
             mean = vae.encode(ops.from_numpy(from_frames(video[None, :frames]))).latent_dist.mean
             single = vae.encode(ops.from_numpy(from_frames(shown[:, None]))).latent_dist.mean
         latents.append(ops.to_numpy(mean)[0].swapaxes(0, 1).astype(np.float16))

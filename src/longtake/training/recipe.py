@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import ops, runtime
+from longtake.backend import ops, runtime, training
 from longtake.errors import ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.networks import Networks, save_networks
@@ -42,7 +42,7 @@ def train(
     stopped goes on where it was. `judge` measures a model and writes a sheet.
     """
     if threads is not None:
-        runtime.set_threads(threads)
+        training.set_threads(threads)
     figures: dict[str, float] = {}
     for name in STAGES if stage == "all" else (stage,):
         if name != "autoencoder" and not (folder / "model" / "vae").is_dir():
@@ -76,7 +76,7 @@ def _train_decoder(folder: Path, minutes: float, resume: bool, seed: int) -> dic
 def load_autoencoder(folder: Path) -> AutoencoderKLHunyuanVideo:
     """The autoencoder that was trained in `folder`."""
     vae = AutoencoderKLHunyuanVideo.from_pretrained(folder / "model", subfolder="vae", dtype="float32")
-    return runtime.channels_last(vae)
+    return training.channels_last(vae)
 
 
 def export_autoencoder(vae: AutoencoderKLHunyuanVideo, folder: Path) -> None:

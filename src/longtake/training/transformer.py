@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from longtake import toyworld
-from longtake.backend import nn, ops, runtime
+from longtake.backend import nn, ops, training
 from longtake.config import CLIPTextConfig, LlamaConfig, SiglipVisionConfig, TransformerConfig
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
@@ -83,7 +83,7 @@ class TransformerStage:
         self.tokenizer, self.tokenizer_2 = train_tokenizers(
             prompts, PROMPT_TEMPLATE["template"], folder / "model"
         )
-        runtime.seed_everything(seed)
+        training.seed_everything(seed)
         self.transformer = HunyuanVideoFramepackTransformer3DModel(TRANSFORMER)
         initialise(self.transformer, seed)
         self.text_encoder = LlamaModel(LLAMA, vocab_size=self.tokenizer.vocab_size)
@@ -92,7 +92,7 @@ class TransformerStage:
         for network in (self.text_encoder, self.text_encoder_2, self.image_encoder):
             for module in network.modules():
                 if isinstance(module, nn.Embedding):
-                    runtime.fill(
+                    training.fill(
                         module.weight, 0.02 * np.random.default_rng(seed).standard_normal(module.weight.shape)
                     )
         self.networks: dict[str, Any] = {
@@ -133,7 +133,7 @@ class TransformerStage:
         times = {
             f"indices_{name}": slot_times for name, (_, slot_times) in zip(context, data.clean, strict=True)
         }
-        with runtime.autocast("bfloat16"):
+        with training.autocast("bfloat16"):
             velocity = self.transformer(
                 hidden_states=ops.from_numpy((1 - spread) * data.window + spread * noise),
                 timestep=ops.from_numpy(level * 1000),
@@ -163,7 +163,7 @@ class TransformerStage:
         tokens = self.tokenizer(texts, padding="longest", return_tensors="np")
         ids, mask = np.asarray(tokens["input_ids"]), np.asarray(tokens["attention_mask"])
         clip = self.tokenizer_2(prompts, padding="max_length", max_length=MAX_CLIP_TOKENS, truncation=True)
-        with runtime.autocast("bfloat16"):
+        with training.autocast("bfloat16"):
             states = self.text_encoder(ops.from_numpy(ids), ops.from_numpy(mask), layers=-2).last_hidden_state
             pooled = self.text_encoder_2(
                 ops.from_numpy(np.asarray(clip["input_ids"], np.int64))

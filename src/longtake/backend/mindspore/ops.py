@@ -1,0 +1,197 @@
+"""What holds no weights, on MindSpore: names and argument order are torch's.
+
+Many functions have no kernel on CPUs in one of MindSpore's two families (`mint` and `ops`) and one in the other; what
+stands here was seen to run and to be right on a CPU (docs/backends.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, mint
+from mindspore import ops as native
+from mindspore.mint import cat, clamp, cos, narrow, rsqrt, sigmoid, sin
+
+__all__ = [
+    "Tensor",
+    "arange",
+    "argmax",
+    "attention",
+    "cat",
+    "clamp",
+    "conv2d",
+    "cos",
+    "exp",
+    "from_numpy",
+    "gelu",
+    "index_select",
+    "interpolate",
+    "linear",
+    "narrow",
+    "ones",
+    "pad",
+    "quick_gelu",
+    "rsqrt",
+    "silu",
+    "sin",
+    "stack",
+    "to_numpy",
+    "zeros",
+]
+
+# A block of attention scores (float32) takes at most so many values: 64 MiB.
+SCORES = 16 * 2**20
+
+
+# Whether the device has the fused attention kernel; read when a graph is compiled, so it is no function.
+flash = ms.get_context("device_target") == "Ascend"
+
+
+def arange(stop: int, like: Tensor) -> Tensor:
+    """0 … stop - 1, in the dtype of `like`."""
+    return native.arange(stop).astype(like.dtype)
+
+
+def argmax(input: Tensor, dim: int) -> Tensor:
+    """The place of the first highest value along `dim`."""
+    return native.argmax(input, dim)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """Scaled dot-product attention over (B, heads, L, D); `mask` is boolean (True: may be seen) or added."""
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    if causal:
+        seen = Tensor(np.tri(query.shape[2], key.shape[2], dtype=bool))
+        mask = seen if mask is None else mask & seen
+    if key.shape[1] != query.shape[1]:
+        times = query.shape[1] // key.shape[1]
+        key, value = _repeat_heads(key, times), _repeat_heads(value, times)
+    if flash:
+        return _flash_attention(query, key, value, mask, scale)
+    rows = max(1, SCORES // (query.shape[0] * query.shape[1] * key.shape[2]))
+    if rows >= query.shape[2]:
+        return _attention(query, key, value, mask, scale)
+    parts = []
+    for start in range(0, query.shape[2], rows):
+        stop = min(start + rows, query.shape[2])
+        part = mask[:, :, start:stop] if mask is not None and mask.ndim == 4 and mask.shape[2] > 1 else mask
+        parts.append(_attention(query[:, :, start:stop], key, value, part, scale))
+    return cat(parts, 2)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    # On a CPU the batched product that transposes by itself is up to twice as fast as matmul of a transposed view.
+    scores = native.BatchMatMul(transpose_b=True)(query * scale, key)
+    if mask is not None:
+        scores = mint.where(mask, scores, float("-inf")) if mask.dtype == ms.bool_ else scores + mask
+    return native.BatchMatMul()(native.softmax(scores, -1), value)
+
+
+def _flash_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """Ascend's kernel; it computes in half precision, and its mask is True for what may not be seen."""
+    dtype = query.dtype
+    half = dtype if dtype in (ms.float16, ms.bfloat16) else ms.bfloat16
+    hidden = None
+    if mask is not None:
+        hidden = (mask == 0) if mask.dtype == ms.bool_ else (mask < 0)
+        hidden = hidden.broadcast_to((query.shape[0], 1, query.shape[2], key.shape[2]))
+    q, k, v = (x.astype(half) for x in (query, key, value))
+    seen = native.flash_attention_score(
+        q, k, v, query.shape[1], attn_mask=hidden, scalar_value=scale, input_layout="BNSD"
+    )
+    return seen.astype(dtype)
+
+
+def _repeat_heads(x: Tensor, times: int) -> Tensor:
+    batch, heads, length, dim = x.shape
+    return mint.tile(x[:, :, None], (1, 1, times, 1, 1)).reshape(batch, heads * times, length, dim)
+
+
+def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
+    """A convolution over (B, C, H, W) without padding."""
+    return native.conv2d(input, weight, bias, stride=tuple(stride))
+
+
+def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
+    """A convolution over (B, C, T, H, W) without padding."""
+    return native.conv3d(input, weight, bias, stride=tuple(stride))
+
+
+def exp(input: Tensor) -> Tensor:
+    """e to the input; in float64, since MindSpore's float32 kernel for CPUs is off by 4e-6."""
+    return native.exp(input.astype(ms.float64)).astype(input.dtype)
+
+
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """GELU, exact or in its tanh form."""
+    return native.gelu(input, approximate=approximate)
+
+
+def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The entries of `input` along `dim` that `index` (N,) names."""
+    return native.gather(input, index, dim)
+
+
+def interpolate(input: Tensor, scale_factor: Sequence[float], mode: str = "nearest") -> Tensor:
+    """Enlarge (B, C, T, H, W)."""
+    return mint.nn.functional.interpolate(
+        input, scale_factor=tuple(float(f) for f in scale_factor), mode=mode
+    )
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input · weightᵀ + bias."""
+    rows = native.MatMul(transpose_b=True)(input.reshape(-1, input.shape[-1]), weight)
+    return (rows if bias is None else rows + bias).reshape(*input.shape[:-1], weight.shape[0])
+
+
+def ones(*size: int) -> Tensor:
+    """Ones, float32."""
+    return native.ones(size, ms.float32)
+
+
+def pad(input: Tensor, pad: Sequence[int], mode: str) -> Tensor:
+    """Repeat the edges: `pad` counts before and after, last axis first."""
+    return native.pad(input, tuple(pad), mode=mode)
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """x · sigmoid(1.702 x), CLIP's activation."""
+    return x * sigmoid(1.702 * x)
+
+
+def silu(input: Tensor) -> Tensor:
+    """input · sigmoid(input)."""
+    return mint.nn.functional.silu(input)
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Join along a new axis."""
+    return native.stack(tensors, dim)
+
+
+def zeros(*size: int) -> Tensor:
+    """Zeros, float32."""
+    return native.zeros(size, ms.float32)
+
+
+def from_numpy(array: np.ndarray, like: Tensor | None = None) -> Tensor:
+    """A tensor of the array's values, in the dtype of `like` where given."""
+    tensor = Tensor(np.ascontiguousarray(array))
+    return tensor if like is None else tensor.astype(like.dtype)
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """The tensor's values; bfloat16 and float16 come as float32."""
+    wide = tensor.astype(ms.float32) if tensor.dtype in (ms.bfloat16, ms.float16) else tensor
+    return np.asarray(wide.asnumpy())

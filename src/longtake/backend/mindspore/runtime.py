@@ -1,0 +1,188 @@
+"""The world around the networks, on MindSpore: dtypes, devices, files, compilation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor
+from mindspore.nn import Cell
+from numpy.random import Generator
+
+from longtake.backend.mindspore import nn
+from longtake.errors import BackendError
+
+__all__ = [
+    "DTYPES",
+    "Generator",
+    "assign_weights",
+    "compiled",
+    "dtype",
+    "dtype_name",
+    "empty_weights",
+    "named_weights",
+    "no_grad",
+    "place",
+    "randn",
+    "randn_like",
+    "read_safetensors",
+    "seeded",
+    "structure_changed",
+    "to_bytes",
+    "write",
+]
+
+DTYPES = {"float32": ms.float32, "float16": ms.float16, "bfloat16": ms.bfloat16}
+NUMPY = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "BOOL": np.bool_,
+}
+COMPILED = "_longtake_compiled"
+
+
+def is_dtype(value: Any) -> bool:
+    """Whether the value is, or names, one of the dtypes that networks can have."""
+    return any(value is known or value == known for known in (*DTYPES.values(), *DTYPES))
+
+
+def dtype(name: Any) -> Any:
+    """The framework's dtype for a name such as "float16" (a dtype is returned as it is)."""
+    found = DTYPES.get(str(name)) if isinstance(name, str) else name
+    if not any(found is known or found == known for known in DTYPES.values()):
+        raise BackendError(f"No dtype {name!r}; known dtypes: {', '.join(DTYPES)}.")
+    if found == ms.bfloat16 and target() == "CPU":
+        raise BackendError(
+            "MindSpore computes no bfloat16 on a CPU; ask for float32 (or float16, which is slower there)."
+        )
+    return found
+
+
+def dtype_name(value: Any) -> str:
+    """The name of a dtype, as in configs and safetensors: "float32", "bfloat16", …"""
+    return str(value).lower()
+
+
+def target() -> str:
+    """The device that MindSpore was set up for: "Ascend", "CPU", …"""
+    return str(ms.get_context("device_target"))
+
+
+@contextmanager
+def empty_weights() -> Iterator[None]:
+    """Networks built inside hold shapes and no memory."""
+    nn.set_empty(True)
+    try:
+        yield
+    finally:
+        nn.set_empty(False)
+
+
+def no_grad() -> Any:
+    """Nothing to switch off: MindSpore derives functions on request alone."""
+    return nullcontext()
+
+
+def place(tensor: Tensor, device: Any = None, dtype: Any = None) -> Tensor:
+    """The tensor on `device` and in `dtype` (a name or the framework's own); None leaves either as it is."""
+    if dtype is not None:
+        tensor = tensor.astype(DTYPES.get(str(dtype), dtype))
+    if device is not None and str(device).lower() != str(tensor.device).split(":")[0].lower():
+        try:
+            tensor = tensor.to(device)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise BackendError(
+                f"MindSpore cannot use the device {str(device)!r} here; it has {target()}."
+            ) from error
+    return tensor
+
+
+def randn(shape: tuple[int, ...], generator: Generator | None = None, dtype: str = "float32") -> Tensor:
+    """Normal noise from numpy (MindSpore's CPU generator has no kernel), drawn in float64 and rounded."""
+    drawn = (np.random.default_rng() if generator is None else generator).standard_normal(shape)
+    return Tensor(drawn.astype(np.float32)).astype(DTYPES[dtype])
+
+
+def seeded(seed: int) -> Generator:
+    """numpy's generator of a seed."""
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def randn_like(tensor: Tensor, generator: Generator | None = None) -> Tensor:
+    """Normal noise in the shape and dtype of `tensor`."""
+    return randn(tensor.shape, generator).astype(tensor.dtype)
+
+
+def named_weights(model: Cell) -> dict[str, Parameter]:
+    """The network's weights under their published names."""
+    return dict(model.parameters_and_names())
+
+
+def assign_weights(model: Cell, weights: Mapping[str, Tensor]) -> None:
+    """Make `weights` the network's own, without a copy; weights that are not named stay."""
+    cells = dict(model.cells_and_names())
+    for name, value in weights.items():
+        owner, _, own = name.rpartition(".")
+        setattr(cells[owner], own, value if isinstance(value, Parameter) else Parameter(value, name=name))
+
+
+def compiled(model: Cell, method: str) -> Callable[..., Any]:
+    """The network's method in graph mode: compiled at its first call for each set of shapes."""
+    if not graph:
+        return getattr(model, method)
+    known = model.__dict__.setdefault(COMPILED, {})
+    if method not in known:
+        known[method] = ms.jit(getattr(model, method))
+    return known[method]
+
+
+graph = True
+
+
+def structure_changed(model: Cell) -> None:
+    """Tell that modules or weights of the network were replaced, so that nothing compiled outlives them."""
+    for _, cell in model.cells_and_names():
+        cell.__dict__.pop(COMPILED, None)
+    for name, weight in model.parameters_and_names():
+        weight.name = name  # a graph wants every weight to have a name of its own
+
+
+def write(weight: Parameter, values: np.ndarray) -> None:
+    """Put an array's values into a weight, in place, so that what was compiled around it sees them."""
+    weight.set_data(Tensor(values).astype(weight.dtype))
+
+
+def read_safetensors(
+    file: Path, names: Iterable[str], dtype: Any = None, device: Any = None
+) -> Iterator[tuple[str, Tensor]]:
+    """The named tensors of a file, one at a time, floating ones in `dtype`; unchanged ones stay memory-mapped."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+    mapped = np.memmap(file, np.uint8, mode="c")
+    for name in names:
+        entry = header[name]
+        begin, end = (8 + length + offset for offset in entry["data_offsets"])
+        tensor = _tensor(mapped[begin:end], entry["dtype"], entry["shape"])
+        yield name, place(tensor, device, dtype if tensor.is_floating_point() else None)
+
+
+def _tensor(data: np.ndarray, code: str, shape: list[int]) -> Tensor:
+    if code == "BF16":
+        # numpy has no bfloat16: its 16 bits are the upper half of a float32.
+        wide = (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        return Tensor.from_numpy(wide).astype(ms.bfloat16)
+    return Tensor.from_numpy(data.view(NUMPY[code]).reshape(shape))
+
+
+def to_bytes(tensor: Tensor) -> memoryview:
+    """The tensor's values as they lie in memory, row by row."""
+    return np.ascontiguousarray(tensor.asnumpy()).reshape(-1).view(np.uint8).data
