@@ -108,16 +108,15 @@ class EmbeddingMLP(nn.Module):
 
 
 class Modulation(nn.Module):
-    """`parts` vectors (B, 1, D) from the conditioning (B, D): shifts, scales and gates (adaLN)."""
+    """`parts` vectors from the conditioning (B, D), side by side: shifts, scales and gates (adaLN)."""
 
     def __init__(self, width: int, parts: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, parts * width)
-        self.parts = parts
 
-    def forward(self, conditioning: Tensor) -> tuple[Tensor, ...]:
-        """conditioning (B, D) -> parts times (B, 1, D)."""
-        return self.linear(ops.silu(conditioning))[:, None].chunk(self.parts, -1)
+    def forward(self, conditioning: Tensor) -> Tensor:
+        """conditioning (B, D) -> (B, 1, parts · D)."""
+        return self.linear(ops.silu(conditioning))[:, None]
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -3,12 +3,15 @@
 The sequence is [4x | 2x | 1x | window | picture | text]: clean frames packed by kernels that grow with their
 distance, the noisy window, SigLIP tokens of the picture, refined text. It opens at three joints:
 `embed` (everything that is not a block), `run_blocks` (nearly all of the cost; no branch depends on data) and `head`.
+`embed` is made of what stays the same for a whole job (`prompted`), for one timestep of a job (`moment`: refined text
+and all modulations, which every section asks for again) and for one section (`context`), so that a loop over steps
+and sections computes each of them once.
 
 Sources: FramePack (arXiv 2504.12626), HunyuanVideo (arXiv 2412.03603); equal to diffusers'
 `HunyuanVideoFramepackTransformer3DModel`, with its weight names.
 
-Shapes: B batch, C channels, T H W latents, D width, L packed latent tokens, N picture and text tokens, H heads,
-E channels of a head, R rows of times (1 or B).
+Shapes: B batch, C channels, T H W latents, D width, L packed latent tokens (K of clean frames, W of the window),
+N picture and text tokens, H heads, E channels of a head, R rows of times (1 or B).
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import nn, ops
+from longtake.backend import nn, ops, runtime
 from longtake.config import TransformerConfig
 from longtake.errors import JobError, ModelError
-from longtake.models import rope
+from longtake.models import adapters, rope
 from longtake.models.layers import (
     EmbeddingMLP,
     FeedForward,
@@ -47,21 +50,58 @@ SLOTS = {1: "latents_clean", 2: "latents_history_2x", 4: "latents_history_4x"}
 
 
 @dataclass(frozen=True)
+class Prompted:
+    """The prompt and the picture of a job, as far as they do not depend on the timestep."""
+
+    text: Tensor
+    """(B, N, text_embed_dim): the valid tokens of each row, the longest row's number of them."""
+    counts: np.ndarray
+    """(B,): how many of each row are valid."""
+    pooled: Tensor
+    """(B, P)."""
+    picture: Tensor | None
+    """(B, M, D): the picture's tokens; None where the model has no image projection or no picture was given."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of picture and text."""
+        return int(self.text.shape[1]) + (0 if self.picture is None else int(self.picture.shape[1]))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a timestep makes of the prompt; the same in every section."""
+
+    text: Tensor
+    """(B, N, D): the picture's tokens, then the refined text's."""
+    conditioning: Tensor
+    """(B, D): timestep + guidance + pooled text."""
+    modulations: tuple[Tensor, ...]
+    """Shifts, scales and gates of each block in turn, (B, 1, 12 D) or (B, 1, 3 D), and of the head, (B, 1, 2 D)."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What one section sees besides its own latents; the same at every step."""
+
+    clean: Tensor | None
+    """(B, K, D): clean frames, most packed first."""
+    rotary: Rotary
+    """Cosine and sine (R, K + W + N, 1, E), float32; picture and text are not turned."""
+    mask: Tensor | None
+    """(B, 1, 1, K + W + N), True where a key may be seen; None where all may."""
+    grid: tuple[int, int, int]
+    """The window's tokens in time, height and width."""
+
+
+@dataclass(frozen=True)
 class Tokens:
     """What the blocks work on, and what `head` needs to undo the packing."""
 
     latents: Tensor
     """(B, L, D): clean frames, most packed first, then the window."""
-    text: Tensor
-    """(B, N, D): the picture's tokens, then the text's."""
-    conditioning: Tensor
-    """(B, D): timestep + guidance + pooled text."""
-    rotary: Rotary
-    """Cosine and sine (R, L + N, 1, E), float32; picture and text are not turned."""
-    mask: Tensor | None
-    """(B, 1, 1, L + N), True where a key may be seen; None where all may."""
-    grid: tuple[int, int, int]
-    """The window's tokens in time, height and width."""
+    moment: Moment
+    context: Context
 
 
 class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
@@ -113,28 +153,31 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
         """Velocity (B, C, T, H, W) of `hidden_states` (B, C, T, H, W), called as diffusers' class is.
 
         `timestep` and `guidance` are (B,) or (1,), in thousandths; text (B, N, text_embed_dim) with its mask
-        (B, N); `image_embeds` (B, N, image_proj_dim), not looked at by a model without an image projection.
+        (B, N); `image_embeds` (B, N, image_proj_dim), not looked at by a model without an image projection;
+        `attention_kwargs={"scale": s}` multiplies what adapters add.
         Raises JobError where shapes do not fit together.
 
         Unlike the reference: clean latents, picture and mask (all of the text is valid then) may be None, times may be
         None for the window (0, 1, …) and may differ by row (B, T), and a text mask may have holes or stand on the left.
         """
-        tokens = self.embed(
-            hidden_states,
-            timestep,
-            encoder_hidden_states,
-            encoder_attention_mask,
-            pooled_projections,
-            image_embeds,
-            indices_latents,
-            guidance,
-            (
-                (latents_clean, indices_latents_clean),
-                (latents_history_2x, indices_latents_history_2x),
-                (latents_history_4x, indices_latents_history_4x),
-            ),
+        clean = (
+            (latents_clean, indices_latents_clean),
+            (latents_history_2x, indices_latents_history_2x),
+            (latents_history_4x, indices_latents_history_4x),
         )
-        velocity = self.head(self.run_blocks(tokens), tokens)
+        with adapters.scaled(self, attention_kwargs):
+            tokens = self.embed(
+                hidden_states,
+                timestep,
+                encoder_hidden_states,
+                encoder_attention_mask,
+                pooled_projections,
+                image_embeds,
+                indices_latents,
+                guidance,
+                clean,
+            )
+            velocity = self.head(self.run_blocks(tokens), tokens)
         return Sample(velocity) if return_dict else (velocity,)
 
     def embed(
@@ -150,48 +193,75 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
         clean: Sequence[tuple[Tensor | None, Times]] = (),
     ) -> Tokens:
         """Everything before the blocks; `clean` holds (latents, times) of the slots of scale 1, 2 and 4."""
-        dtype = self.x_embedder.proj.weight.dtype
         _check_rows(latents.shape[0], encoder_hidden_states=text, pooled_projections=pooled_text)
-        packed, tables, grid = self._pack(latents.to(dtype), times, clean)
-        text, counts = valid_tokens(text.to(dtype), text_mask)
-        wave = sinusoid(timestep.reshape(-1)).to(dtype)
-        conditioning = self.time_text_embed(wave, pooled_text.to(dtype), guidance)
-        words = self.context_embedder(text, wave, counts)
+        prompted = self.prompted(text, text_mask, pooled_text, picture)
+        context = self.context(tuple(latents.shape), times, clean, prompted)
+        return self.tokens(latents, context, self.moment(prompted, timestep, guidance))
+
+    def prompted(
+        self, text: Tensor, text_mask: Tensor | None, pooled_text: Tensor, picture: Tensor | None
+    ) -> Prompted:
+        """What a whole job has in common."""
+        dtype = self.x_embedder.proj.weight.dtype
+        _check_rows(None, encoder_hidden_states=text, pooled_projections=pooled_text)
+        valid, counts = valid_tokens(text.to(dtype), text_mask)
+        seen = None
         if self.image_projection is not None and picture is not None:
+            seen = self.image_projection(picture.to(dtype))
+        return Prompted(valid, counts, pooled_text.to(dtype), seen)
+
+    def moment(self, prompted: Prompted, timestep: Tensor, guidance: Tensor | None) -> Moment:
+        """What a timestep (B,) or (1,), in thousandths, makes of the prompt; guidance likewise."""
+        dtype = prompted.text.dtype
+        wave = sinusoid(timestep.reshape(-1)).to(dtype)
+        force = None
+        if self.time_text_embed.guidance_embedder is not None:
+            # Unlike the reference: no guidance means a scale of 1, the plain conditional model (it fails there).
+            scale = beside(np.full(1, 1000, np.float32), wave) if guidance is None else guidance.reshape(-1)
+            force = sinusoid(scale).to(dtype)
+        length = prompted.text.shape[1]
+        share = beside(_shares(prompted.counts, length), wave)
+        # A row without text still sees one key, else its softmax has nothing to sum.
+        mask = key_mask(np.maximum(prompted.counts, 1), length, wave)
+        words, conditioning, *modulations = runtime.compiled(self, "conditioned")(
+            prompted.text, wave, force, prompted.pooled, share, mask
+        )
+        if prompted.picture is not None:
             # The picture stands before the text, so that what is masked stands at the end.
-            words = ops.cat([self.image_projection(picture.to(dtype)), words], 1)
-        length = packed.shape[1] + words.shape[1]
-        cos, sin = (beside(table[:, :, None], packed) for table in rope.joined(tables, words.shape[1]))
-        mask = key_mask(counts + (length - text.shape[1]), length, packed)
-        return Tokens(packed, words, conditioning, (cos, sin), mask, grid)
+            words = ops.cat([prompted.picture, words], 1)
+        return Moment(words, conditioning, tuple(modulations))
 
-    def run_blocks(self, tokens: Tokens) -> Tensor:
-        """The packed latents' tokens (B, L, D) after all blocks."""
-        latents, text = tokens.latents, tokens.text
-        length = latents.shape[1]
-        for block in self.transformer_blocks:
-            latents, text = block(latents, text, tokens.conditioning, tokens.rotary, tokens.mask)
-        joint = ops.cat([latents, text], 1)
-        for block in self.single_transformer_blocks:
-            joint = block(joint, tokens.conditioning, tokens.rotary, tokens.mask)
-        return joint[:, :length]
+    def conditioned(
+        self,
+        text: Tensor,
+        wave: Tensor,
+        force: Tensor | None,
+        pooled: Tensor,
+        share: Tensor,
+        mask: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        """`moment` over tensors alone: the refined text, the conditioning, the modulations."""
+        conditioning = self.time_text_embed(wave, pooled, force)
+        double: Any = self.transformer_blocks
+        single: Any = self.single_transformer_blocks
+        modulations: tuple[Tensor, ...] = ()
+        for block in double:
+            modulations += (ops.cat([block.norm1(conditioning), block.norm1_context(conditioning)], -1),)
+        for block in single:
+            modulations += (block.norm(conditioning),)
+        words = self.context_embedder(text, wave, share, mask)
+        return (words, conditioning, *modulations, self.norm_out(conditioning))
 
-    def head(self, latents: Tensor, tokens: Tokens) -> Tensor:
-        """The window's velocity (B, C, T, H, W) from the tokens (B, L, D) that left the blocks."""
-        (time, height, width), pt, p = tokens.grid, self.config.patch_size_t, self.config.patch_size
-        window = latents[:, latents.shape[1] - time * height * width :]
-        # Here, and only here, the scale comes before the shift.
-        scale, shift = self.norm_out(tokens.conditioning)
-        x = self.proj_out(modulate(self.last_norm(window), shift, scale))
-        x = x.reshape(x.shape[0], time, height, width, -1, pt, p, p).permute(0, 4, 1, 5, 2, 6, 3, 7)
-        return x.reshape(x.shape[0], x.shape[1], time * pt, height * p, width * p)
-
-    def _pack(
-        self, latents: Tensor, times: Times, clean: Sequence[tuple[Tensor | None, Times]]
-    ) -> tuple[Tensor, list[rope.Table], tuple[int, int, int]]:
-        """All latents as tokens (B, L, D), their rotary tables, and the window's grid."""
+    def context(
+        self,
+        shape: tuple[int, ...],
+        times: Times,
+        clean: Sequence[tuple[Tensor | None, Times]],
+        prompted: Prompted,
+    ) -> Context:
+        """What a section sees, whose latents are of `shape` (B, C, T, H, W): clean tokens, rotary tables, mask."""
         c = self.config
-        batch, _, frames, height, width = latents.shape
+        batch, _, frames, height, width = shape
         if height % c.patch_size or width % c.patch_size:
             raise JobError(
                 f"Latents of {height} x {width} cannot be cut into patches of {c.patch_size} x {c.patch_size}; "
@@ -199,7 +269,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
             )
         grid = (frames // c.patch_size_t, height // c.patch_size, width // c.patch_size)
         space, axes, theta = grid[1:], c.rope_axes_dim, c.rope_theta
-        tokens = [self.x_embedder(latents)]
+        tokens: list[Tensor] = []
         window = np.arange(frames)[None] if times is None else _times(times, frames, batch, "indices_latents")
         tables = [rope.rotary(window, *space, axes, theta)]
         for (scale, name), (slot, slot_times) in zip(SLOTS.items(), clean, strict=False):
@@ -211,12 +281,68 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
                 )
             if slot.shape[0] != batch or tuple(slot.shape[3:]) != (height, width):
                 raise JobError(
-                    f"{name} is {tuple(slot.shape)}, which does not go with latents {tuple(latents.shape)}."
+                    f"{name} is {tuple(slot.shape)}, which does not go with latents {tuple(shape)}."
                 )
             positions = _times(slot_times, slot.shape[2], batch, f"indices_{name}")
-            tokens.insert(0, self.clean_x_embedder(slot.to(latents.dtype), scale))
+            tokens.insert(0, self.clean_x_embedder(slot.to(prompted.text.dtype), scale))
             tables.insert(0, rope.rotary(positions, *space, axes, theta, scale))
-        return ops.cat(tokens, 1), tables, grid
+        cos, sin = (
+            beside(table[:, :, None], prompted.text) for table in rope.joined(tables, prompted.length)
+        )
+        length = int(cos.shape[1])
+        mask = key_mask(prompted.counts + (length - prompted.text.shape[1]), length, prompted.text)
+        return Context(ops.cat(tokens, 1) if tokens else None, (cos, sin), mask, grid)
+
+    def tokens(self, latents: Tensor, context: Context, moment: Moment) -> Tokens:
+        """All that the blocks need, from the window's latents (B, C, T, H, W)."""
+        window = self.x_embedder(latents.to(moment.text.dtype))
+        packed = window if context.clean is None else ops.cat([context.clean, window], 1)
+        return Tokens(packed, moment, context)
+
+    def run_blocks(self, tokens: Tokens) -> Tensor:
+        """The window's tokens (B, W, D) after all blocks, in graph mode where the framework has one."""
+        blocks = runtime.compiled(self, "blocks")
+        context, moment = tokens.context, tokens.moment
+        clean = 0 if context.clean is None else int(context.clean.shape[1])
+        return blocks(
+            tokens.latents, moment.text, moment.modulations[:-1], *context.rotary, context.mask, clean
+        )
+
+    def blocks(
+        self,
+        latents: Tensor,
+        text: Tensor,
+        modulations: tuple[Tensor, ...],
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        clean: int,
+    ) -> Tensor:
+        """`run_blocks` over tensors alone; `clean` counts the tokens in front of the window."""
+        length = latents.shape[1]
+        number = 0
+        for block in self.transformer_blocks:
+            latents, text = block(latents, text, modulations[number], (cos, sin), mask)
+            number += 1
+        if not self.config.num_single_layers:
+            return latents[:, clean:]
+        joint = ops.cat([latents, text], 1)
+        for block in self.single_transformer_blocks:
+            # Of the last block only the window is read: it need not ask, or answer, for the rest.
+            last = number == self.config.num_layers + self.config.num_single_layers - 1
+            rows = (clean, length) if last else None
+            joint = block(joint, modulations[number], (cos, sin), mask, rows)
+            number += 1
+        return joint
+
+    def head(self, window: Tensor, tokens: Tokens) -> Tensor:
+        """The window's velocity (B, C, T, H, W) from its tokens (B, W, D) that left the blocks."""
+        (time, height, width), pt, p = tokens.context.grid, self.config.patch_size_t, self.config.patch_size
+        # Here, and only here, the scale comes before the shift.
+        scale, shift = tokens.moment.modulations[-1].chunk(2, -1)
+        x = self.proj_out(modulate(self.last_norm(window), shift, scale))
+        x = x.reshape(x.shape[0], time, height, width, -1, pt, p, p).permute(0, 4, 1, 5, 2, 6, 3, 7)
+        return x.reshape(x.shape[0], x.shape[1], time * pt, height * p, width * p)
 
 
 class PatchEmbedding(nn.Module):
@@ -271,13 +397,11 @@ class Conditioning(nn.Module):
         self.text_embedder = EmbeddingMLP(pooled_dim, width)
         self.guidance_embedder = EmbeddingMLP(256, width) if guidance else None
 
-    def forward(self, wave: Tensor, pooled: Tensor, guidance: Tensor | None = None) -> Tensor:
-        """The timestep's sinusoid (B, 256), pooled text (B, P), guidance in thousandths (B,) -> (B, D)."""
+    def forward(self, wave: Tensor, pooled: Tensor, force: Tensor | None = None) -> Tensor:
+        """Sinusoids (B, 256) of timestep and guidance in thousandths, pooled text (B, P) -> (B, D)."""
         total = self.timestep_embedder(wave)
-        if self.guidance_embedder is not None:
-            # Unlike the reference: no guidance means a scale of 1, the plain conditional model (it fails there).
-            scale = beside(np.full(1, 1000, np.float32), wave) if guidance is None else guidance.reshape(-1)
-            total = total + self.guidance_embedder(sinusoid(scale).to(wave.dtype))
+        if self.guidance_embedder is not None and force is not None:
+            total = total + self.guidance_embedder(force)
         return total + self.text_embedder(pooled)
 
 
@@ -290,14 +414,9 @@ class TextRefiner(nn.Module):
         self.proj_in = nn.Linear(dim, width)
         self.token_refiner = RefinerBlocks(width, heads, layers)
 
-    def forward(self, text: Tensor, wave: Tensor, counts: np.ndarray) -> Tensor:
-        """text (B, N, dim), of which row i's first counts[i] tokens are valid -> (B, N, D)."""
-        valid = np.arange(text.shape[1]) < counts[:, None]
-        # Unlike the reference: an empty text has the mean 0 (it divides by zero there).
-        share = (valid / np.maximum(counts, 1)[:, None]).astype(np.float32)
-        pooled = (text.float() * beside(share[:, :, None], text)).sum(1).to(text.dtype)
-        # A row without text still sees one key, else its softmax has nothing to sum.
-        mask = key_mask(np.maximum(counts, 1), text.shape[1], text)
+    def forward(self, text: Tensor, wave: Tensor, share: Tensor, mask: Tensor | None) -> Tensor:
+        """text (B, N, dim), each token's share of its row's mean (B, N, 1), the keys' mask -> (B, N, D)."""
+        pooled = (text.float() * share).sum(1).to(text.dtype)
         return self.token_refiner(self.proj_in(text), self.time_text_embed(wave, pooled), mask)
 
 
@@ -328,7 +447,7 @@ class RefinerBlock(nn.Module):
 
     def forward(self, text: Tensor, conditioning: Tensor, mask: Tensor | None) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        gate, mlp_gate = self.norm_out(conditioning)
+        gate, mlp_gate = self.norm_out(conditioning).chunk(2, -1)
         text = text + gate * self.attn(self.norm1(text), None, mask)
         return text + mlp_gate * self.ff(self.norm2(text))
 
@@ -346,11 +465,12 @@ class DoubleBlock(nn.Module):
         self.ff_context = FeedForward(width, hidden)
 
     def forward(
-        self, latents: Tensor, text: Tensor, conditioning: Tensor, rotary: Rotary, mask: Tensor | None
+        self, latents: Tensor, text: Tensor, modulation: Tensor, rotary: Rotary, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """(B, L, D), (B, N, D) -> the same."""
-        shift, scale, gate, *mlp = self.norm1(conditioning)
-        text_shift, text_scale, text_gate, *text_mlp = self.norm1_context(conditioning)
+        """(B, L, D), (B, N, D) -> the same; `modulation` (B, 1, 12 D) is the latents' six parts, then the text's."""
+        parts = modulation.chunk(12, -1)
+        shift, scale, gate = parts[0], parts[1], parts[2]
+        text_shift, text_scale, text_gate = parts[6], parts[7], parts[8]
         seen, text_seen = self.attn(
             modulate(self.norm(latents), shift, scale),
             modulate(self.norm(text), text_shift, text_scale),
@@ -359,9 +479,10 @@ class DoubleBlock(nn.Module):
         )
         latents = latents + gate * seen
         text = text + text_gate * text_seen
-        return self._widen(latents, self.ff, *mlp), self._widen(text, self.ff_context, *text_mlp)
+        return self._widen(latents, self.ff, parts[3:6]), self._widen(text, self.ff_context, parts[9:])
 
-    def _widen(self, x: Tensor, ff: FeedForward, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
+    def _widen(self, x: Tensor, ff: FeedForward, parts: tuple[Tensor, ...]) -> Tensor:
+        shift, scale, gate = parts
         return x + gate * ff(modulate(self.norm(x), shift, scale))
 
 
@@ -376,11 +497,20 @@ class SingleBlock(nn.Module):
         self.proj_mlp = nn.Linear(width, hidden)
         self.proj_out = nn.Linear(width + hidden, width)
 
-    def forward(self, tokens: Tensor, conditioning: Tensor, rotary: Rotary, mask: Tensor | None) -> Tensor:
-        """(B, L + N, D) -> the same."""
-        shift, scale, gate = self.norm(conditioning)
+    def forward(
+        self,
+        tokens: Tensor,
+        modulation: Tensor,
+        rotary: Rotary,
+        mask: Tensor | None,
+        rows: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """(B, L + N, D) -> the same, or the tokens rows[0] … rows[1] - 1 alone; `modulation` is (B, 1, 3 D)."""
+        shift, scale, gate = modulation.chunk(3, -1)
         x = modulate(self.layer_norm(tokens), shift, scale)
-        seen = self.attn(x, rotary, mask)
+        seen = self.attn(x, rotary, mask, rows)
+        if rows is not None:
+            x, tokens = x[:, rows[0] : rows[1]], tokens[:, rows[0] : rows[1]]
         return tokens + gate * self.proj_out(ops.cat([seen, gelu_tanh(self.proj_mlp(x))], -1))
 
 
@@ -393,10 +523,10 @@ class Projections(nn.Module):
         self.to_q, self.to_k, self.to_v = (nn.Linear(width, width) for _ in range(3))
         self.norm_q, self.norm_k = (_head_norm(width // heads, qk_norm) for _ in range(2))
 
-    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, L, D) -> three times (B, L, H, E)."""
-        q, k, v = (_heads(linear(x), self.heads) for linear in (self.to_q, self.to_k, self.to_v))
-        return self.norm_q(q), self.norm_k(k), v
+    def project(self, x: Tensor, asking: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of `asking`, keys and values of `x`: (B, L, D) -> (B, L, H, E)."""
+        q = self.norm_q(_heads(self.to_q(asking), self.heads))
+        return q, self.norm_k(_heads(self.to_k(x), self.heads)), _heads(self.to_v(x), self.heads)
 
 
 class Attention(Projections):
@@ -406,11 +536,16 @@ class Attention(Projections):
         super().__init__(width, heads, qk_norm)
         self.to_out = nn.Sequential(nn.Linear(width, width)) if out else nn.Identity()
 
-    def forward(self, x: Tensor, rotary: Rotary | None, mask: Tensor | None) -> Tensor:
-        """(B, L, D) -> the same."""
-        q, k, v = self.project(x)
+    def forward(
+        self, x: Tensor, rotary: Rotary | None, mask: Tensor | None, rows: tuple[int, int] | None = None
+    ) -> Tensor:
+        """(B, L, D) -> the same, or what the tokens rows[0] … rows[1] - 1 alone have seen."""
+        asking = x if rows is None else x[:, rows[0] : rows[1]]
+        q, k, v = self.project(x, asking)
         if rotary is not None:
-            q, k = rotate(q, rotary), rotate(k, rotary)
+            cos, sin = rotary
+            here = rotary if rows is None else (cos[:, rows[0] : rows[1]], sin[:, rows[0] : rows[1]])
+            q, k = rotate(q, here), rotate(k, rotary)
         return self.to_out(attend(q, k, v, mask))
 
 
@@ -426,7 +561,7 @@ class JointAttention(Projections):
 
     def forward(self, x: Tensor, text: Tensor, rotary: Rotary, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B, L, D), (B, N, D) -> what each has seen of both, in the same shapes."""
-        q, k, v = self.project(x)
+        q, k, v = self.project(x, x)
         linears = (self.add_q_proj, self.add_k_proj, self.add_v_proj)
         text_q, text_k, text_v = (_heads(linear(text), self.heads) for linear in linears)
         q = rotate(ops.cat([q, self.norm_added_q(text_q)], 1), rotary)
@@ -457,6 +592,15 @@ def valid_tokens(text: Tensor, mask: Tensor | None) -> tuple[Tensor, np.ndarray]
     first = np.argsort(~valid, axis=1, kind="stable")[:, :longest] + np.arange(batch)[:, None] * length
     chosen = ops.index_select(text.reshape(batch * length, dim), 0, beside(first.reshape(-1), text))
     return chosen.reshape(batch, longest, dim), counts
+
+
+def _shares(counts: np.ndarray, length: int) -> np.ndarray:
+    """Each token's share (B, length, 1) of the mean over its row's valid ones.
+
+    Unlike the reference: an empty text has the mean 0 (it divides by zero there).
+    """
+    valid = np.arange(length) < counts[:, None]
+    return (valid / np.maximum(counts, 1)[:, None]).astype(np.float32)[:, :, None]
 
 
 def key_mask(counts: np.ndarray, length: int, like: Tensor) -> Tensor | None:
@@ -493,11 +637,11 @@ def _times(times: Times, frames: int, batch: int, name: str) -> np.ndarray:
     return array
 
 
-def _check_rows(batch: int, **inputs: Tensor | None) -> None:
+def _check_rows(batch: int | None, **inputs: Tensor | None) -> None:
     for name, value in inputs.items():
         if value is None:
             raise JobError(f"The transformer needs {name}; None was given.")
-        if value.shape[0] != batch:
+        if batch is not None and value.shape[0] != batch:
             raise JobError(
                 f"{name} has {value.shape[0]} rows, the latents have {batch}; give one row per video."
             )
