@@ -1,4 +1,4 @@
-"""`longtake info`: what a model's folder holds, or which job made a video."""
+"""`longtake info`: what a model's folder holds, how far a job is, or which job made a video."""
 
 from __future__ import annotations
 
@@ -7,20 +7,30 @@ import json
 from pathlib import Path
 from typing import Any
 
+from longtake.cli.options import mute_hub
+
 
 def add_parser(verbs: Any) -> None:
     """Add the verb and its options."""
     parser = verbs.add_parser(
-        "info", help="what a model holds, or which job made a video", description=__doc__, allow_abbrev=False
+        "info",
+        help="what a model holds, how far a job is, or which job made a video",
+        description=__doc__,
+        allow_abbrev=False,
     )
     parser.set_defaults(run=run)
-    parser.add_argument("model", metavar="MODEL", help='a folder, "embedded", or a video (.mp4)')
+    parser.add_argument(
+        "model", metavar="MODEL", help='a folder, "embedded", owner/name on the hub, a job\'s folder, or a video (.mp4)'
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, with the configs")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print what the headers say; no weights are read."""
-    facts = _video(args.model) if Path(args.model).suffix.lower() == ".mp4" else _model(args.model)
+    if Path(args.model).suffix.lower() == ".mp4":
+        facts = _video(args.model)
+    else:
+        facts = _job(args.model) if (Path(args.model) / "job.json").is_file() else _model(args.model)
     print(json.dumps(facts, ensure_ascii=False) if args.json else _text(facts))
 
 
@@ -35,16 +45,28 @@ def _video(path: str) -> dict[str, Any]:
     return {"file": path, **facts}
 
 
+def _job(path: str) -> dict[str, Any]:
+    from longtake.pipeline.folder import describe_job
+
+    return describe_job(path)
+
+
 def _model(name: str) -> dict[str, Any]:
     from longtake.weights.model_folder import describe
 
+    mute_hub()
     return describe(name)
 
 
 def _text(facts: dict[str, Any]) -> str:
+    if "states" in facts:
+        by_state: dict[str, list[str]] = {}
+        for number, state in facts.pop("states").items():
+            by_state.setdefault(state, []).append(number)
+        facts |= {f"sections {state}": " ".join(numbers) for state, numbers in by_state.items()}
     if "parts" not in facts:
-        job = facts.pop("job") or {}
-        return "\n".join([*_pairs(facts), *(["", "made by the job"] if job else []), *_pairs(job)])
+        job, head = facts.pop("job") or {}, "the job" if "running" in facts else "made by the job"
+        return "\n".join([*_pairs(facts), *(["", head] if job else []), *_pairs(job)])
     rows = [("part", "class", "parameters", "dtype", "MB")]
     for name, part in facts["parts"].items():
         count = f"{part['parameters']:,}" if "parameters" in part else ""
@@ -53,7 +75,7 @@ def _text(facts: dict[str, Any]) -> str:
         )
     rows.append(("total", "", f"{facts['parameters']:,}", "", _megabytes(facts["bytes"])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"{facts['folder']}: {facts['class']}"]
+    lines = [f"{facts.get('repository', facts['folder'])}: {facts['class']}"]
     for part_name, kind, count, dtypes, size in rows:
         cells = (
             part_name.ljust(widths[0]),

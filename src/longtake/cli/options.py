@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from longtake.job import Lora
 
 SAMPLINGS = ("inverted", "vanilla")  # as in longtake.job, which imports numpy
 
@@ -43,6 +50,12 @@ def frames_of(args: argparse.Namespace) -> int:
     return 145 if args.frames is None else int(args.frames)
 
 
+def mute_hub(json: bool = False) -> None:
+    """No bars of the hub's downloads where nobody watches, or where a program reads along."""
+    if json or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
 def number(text: str) -> float:
     """A finite float."""
     value = float(text)
@@ -62,3 +75,31 @@ def size(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"a size looks like 640x480 (width x height); {text!r} was given")
     width, height = match.groups()
     return int(width), int(height or width)
+
+
+def lora(text: str) -> Lora:
+    """A LoRA from "FILE" or "FILE:WEIGHT"; several weights, with commas, are one for each section.
+
+    What follows the last colon is a weight only where it looks like one, so that C:/walk.safetensors is a file, and
+    a file that exists under the whole name is that file.
+
+    >>> lora("walk.safetensors"), lora("walk.safetensors:0.8,0")
+    (Lora(path='walk.safetensors', weights=(1.0,)), Lora(path='walk.safetensors', weights=(0.8, 0.0)))
+    """
+    from longtake.job import Lora
+
+    path, colon, tail = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Lora(text)
+    if re.fullmatch(r"[-+0-9.eE,\s]+", tail) and path:
+        try:
+            return Lora(path, tuple(number(part) for part in tail.split(",")))
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                f"{tail!r} is no weight: numbers with commas between them"
+            ) from None
+    if path.endswith(".safetensors"):
+        raise argparse.ArgumentTypeError(
+            f"{tail!r} after {path} is no weight: numbers with commas between them"
+        )
+    return Lora(text)

@@ -8,12 +8,13 @@ from typing import Any, ClassVar, TypeVar
 from longtake.backend import nn, runtime
 from longtake.config import Config, class_of, read_json
 from longtake.errors import ModelError
+from longtake.models import adapters
 from longtake.weights import files
-from longtake.weights.model_folder import find_model, part_of
+from longtake.weights.hub import HubOptions, Part
+from longtake.weights.model_folder import STEMS, model_source, part_of
 
 M = TypeVar("M", bound="PretrainedModel")
 
-STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 # Constants that older versions of the libraries stored among the weights, and that are computed here.
 COMPUTED = ("position_ids", "rotary_emb.inv_freq")
 
@@ -52,17 +53,30 @@ class PretrainedModel(nn.Module):
         dtype: Any = None,
         variant: str | None = None,
         device: Any = None,
+        *,
+        revision: str | None = None,
+        cache_dir: Any = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
     ) -> M:
         """The network of a folder with config.json and safetensors, ready for inference, on `device` (the CPU).
+
+        `folder` may be a model's name on the hub, "owner/name", of which config.json and the weights of the `variant`
+        are fetched, as the last five say (`HubOptions`).
 
         The dtype goes by any of the field's three names; None or "auto" is the dtype of the files (float32 where they
         mix several). Files are memory-mapped and checked by their headers before anything is loaded, so there is
         never a second copy of the network. Unlike the reference: a missing or surplus weight is an error.
         Raises ModelError, naming the file and the key, for anything that is not as the config says.
         """
-        place = part_of(find_model(folder), subfolder)
-        config = cls._read_config(place / "config.json")
-        weights = files.read_weights(place, STEMS[cls.config_class.library], variant)
+        options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+        source = model_source(folder, options)
+        part, stem = subfolder or "", STEMS[cls.config_class.library]
+        place = part_of(source.fetch([Part(part, ("config.json",))]), subfolder)
+        config = cls.read_config(place / "config.json")  # before gigabytes come of another network than this
+        source.fetch([Part(part, stem=stem)], variant)
+        weights = files.read_weights(place, stem, variant)
         names = cls._own_names(weights, class_of(read_json(place / "config.json")))
         found = {own: weights[name] for own, name in names.items()}
         with runtime.empty_weights():
@@ -83,7 +97,7 @@ class PretrainedModel(nn.Module):
             raise ModelError(f"{place} is a file; save_pretrained needs a folder.")
         # transformers 5 dropped the prefixes from its own names and still reads them; transformers 4 needs them.
         prefix = self.config_class.file_prefix
-        weights = {prefix + name: weight for name, weight in runtime.named_weights(self).items()}
+        weights = {prefix + name: weight for name, weight in adapters.published_weights(self).items()}
         files.write_weights(place, STEMS[self.config_class.library], weights, max_shard_size, variant)
         config = self.config.published()
         if self.config_class.library == "transformers":
@@ -91,7 +105,8 @@ class PretrainedModel(nn.Module):
         files.write_json(place / "config.json", dict(sorted(config.items())))
 
     @classmethod
-    def _read_config(cls, file: Path) -> Any:
+    def read_config(cls, file: Path) -> Any:
+        """The config in a file; raises ModelError for one of another network, or with what is not known here."""
         values = read_json(file)
         named, kind = class_of(values), cls.config_class
         known = {cls.__name__, kind.class_name or cls.__name__, *kind.also_in}

@@ -22,6 +22,7 @@ from longtake.models.clip import MLP, Encoder, join_heads, split_heads
 from longtake.models.outputs import TextStates
 from longtake.models.pretrained import PretrainedModel
 from longtake.models.tokenizers import Batch, batch
+from longtake.weights.hub import HubOptions, Part
 from longtake.weights.model_folder import find_model
 
 Picture: TypeAlias = "Image.Image | np.ndarray | ops.Tensor"
@@ -184,9 +185,24 @@ class SiglipImageProcessor:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, subfolder: str | None = None) -> SiglipImageProcessor:
-        """Read preprocessor_config.json; keys that say nothing about SigLIP's preparation are passed over."""
-        values = read_json(find_model(folder) / (subfolder or "") / "preprocessor_config.json")
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        subfolder: str | None = None,
+        *,
+        revision: str | None = None,
+        cache_dir: Any = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
+    ) -> SiglipImageProcessor:
+        """Read preprocessor_config.json; keys that say nothing about SigLIP's preparation are passed over.
+
+        `folder` may be a model's name on the hub, which is read as the last five say (`HubOptions`).
+        """
+        options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+        part = Part(subfolder or "", ("preprocessor_config.json",))
+        values = read_json(find_model(folder, [part], hub=options) / part.folder / part.files[0])
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{key: value for key, value in values.items() if key in names})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -23,7 +24,8 @@ from tokenizers.models import BPE
 from longtake.backend import ops
 from longtake.config import read_json
 from longtake.errors import JobError, ModelError
-from longtake.weights.model_folder import find_model
+from longtake.weights.hub import HubOptions
+from longtake.weights.model_folder import TOKENIZER, find_model
 
 T = TypeVar("T", bound="PretrainedTokenizer")
 
@@ -215,9 +217,23 @@ class LlamaTokenizer(PretrainedTokenizer):
     defaults: ClassVar[dict[str, Any]] = {"clean_up_tokenization_spaces": False}
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, subfolder: str | None = None) -> LlamaTokenizer:
-        """Read tokenizer.json and tokenizer_config.json; raises ModelError, naming the file that is at fault."""
-        place = find_model(folder) / (subfolder or "")
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        subfolder: str | None = None,
+        *,
+        revision: str | None = None,
+        cache_dir: Any = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
+    ) -> LlamaTokenizer:
+        """Read tokenizer.json and tokenizer_config.json; raises ModelError, naming the file that is at fault.
+
+        `folder` may be a model's name on the hub, which is read as the last five say (`HubOptions`).
+        """
+        options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+        place = _tokenizer_folder(folder, subfolder, options)
         return cls(_read_tokenizer(place / "tokenizer.json"), **_read_settings(place))
 
 
@@ -234,9 +250,23 @@ class CLIPTokenizer(PretrainedTokenizer):
     }
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, subfolder: str | None = None) -> CLIPTokenizer:
-        """Read tokenizer.json, or vocab.json with merges.txt where there is none."""
-        place = find_model(folder) / (subfolder or "")
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        subfolder: str | None = None,
+        *,
+        revision: str | None = None,
+        cache_dir: Any = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
+    ) -> CLIPTokenizer:
+        """Read tokenizer.json, or vocab.json with merges.txt where there is none.
+
+        `folder` may be a model's name on the hub, which is read as the last five say (`HubOptions`).
+        """
+        options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+        place = _tokenizer_folder(folder, subfolder, options)
         settings = _read_settings(place)
         if (place / "tokenizer.json").exists():
             return cls(_read_tokenizer(place / "tokenizer.json"), **settings)
@@ -285,6 +315,11 @@ class CLIPTokenizer(PretrainedTokenizer):
 def _content(token: Any) -> str | None:
     """A special token's text; configs hold it bare or as a dictionary."""
     return token["content"] if isinstance(token, dict) else token
+
+
+def _tokenizer_folder(folder: str | Path, subfolder: str | None, hub: HubOptions) -> Path:
+    part = replace(TOKENIZER, folder=subfolder or "")
+    return find_model(folder, [part], hub=hub) / part.folder
 
 
 def _read_settings(place: Path) -> dict[str, Any]:

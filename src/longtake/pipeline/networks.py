@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from longtake.backend import exchange
 from longtake.config import read_json
 from longtake.errors import ModelError
 from longtake.models.clip import CLIPTextModel
@@ -17,7 +18,14 @@ from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline import schedulers
 from longtake.weights.files import write_json
-from longtake.weights.model_folder import ModelIndex, find_model, read_model_index, write_model_index
+from longtake.weights.hub import HubOptions, Part, Repository
+from longtake.weights.model_folder import (
+    ModelIndex,
+    model_source,
+    part_files,
+    read_model_index,
+    write_model_index,
+)
 
 NETWORKS: dict[str, type[Any]] = {
     "text_encoder": LlamaModel,
@@ -32,8 +40,13 @@ PREPARATION: dict[str, type[Any]] = {
     "feature_extractor": SiglipImageProcessor,
 }
 COMPONENTS = (*NETWORKS, *PREPARATION, "scheduler")
+ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
+"""Networks that may be of PyTorch while the others are of another framework."""
 SETTINGS = "_longtake"
-"""The key of model_index.json under which a model states its own size and prompt template; diffusers skips it."""
+"""The key of model_index.json under which a model states its own size and prompt template; diffusers skips it.
+
+Also the attribute under which a transformer carries them from one pipeline to the next: it was trained for them.
+"""
 
 DEFAULT_SIZE = (832, 480)
 
@@ -56,6 +69,10 @@ class Networks:
     scheduler: Any
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in NETWORKS:
+            exchange.check(getattr(self, name), name, may_cross=name in ENCODERS)
+
     @property
     def default_size(self) -> tuple[int, int]:
         """(width, height) in pixels that the model was made for."""
@@ -67,27 +84,46 @@ class Networks:
         return {name: getattr(self, name) for name in COMPONENTS}
 
 
+def carried_settings(transformer: Any) -> dict[str, Any]:
+    """The settings that a transformer has from the pipeline that used it first."""
+    return dict(getattr(transformer, SETTINGS, None) or {})
+
+
 def load_networks(
     folder: Any,
     dtype: Any = "float32",
     device: Any = None,
     given: Mapping[str, Any] | None = None,
     variant: str | None = None,
+    *,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    cache_dir: Any = None,
+    local_files_only: bool = False,
+    token: str | bool | None = None,
+    force_download: bool = False,
 ) -> Networks:
     """Read a model's folder ("embedded" is the one in the package), one part after the other.
 
     `dtype` is one for all networks or a mapping by part, with `default`; parts in `given` are taken as they are and not
-    read. Raises ModelError, naming file and key, for what is missing or not as the config says.
+    read. `folder` may be a model's name on the hub, "owner/name", of which the files of the other parts are fetched, as
+    the last five say (`HubOptions`). Raises ModelError, naming file and key, for what is missing or not as the config
+    says.
     """
-    place = find_model(folder)
+    options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+    source = model_source(folder, options)
+    inside = subfolder or ""
+    place = source.fetch([Part(inside, ("model_index.json",))]) / inside
     index = read_model_index(place)
     parts = dict(given or {})
     unknown = sorted(set(parts) - set(COMPONENTS))
     if unknown:
         raise ModelError(f"A FramePack model has no part {unknown[0]!r}; its parts: {', '.join(COMPONENTS)}.")
-    for name in COMPONENTS:
-        if name not in parts:
-            parts[name] = _read_part(place, name, index, _dtype_of(dtype, name), device, variant)
+    missing = [name for name in COMPONENTS if name not in parts]
+    if isinstance(source, Repository):
+        _fetch_parts(source, inside, index, missing, variant)
+    for name in missing:
+        parts[name] = _read_part(place, name, index, _dtype_of(dtype, name), device, variant)
     return Networks(**parts, settings=read_json(place / "model_index.json").get(SETTINGS, {}))
 
 
@@ -118,13 +154,31 @@ def _dtype_of(dtype: Any, name: str) -> Any:
     return dtype.get(name, dtype.get("default", "float32")) if isinstance(dtype, Mapping) else dtype
 
 
+def _fetch_parts(
+    source: Repository, inside: str, index: ModelIndex, names: Sequence[str], variant: str | None
+) -> None:
+    """Bring parts here from the hub; what their configs already refuse is refused before gigabytes come."""
+    for name in names:
+        _check_named(index, name, f"{source.name!r} on the hub")
+    libraries = {name: kind.config_class.library for name, kind in NETWORKS.items()}
+    plain = [part_files(name, libraries.get(name, "")) for name in names]
+    wanted = [replace(part, folder=str(PurePosixPath(inside, part.folder))) for part in plain]
+    root = source.fetch(replace(part, stem=None) for part in wanted)
+    for name in names:
+        if name in NETWORKS:
+            NETWORKS[name].read_config(root / inside / name / "config.json")
+    source.fetch((replace(part, files=(), instead=()) for part in wanted), variant)
+
+
+def _check_named(index: ModelIndex, name: str, where: object) -> None:
+    if index.parts.get(name) is None:
+        raise ModelError(f"{where} names no {name!r}; load it from its own folder and pass it.")
+
+
 def _read_part(
     place: Path, name: str, index: ModelIndex, dtype: Any, device: Any, variant: str | None
 ) -> Any:
-    if index.parts.get(name) is None:
-        raise ModelError(
-            f"{place / 'model_index.json'} names no {name!r}; load it from its own folder and pass it."
-        )
+    _check_named(index, name, place / "model_index.json")
     if name in NETWORKS:
         return NETWORKS[name].from_pretrained(
             place, subfolder=name, dtype=dtype, device=device, variant=variant

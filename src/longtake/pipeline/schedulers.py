@@ -22,6 +22,8 @@ from longtake.errors import JobError, ModelError
 from longtake.models.outputs import Output
 from longtake.sampling import sigmas as schedules
 from longtake.sampling.solvers import SNR_TIME, Point, unipc_update
+from longtake.weights.hub import HubOptions, Part
+from longtake.weights.model_folder import find_model
 
 CONFIG_NAME = "scheduler_config.json"
 
@@ -105,9 +107,25 @@ class Scheduler:
         return cls(**{**kept, **changes})
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, subfolder: str | None = None, **changes: Any) -> Any:
-        """The scheduler that `folder[/subfolder]/scheduler_config.json` describes, with `changes` to its settings."""
-        path = Path(folder, subfolder or "", CONFIG_NAME)
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        subfolder: str | None = None,
+        *,
+        revision: str | None = None,
+        cache_dir: Any = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
+        **changes: Any,
+    ) -> Any:
+        """The scheduler that `folder[/subfolder]/scheduler_config.json` describes, with `changes` to its settings.
+
+        `folder` may be a model's name on the hub, which is read as the five before `changes` say (`HubOptions`).
+        """
+        options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+        part = Part(subfolder or "", (CONFIG_NAME,))
+        path = find_model(folder, [part], hub=options) / part.folder / CONFIG_NAME
         config = read_json(path)
         try:
             return cls.from_config(config, **changes)

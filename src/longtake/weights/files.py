@@ -13,7 +13,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,14 @@ class Weight:
 
 def read_header(file: Path) -> dict[str, Weight]:
     """The tensors of a safetensors file by name; raises ModelError for a file that is truncated or corrupt."""
+    return {name: weight for name, (_, weight) in read_layout(file)[0].items()}
+
+
+def read_layout(file: Path) -> tuple[dict[str, tuple[int, Weight]], dict[str, str]]:
+    """The tensors by name, each with the byte at which it begins in the file, and the file's metadata.
+
+    Raises ModelError for a file that is truncated or corrupt.
+    """
     try:
         size = file.stat().st_size
         with file.open("rb") as opened:
@@ -88,7 +96,7 @@ def read_header(file: Path) -> dict[str, Weight]:
         raise ModelError(f"{file} is corrupt or no safetensors file: its header is not JSON.") from None
     if not isinstance(header, dict):
         raise ModelError(f"{file} is corrupt: its header is not a JSON object.")
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None)
     spans = {name: _span(file, name, entry) for name, entry in header.items()}
     end = 0
     for name, (begin, stop, _) in sorted(spans.items(), key=lambda item: item[1][:2]):
@@ -102,7 +110,8 @@ def read_header(file: Path) -> dict[str, Weight]:
         raise ModelError(
             f"{file} is {state}: its weights take {end} bytes, and {size - 8 - length} are there."
         )
-    return {name: weight for name, (_, _, weight) in spans.items()}
+    begins = {name: (8 + length + begin, weight) for name, (begin, _, weight) in spans.items()}
+    return begins, metadata if isinstance(metadata, dict) else {}
 
 
 def _span(file: Path, name: str, entry: Any) -> tuple[int, int, Weight]:
@@ -124,11 +133,10 @@ def read_weights(folder: Path, stem: str, variant: str | None = None) -> dict[st
 
     Raises ModelError where the files, or a shard or a weight that the index names, are missing.
     """
-    single, index = folder / _file_name(stem, variant), folder / _index_name(stem, variant)
-    if single.is_file():
-        return read_header(single)
-    if not index.is_file():
-        raise ModelError(_nothing_there(folder, stem, variant))
+    present = [path.name for path in folder.iterdir() if path.is_file()]
+    index = folder / weights_among(present, stem, variant, folder)
+    if index.suffix == ".safetensors":
+        return read_header(index)
     shards = read_json(index).get("weight_map")
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise ModelError(f"{index} has no valid 'weight_map' that says which file holds which weight.")
@@ -151,24 +159,32 @@ def read_weights(folder: Path, stem: str, variant: str | None = None) -> dict[st
     return inside | {name: headers[shard][name] for name, shard in shards.items()}
 
 
-def _nothing_there(folder: Path, stem: str, variant: str | None) -> str:
-    there = sorted(path.name for path in folder.iterdir())
-    wanted = f"{_file_name(stem, variant)} or {_index_name(stem, variant)}"
-    variants = variants_in(folder, stem)
+def weights_among(names: Iterable[str], stem: str, variant: str | None, where: object) -> str:
+    """Which of a folder's files the weights begin with: the single one, else the index of the shards.
+
+    Raises ModelError, which names the folder by `where`, for neither.
+    """
+    there = sorted(names)
+    single, index = _file_name(stem, variant), _index_name(stem, variant)
+    if single in there or index in there:
+        return single if single in there else index
+    variants = variants_among(there, stem)
     if variants:
         other = f"its variants are {', '.join(repr(found) for found in variants)}"
-        return f"{folder} has no {wanted}; {other}: choose one with variant=."
+        raise ModelError(f"{where} has no {single} or {index}; {other}: choose one with variant=.")
     pickles = [name for name in there if name.endswith(PICKLES)]
     if pickles:
-        return f"{folder} has its weights in {pickles[0]}, a pickle, which can run code; only safetensors is read."
-    return f"{folder} has no {wanted}; it holds {', '.join(there) or 'nothing'}."
+        raise ModelError(
+            f"{where} has its weights in {pickles[0]}, a pickle, which can run code; only safetensors is read."
+        )
+    raise ModelError(f"{where} has no {single} or {index}; it holds {', '.join(there) or 'nothing'}.")
 
 
-def variants_in(folder: Path, stem: str) -> list[str | None]:
-    """The variants whose weights lie in a folder; None is the plain one."""
+def variants_among(names: Iterable[str], stem: str) -> list[str | None]:
+    """The variants whose weights are among the files of a folder; None is the plain one."""
     single, index = re.escape(stem), re.escape(f"{stem}.safetensors.index")
     pattern = re.compile(rf"(?:{single}(?:\.([^.]+?))?\.safetensors|{index}(?:\.([^.]+))?\.json)")
-    matches = [pattern.fullmatch(path.name) for path in folder.iterdir()]
+    matches = [pattern.fullmatch(name) for name in names]
     found = {
         match[1] or match[2] for match in matches if match and not re.search(r"-\d{5}-of-\d{5}", match[0])
     }
@@ -254,6 +270,12 @@ def write_weights(
     return written
 
 
+def write_file(file: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write one safetensors file, complete or not at all."""
+    with _replacing(file.parent, [file.name]) as parts:
+        _write_file(parts[file.name], tensors, metadata)
+
+
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file, complete or not at all."""
     with _replacing(file.parent, [file.name]) as parts:
@@ -291,15 +313,16 @@ def _shards(tensors: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
     return shards
 
 
-def _write_file(out: IO[bytes], tensors: Mapping[str, Any]) -> None:
+def _write_file(
+    out: IO[bytes], tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+) -> None:
     from longtake.backend import runtime
 
     # The widest dtypes first, so that every tensor lies aligned to its own width.
     codes = list(DTYPES)
     order = sorted(tensors, key=lambda name: (codes.index(_code(tensors[name])), name))
-    header: dict[str, Any] = {
-        "__metadata__": {"format": "pt"}
-    }  # transformers 4 refuses files without a format
+    # transformers 4 refuses files without a format.
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
     end = 0
     for name in order:
         begin, end = end, end + tensor_bytes(tensors[name])

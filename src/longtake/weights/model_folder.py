@@ -1,4 +1,4 @@
-"""The folder of a whole model, in diffusers' layout: model_index.json and one folder per part.
+"""The folder of a whole model, in diffusers' layout: model_index.json and one folder per part; where it is found.
 
 Everything here reads names, configs and headers, and needs no framework.
 """
@@ -6,18 +6,33 @@ Everything here reads names, configs and headers, and needs no framework.
 from __future__ import annotations
 
 import os
+import warnings
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from longtake.config import PUBLISHED, Config, class_of, read_json
-from longtake.errors import ModelError
+from longtake.errors import LongtakeWarning, ModelError
 from longtake.weights import files
+from longtake.weights.hub import HubOptions, Part, Repository, is_repository, look
 
 CONFIGS: dict[str, type[Config]] = {type(config).class_name: type(config) for config in PUBLISHED.values()}
+STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+"""How the names of weights' files begin in the layout of each library."""
+HEAD = Part(files=("model_index.json", "config.json"))
+"""What says that a folder is a model, whole or one network."""
+TOKENIZER = Part(
+    files=("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    instead=("vocab.json", "merges.txt"),
+)
+SETTINGS_FILES = {
+    "scheduler": "scheduler_config.json",
+    "feature_extractor": "preprocessor_config.json",
+    "image_processor": "preprocessor_config.json",
+}
 # Any of these makes a folder one part of a model.
 PART_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json", "preprocessor_config.json")
 
@@ -40,16 +55,67 @@ def embedded_model() -> Path:
     return folder
 
 
-def find_model(name_or_folder: str | os.PathLike[str]) -> Path:
-    """The folder of a model: "embedded" is the one in the package, anything else is a folder."""
-    if str(name_or_folder) == "embedded":
-        return embedded_model()
+@dataclass(frozen=True)
+class Folder:
+    """A model's folder on this machine, which has all its files."""
+
+    folder: Path
+
+    def fetch(self, parts: Iterable[Part], variant: str | None = None) -> Path:
+        """The folder itself; a repository on the hub brings the files of `parts` into its own here."""
+        return self.folder
+
+    def headers(self, folder: str, stem: str, variant: str | None) -> dict[str, files.Weight]:
+        """The weights of one folder by name."""
+        return files.read_weights(self.folder / folder, stem, variant)
+
+    def variants(self, folder: str, stem: str) -> list[str | None]:
+        """The variants of the weights that one folder has; None is the plain one."""
+        return files.variants_among((path.name for path in (self.folder / folder).iterdir()), stem)
+
+
+def model_source(
+    name_or_folder: str | os.PathLike[str], hub: HubOptions | None = None
+) -> Folder | Repository:
+    """Where a model's files come from: "embedded" is the package, a folder itself, "owner/name" the hub.
+
+    A folder of that name goes before the hub. Raises ModelError where there is no such model.
+    """
     folder = Path(name_or_folder).expanduser()
-    if folder.is_dir() and str(name_or_folder):  # an empty name would be the working directory
-        return folder
-    if folder.is_file():
+    if str(name_or_folder) == "embedded":
+        folder = embedded_model()
+    elif folder.is_file():
         raise ModelError(f"{folder} is a file; a model is a folder with model_index.json or config.json.")
-    raise ModelError(f"There is no model {str(name_or_folder)!r}: it is neither a folder nor 'embedded'.")
+    elif not folder.is_dir() or not str(name_or_folder):  # an empty name would be the working directory
+        if not is_repository(name_or_folder):
+            raise ModelError(
+                f"There is no model {str(name_or_folder)!r}: it is neither a folder, nor 'embedded', "
+                "nor a name on the hub, which looks like 'owner/name'."
+            )
+        return look(str(name_or_folder), hub)
+    if hub is not None and hub.revision is not None:
+        note = f"{folder} is a folder, which has no revisions: revision={hub.revision!r} has no effect."
+        warnings.warn(note, LongtakeWarning, stacklevel=2)
+    return Folder(folder)
+
+
+def find_model(
+    name_or_folder: str | os.PathLike[str],
+    parts: Iterable[Part] = (HEAD,),
+    variant: str | None = None,
+    hub: HubOptions | None = None,
+) -> Path:
+    """The folder of a model; of one on the hub, with the files of `parts` (and no others for sure) in it."""
+    return model_source(name_or_folder, hub).fetch(parts, variant)
+
+
+def part_files(name: str, library: str) -> Part:
+    """What a part is read from, by its name in model_index.json and the library whose layout it has."""
+    if name.startswith("tokenizer"):
+        return replace(TOKENIZER, folder=name)
+    if name in SETTINGS_FILES:
+        return Part(name, (SETTINGS_FILES[name],))
+    return Part(name, ("config.json",), STEMS.get(library, "model"))
 
 
 def part_of(folder: Path, subfolder: str | None = None) -> Path:
@@ -97,24 +163,29 @@ def write_model_index(folder: Path, index: ModelIndex) -> None:
     )
 
 
-def describe(name_or_folder: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a model's folder holds, as JSON values: for each part its class, parameters, bytes, dtypes and config.
+def describe(name_or_folder: str | os.PathLike[str], hub: HubOptions | None = None) -> dict[str, Any]:
+    """What a model holds, as JSON values: for each part its class, parameters, bytes, dtypes and config.
 
-    Reads configs and headers only, and raises ModelError where one of them is not what it should be.
+    Reads configs and headers only (of a model on the hub, fetches no more than these), and raises ModelError where one
+    of them is not what it should be.
     """
-    folder = find_model(name_or_folder)
+    source = model_source(name_or_folder, hub)
+    folder = source.fetch([HEAD])
     if (folder / "model_index.json").is_file():
         index = read_model_index(folder)
         present = {name: entry for name, entry in index.parts.items() if entry}
-        parts = {name: _describe_part(folder, name, *entry) for name, entry in present.items()}
+        source.fetch(replace(part_files(name, entry[0]), stem=None) for name, entry in present.items())
+        parts = {name: _describe_part(source, folder, name, *entry) for name, entry in present.items()}
         class_name = index.class_name
     elif (folder / "config.json").is_file():
         class_name = class_of(read_json(folder / "config.json")) or "unknown"
-        parts = {folder.name: _describe_network(folder, class_name)}
+        parts = {_plain_name(source): _describe_network(source, folder, "", class_name)}
     else:
         raise ModelError(f"{folder} is no model folder: it has neither model_index.json nor config.json.")
+    online = {"repository": source.name, "revision": source.commit} if isinstance(source, Repository) else {}
     return {
         "folder": str(folder),
+        **online,
         "class": class_name,
         "parameters": sum(part.get("parameters", 0) for part in parts.values()),
         "bytes": sum(part["bytes"] for part in parts.values()),
@@ -122,29 +193,38 @@ def describe(name_or_folder: str | os.PathLike[str]) -> dict[str, Any]:
     }
 
 
-def _describe_part(folder: Path, name: str, library: str, class_name: str) -> dict[str, Any]:
+def _plain_name(source: Folder | Repository) -> str:
+    return source.name.split("/")[-1] if isinstance(source, Repository) else source.folder.name
+
+
+def _describe_part(
+    source: Folder | Repository, folder: Path, name: str, library: str, class_name: str
+) -> dict[str, Any]:
     place = folder / name
     if not place.is_dir():
         raise ModelError(f"{folder / 'model_index.json'} names the part {name!r}, and its folder is missing.")
     if (place / "config.json").is_file():
-        return {"library": library, **_describe_network(place, class_name)}
+        return {"library": library, **_describe_network(source, folder, name, class_name)}
     if not any((place / file).is_file() for file in PART_FILES):
         raise ModelError(f"{place} has none of {', '.join(PART_FILES)}.")
     return {"library": library, "class": class_name, "bytes": _bytes_in(place)}
 
 
-def _describe_network(place: Path, class_name: str) -> dict[str, Any]:
+def _describe_network(
+    source: Folder | Repository, folder: Path, name: str, class_name: str
+) -> dict[str, Any]:
+    place = folder / name
     values = read_json(place / "config.json")
     kind = _config_of(class_name, class_of(values))
     config = kind.read(place / "config.json", values).to_dict() if kind else _simple(values)
-    weights = _any_weights(place)
+    weights = _any_weights(source, name)
     dtypes = Counter[str]()
     for weight in weights.values():
         dtypes[weight.dtype] += _values(weight)
     return {
         "class": class_name,
         "parameters": sum(dtypes.values()),
-        "bytes": _bytes_in(place),
+        "bytes": _bytes_in(place) + sum(w.bytes for w in weights.values() if not w.file.exists()),
         "files": len({weight.file for weight in weights.values()}),
         "dtypes": dict(dtypes),
         "config": config,
@@ -158,13 +238,13 @@ def _config_of(*class_names: str | None) -> type[Config] | None:
     return None
 
 
-def _any_weights(place: Path) -> dict[str, files.Weight]:
+def _any_weights(source: Folder | Repository, folder: str) -> dict[str, files.Weight]:
     """The weights in whatever stem and variant lies there, the plain one first."""
-    for stem in ("diffusion_pytorch_model", "model"):
-        variants = files.variants_in(place, stem)
+    for stem in STEMS.values():
+        variants = source.variants(folder, stem)
         if variants:
-            return files.read_weights(place, stem, variants[0])
-    return files.read_weights(place, "model")  # raises with what is there
+            return source.headers(folder, stem, variants[0])
+    return source.headers(folder, "model", None)  # raises with what is there
 
 
 def _values(weight: files.Weight) -> int:
