@@ -174,15 +174,16 @@ class LayerNorm(Module):
 
     def __init__(self, normalized_shape: int, eps: float = 1e-5, elementwise_affine: bool = True) -> None:
         super().__init__()
-        self.eps, self.affine = eps, elementwise_affine
+        self.eps, self.size, self.affine = eps, normalized_shape, elementwise_affine
         if elementwise_affine:
             self.weight = _constant((normalized_shape,), 1.0)
             self.bias = _constant((normalized_shape,), 0.0)
 
     def forward(self, input: Tensor) -> Tensor:
-        centred = input - input.mean(-1, keep_dims=True)
-        scaled = centred * mint.rsqrt((centred * centred).mean(-1, keep_dims=True) + self.eps)
-        return scaled * self.weight + self.bias if self.affine else scaled
+        if self.affine:
+            return ops.layer_norm(input, self.weight, self.bias, self.eps)
+        weight, bias = ops.ones(self.size).astype(input.dtype), ops.zeros(self.size).astype(input.dtype)
+        return ops.layer_norm(input, weight, bias, self.eps)
 
 
 class RMSNorm(Module):
@@ -210,7 +211,7 @@ class GroupNorm(Module):
         self.bias = _constant((num_channels,), 0.0)
 
     def forward(self, input: Tensor) -> Tensor:
-        return mint.nn.functional.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+        return ops.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 def _uniform(shape: tuple[int, ...], bound: float) -> Parameter:

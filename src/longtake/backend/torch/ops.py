@@ -83,7 +83,7 @@ def quick_gelu(x: Tensor) -> Tensor:
 
 def from_numpy(array: np.ndarray, like: Tensor | None = None) -> Tensor:
     """A tensor of the array's values, on the device and in the dtype of `like` where given."""
-    tensor = torch.from_numpy(np.ascontiguousarray(array))
+    tensor = torch.from_numpy(np.asarray(array, order="C"))
     return tensor if like is None else tensor.to(device=like.device, dtype=like.dtype)
 
 
