@@ -305,18 +305,18 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
         context, moment = tokens.context, tokens.moment
         clean = 0 if context.clean is None else int(context.clean.shape[1])
         return blocks(
-            tokens.latents, moment.text, moment.modulations[:-1], *context.rotary, context.mask, clean
+            tokens.latents, moment.text, *context.rotary, context.mask, clean, *moment.modulations[:-1]
         )
 
     def blocks(
         self,
         latents: Tensor,
         text: Tensor,
-        modulations: tuple[Tensor, ...],
         cos: Tensor,
         sin: Tensor,
         mask: Tensor | None,
         clean: int,
+        *modulations: Tensor,
     ) -> Tensor:
         """`run_blocks` over tensors alone; `clean` counts the tokens in front of the window."""
         length = latents.shape[1]
