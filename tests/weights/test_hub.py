@@ -40,6 +40,7 @@ from longtake.pipeline.schedulers import FlowMatchEulerDiscreteScheduler
 from longtake.training.tokenizers import train_tokenizers
 from longtake.weights import hub
 from longtake.weights.hub import HubOptions, Part
+from longtake.weights.lora import find_file
 from longtake.weights.model_folder import describe, find_model, model_source
 
 WHOLE, SIGLIP = "tiny/framepack", "tiny/redux"
@@ -819,3 +820,23 @@ def test_the_client_is_imported_where_it_is_needed() -> None:
         "assert 'huggingface_hub' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_of_loras_the_one_that_is_asked_for_comes(server: Hub, tmp_path: Path) -> None:
+    for name in ("one.safetensors", "two.safetensors", "sub/three.safetensors"):
+        file = tmp_path / "loras" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
+    server.add("who/loras", tmp_path / "loras")
+    with pytest.raises(ModelError, match=r"'who/loras' on the hub has no .*one.safetensors, two.safetensors: choose"):
+        find_file("who/loras")
+    assert not server.fetched()
+    assert find_file("who/loras", "two.safetensors").read_bytes() == b"two.safetensors"
+    assert server.fetched() == {"two.safetensors"}
+    assert find_file("who/loras", subfolder="sub").read_bytes() == b"sub/three.safetensors"
+    assert find_file("who/loras/sub/three.safetensors").name == "three.safetensors"
+    assert find_file("who/loras/one.safetensors", hub=HubOptions(revision="main")).name == "one.safetensors"
+    with pytest.raises(ModelError, match=r"other.safetensors; its safetensors files: one.safetensors"):
+        find_file("who/loras/other.safetensors")
+    with pytest.raises(ModelError, match="nobody/loras"):
+        find_file("nobody/loras")
