@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from longtake import errors
-    from longtake.job import FramesReady, Job, Planned, SectionDone, Stepped
+    from longtake.job import FramesReady, Job, Lora, Planned, Preview, SectionChange, SectionDone, Stepped
     from longtake.models.clip import CLIPTextModel
     from longtake.models.llama import LlamaModel
     from longtake.models.siglip import SiglipImageProcessor, SiglipVisionModel
     from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
     from longtake.models.vae import AutoencoderKLHunyuanVideo
+    from longtake.pipeline.folder import JobFolder
     from longtake.pipeline.framepack import HunyuanVideoFramepackPipeline
     from longtake.pipeline.generate import generate
     from longtake.pipeline.networks import load_networks
@@ -32,8 +33,12 @@ _HOMES = {
     "HunyuanVideoFramepackPipeline": "longtake.pipeline.framepack",
     "HunyuanVideoFramepackTransformer3DModel": "longtake.models.transformer",
     "Job": "longtake.job",
+    "JobFolder": "longtake.pipeline.folder",
     "LlamaModel": "longtake.models.llama",
+    "Lora": "longtake.job",
     "Planned": "longtake.job",
+    "Preview": "longtake.job",
+    "SectionChange": "longtake.job",
     "SectionDone": "longtake.job",
     "SiglipImageProcessor": "longtake.models.siglip",
     "SiglipVisionModel": "longtake.models.siglip",
@@ -53,8 +58,12 @@ __all__ = [
     "HunyuanVideoFramepackPipeline",
     "HunyuanVideoFramepackTransformer3DModel",
     "Job",
+    "JobFolder",
     "LlamaModel",
+    "Lora",
     "Planned",
+    "Preview",
+    "SectionChange",
     "SectionDone",
     "SiglipImageProcessor",
     "SiglipVisionModel",

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from longtake.errors import JobError, LongtakeWarning
+from longtake import backend
+from longtake.backend import ops, runtime
+from longtake.errors import JobError, LongtakeWarning, ModelError
 from longtake.pipeline.framepack import FramepackSamplingType, HunyuanVideoFramepackPipeline
 
 CALL: dict[str, Any] = {
@@ -36,7 +37,7 @@ def test_output_types(pipe: Any, picture: Image.Image) -> None:
     array = run(pipe, image=picture)
     assert array.dtype == np.float32 and 0 <= array.min() <= array.max() <= 1
     tensor = run(pipe, image=picture, output_type="pt")
-    np.testing.assert_array_equal(tensor.numpy(), array.transpose(0, 1, 4, 2, 3))
+    np.testing.assert_array_equal(ops.to_numpy(tensor), array.transpose(0, 1, 4, 2, 3))
     videos = run(pipe, image=picture, output_type="pil")
     assert len(videos) == 1 and len(videos[0]) == 12 and videos[0][0].size == (48, 32)
     np.testing.assert_array_equal(np.asarray(videos[0][3]), np.rint(array[0, 3] * 255).astype(np.uint8))
@@ -73,7 +74,7 @@ def test_latents_stand_in_for_images(pipe: Any, picture: Image.Image) -> None:
     given = np.random.default_rng(0).standard_normal((1, 4, 1, 4, 6)).astype(np.float32)
     plain = run(pipe, image=picture, num_frames=9)
     one = run(pipe, image_latents=given, num_frames=9)
-    both = run(pipe, image=picture, image_latents=torch.from_numpy(given), num_frames=9)
+    both = run(pipe, image=picture, image_latents=ops.from_numpy(given), num_frames=9)
     end = run(pipe, image=picture, last_image_latents=given, num_frames=9)
     for a, b in ((plain, one), (one, both), (plain, end)):
         assert not np.array_equal(a, b)
@@ -140,14 +141,9 @@ def test_encoded_prompts_are_the_prompts(pipe: Any, picture: Image.Image) -> Non
     np.testing.assert_array_equal(given, run(pipe, image=picture))
 
 
-@pytest.mark.parametrize("generator", [np.random.PCG64, torch.Generator])
-def test_generators_of_both_kinds_are_streams(generator: Any, pipe: Any, picture: Image.Image) -> None:
-    def fresh() -> Any:
-        if generator is torch.Generator:
-            return torch.Generator().manual_seed(0)
-        return np.random.Generator(generator(seed=0))
-
-    np.testing.assert_array_equal(*(run(pipe, image=picture, generator=fresh()) for _ in range(2)))
+@pytest.mark.parametrize("seeded", [runtime.seeded, np.random.default_rng], ids=["framework", "numpy"])
+def test_generators_of_both_kinds_are_streams(seeded: Any, pipe: Any, picture: Image.Image) -> None:
+    np.testing.assert_array_equal(*(run(pipe, image=picture, generator=seeded(0)) for _ in range(2)))
 
 
 def test_a_callback_sees_every_step_and_may_return_nothing(pipe: Any, picture: Image.Image) -> None:
@@ -202,18 +198,18 @@ def test_an_interrupted_job_returns_the_sections_it_finished(
             {"prompt": ["a", "b", "c"], "negative_prompt": ["d", "e"], "true_cfg_scale": 2.0},
             "negative_prompt has 2",
         ),
-        ({"prompt_embeds": torch.zeros(1, 4, 16)}, "not both"),
-        ({"prompt": None, "prompt_embeds": torch.zeros(1, 4, 16)}, "prompt_attention_mask"),
+        ({"prompt_embeds": ops.zeros(1, 4, 16)}, "not both"),
+        ({"prompt": None, "prompt_embeds": ops.zeros(1, 4, 16)}, "prompt_attention_mask"),
         (
             {
                 "prompt": None,
-                "prompt_embeds": torch.zeros(1, 4, 16),
-                "prompt_attention_mask": torch.ones(1, 4),
+                "prompt_embeds": ops.zeros(1, 4, 16),
+                "prompt_attention_mask": ops.ones(1, 4),
             },
             "need pooled_prompt_embeds",
         ),
-        ({"negative_prompt_embeds": torch.zeros(1, 4, 16)}, "need negative_prompt_attention_mask"),
-        ({"image_latents": torch.zeros(1, 4, 4, 6)}, "image_latents has the shape"),
+        ({"negative_prompt_embeds": ops.zeros(1, 4, 16)}, "need negative_prompt_attention_mask"),
+        ({"image_latents": ops.zeros(1, 4, 4, 6)}, "image_latents has the shape"),
         ({"sampling_type": "vanilla", "last_image": Image.new("RGB", (48, 32))}, "inverted"),
     ],
 )
@@ -229,24 +225,30 @@ def test_a_bad_request_is_one_sentence(
 
 def test_it_is_saved_and_loaded_and_takes_given_parts(pipe: Any, picture: Image.Image, tmp_path: Any) -> None:
     pipe.save_pretrained(tmp_path)
-    loaded = HunyuanVideoFramepackPipeline.from_pretrained(tmp_path, torch_dtype=torch.float32, vae=pipe.vae)
+    loaded = HunyuanVideoFramepackPipeline.from_pretrained(
+        tmp_path, torch_dtype=runtime.dtype("float32"), vae=pipe.vae
+    )
     loaded.set_progress_bar_config(disable=True)
     assert loaded.vae is pipe.vae and loaded.transformer is not pipe.transformer
     # Mapped weights lie otherwise in memory, which changes the order of float32 sums.
     np.testing.assert_allclose(run(loaded, image=picture), run(pipe, image=picture), atol=1e-4)
     # Not before the shared part is given up: it would change for everyone.
     loaded.vae = copy.deepcopy(pipe.vae)
-    loaded.to(torch.bfloat16)
-    assert loaded.dtype == torch.bfloat16 == loaded.text_encoder.dtype
-    assert loaded.to("cpu").device == torch.device("cpu")
+    half = runtime.dtype("float16")
+    loaded.to(half)
+    assert loaded.dtype == half == loaded.text_encoder.dtype == loaded.vae.dtype
+    assert runtime.dtype_name(pipe.vae.dtype) == "float32"
+    assert str(loaded.to("cpu").device).lower().startswith("cpu")
 
 
 def test_half_precision_networks_run(pipe: Any, picture: Image.Image, tmp_path: Any) -> None:
+    """bfloat16 on PyTorch; float16 where a CPU has no bfloat16."""
+    name = "bfloat16" if backend.name == "torch" else "float16"
     pipe.save_pretrained(tmp_path)
-    half = HunyuanVideoFramepackPipeline.from_pretrained(tmp_path, mindspore_dtype=torch.bfloat16)
+    half = HunyuanVideoFramepackPipeline.from_pretrained(tmp_path, mindspore_dtype=runtime.dtype(name))
     half.set_progress_bar_config(disable=True)
     assert run(half, image=picture).shape == (1, 12, 32, 48, 3)
-    assert run(half, image=picture, output_type="pt").dtype == torch.bfloat16
+    assert runtime.dtype_name(run(half, image=picture, output_type="pt").dtype) == name
 
 
 def test_tiling_works_through_the_autoencoder(pipe: Any, picture: Image.Image) -> None:
@@ -265,3 +267,10 @@ def test_components_build_another_pipeline(pipe: Any) -> None:
     other = HunyuanVideoFramepackPipeline(**pipe.components)
     assert other.components == pipe.components
     assert (other.vae_scale_factor_spatial, other.vae_scale_factor_temporal) == (8, 4)
+
+
+def test_a_dtype_for_a_part_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ModelError, match="'transfomer'"):
+        HunyuanVideoFramepackPipeline.from_pretrained("embedded", dtype={"transfomer": "float16"})
+    with pytest.raises(ModelError, match="one setting"):
+        HunyuanVideoFramepackPipeline.from_pretrained("embedded", dtype="float32", torch_dtype="float16")

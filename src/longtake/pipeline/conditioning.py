@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import ops, runtime
+from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobError
 from longtake.models.llama import LlamaModel
 from longtake.pipeline.networks import Networks
@@ -93,35 +93,34 @@ def encode_states(
     # A tokenizer that pads on the left would have its padding cut off in place of the template.
     order = np.argsort(1 - real, axis=1, kind="stable")
     ids, mask = (
-        runtime.place(
-            ops.from_numpy(np.take_along_axis(np.asarray(rows, np.int64), order, 1)), encoder.device
-        )
+        exchange.given(np.take_along_axis(np.asarray(rows, np.int64), order, 1), encoder)
         for rows in (tokens["input_ids"], real)
     )
-    with runtime.no_grad():
+    with exchange.no_grad(encoder):
         if isinstance(encoder, LlamaModel):
             # The layers behind the states that are read need not run.
             states = encoder(ids, mask, layers=-SKIPPED_LAYERS).last_hidden_state
         else:
             found = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True)
             states = found.hidden_states[-SKIPPED_LAYERS - 1]
-    return states[:, start:], mask[:, start:]
+    return exchange.taken(states[:, start:]), exchange.taken(mask[:, start:])
 
 
 def encode_pooled(encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> Any:
     """CLIP's pooled states (B, P) of the bare prompts."""
     tokens = tokenizer(list(prompts), padding="max_length", max_length=MAX_CLIP_TOKENS, truncation=True)
-    with runtime.no_grad():
-        ids = ops.from_numpy(np.asarray(tokens["input_ids"], dtype=np.int64))
-        return encoder(runtime.place(ids, encoder.device)).pooler_output
+    with exchange.no_grad(encoder):
+        ids = exchange.given(np.asarray(tokens["input_ids"], dtype=np.int64), encoder)
+        return exchange.taken(encoder(ids).pooler_output)
 
 
 def encode_picture(encoder: Any, processor: Any, pixels: np.ndarray) -> Any:
     """SigLIP's states (B, N, E) of pictures (B, 3, H, W) in [-1, 1]."""
-    images = ops.from_numpy((pixels + 1.0) / 2.0)
-    prepared = processor(images=images, return_tensors="pt", do_rescale=False)["pixel_values"]
-    with runtime.no_grad():
-        return encoder(runtime.place(prepared, encoder.device, encoder.dtype)).last_hidden_state
+    # "pt" is the one kind that all of transformers' processors return; ours gives the process's own tensors for it.
+    prepared = processor(images=list((pixels + 1.0) / 2.0), return_tensors="pt", do_rescale=False)
+    with exchange.no_grad(encoder):
+        seen = exchange.given(exchange.array_of(prepared["pixel_values"]), encoder, as_weights=True)
+        return exchange.taken(encoder(seen).last_hidden_state)
 
 
 def encode_latents(vae: Any, pixels: np.ndarray, what: str, noise: Noise, videos: int) -> np.ndarray:

@@ -23,8 +23,8 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image
 
-from longtake.backend import ops, runtime
-from longtake.errors import JobError, LongtakeWarning
+from longtake.backend import exchange, ops, runtime
+from longtake.errors import JobError, LongtakeWarning, ModelError, ModelError
 from longtake.job import Event, Job, SectionDone, Stepped
 from longtake.models.outputs import Output
 from longtake.pipeline import pictures
@@ -39,7 +39,16 @@ from longtake.pipeline.conditioning import (
 )
 from longtake.pipeline.decode import stages, unit_range
 from longtake.pipeline.generate import Change, decoded, sample
-from longtake.pipeline.networks import NETWORKS, Networks, load_networks, save_networks
+from longtake.pipeline.lora import LoraMixin
+from longtake.pipeline.networks import (
+    COMPONENTS,
+    NETWORKS,
+    SETTINGS,
+    Networks,
+    carried_settings,
+    load_networks,
+    save_networks,
+)
 from longtake.pipeline.noise import noise_source
 from longtake.plan.sections import plan_of
 
@@ -128,7 +137,7 @@ class Prompts:
         return Text(*(repeated(part, videos) for part in (found.states, found.mask, found.pooled)))
 
 
-class HunyuanVideoFramepackPipeline:
+class HunyuanVideoFramepackPipeline(LoraMixin):
     """FramePack image-to-video; called and loaded as diffusers' class of this name."""
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->transformer->vae"
@@ -147,7 +156,7 @@ class HunyuanVideoFramepackPipeline:
         feature_extractor: Any,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        """`settings` is what a model's folder says of itself (`Networks.settings`)."""
+        """`settings`: what a model's folder says of itself (`Networks.settings`); else what the transformer carries."""
         self.text_encoder = text_encoder
         self.tokenizer = tokenizer
         self.transformer = transformer
@@ -157,7 +166,10 @@ class HunyuanVideoFramepackPipeline:
         self.tokenizer_2 = tokenizer_2
         self.image_encoder = image_encoder
         self.feature_extractor = feature_extractor
-        self.settings = dict(settings or {})
+        self.settings = carried_settings(transformer) if settings is None else dict(settings)
+        if self.settings and not carried_settings(transformer):
+            # A pipeline made of the same parts finds them there: `**pipe.components` has no other place for them.
+            setattr(transformer, SETTINGS, dict(self.settings))
         self._progress_bar: dict[str, Any] = {}
         self._guidance_scale: float | None = None
         self._attention_kwargs: dict[str, Any] | None = None
@@ -184,8 +196,14 @@ class HunyuanVideoFramepackPipeline:
         tokenizer_2: Any = None,
         image_encoder: Any = None,
         feature_extractor: Any = None,
+        subfolder: str | None = None,
+        revision: str | None = None,
+        cache_dir: Any = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
     ) -> HunyuanVideoFramepackPipeline:
-        """Read a model's folder; parts that are given are taken as they are and not read.
+        """Read a model's folder, or fetch a model of the hub; parts that are given are neither read nor fetched.
 
         The dtype goes by any of the field's names, is one for all networks or a mapping by part with `default`, and is
         float32 where none is named.
@@ -202,11 +220,45 @@ class HunyuanVideoFramepackPipeline:
             "feature_extractor": feature_extractor,
         }
         given = {name: part for name, part in named.items() if part is not None}
-        asked = next(
-            (value for value in (torch_dtype, mindspore_dtype, dtype) if value is not None), "float32"
+        asked = [value for value in (torch_dtype, mindspore_dtype, dtype) if value is not None] or ["float32"]
+        if any(value != asked[0] for value in asked):
+            raise ModelError(
+                "torch_dtype, mindspore_dtype and dtype are one setting; they were given different values."
+            )
+        networks = load_networks(
+            folder,
+            asked[0],
+            device,
+            given,
+            variant,
+            subfolder=subfolder,
+            revision=revision,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            token=token,
+            force_download=force_download,
         )
-        networks = load_networks(folder, asked, device, given, variant)
         return cls(**networks.components, settings=networks.settings)
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **changes: Any) -> HunyuanVideoFramepackPipeline:
+        """Another pipeline over the very same parts, those in `changes` apart; `pipeline` may be one of diffusers.
+
+        Unlike the reference: nothing becomes float32 on the way, since the parts are the first pipeline's too.
+        Raises ModelError for a part that does not exist, or that is missing.
+        """
+        unknown = sorted(set(changes) - {*COMPONENTS, "settings"})
+        if unknown:
+            raise ModelError(
+                f"from_pipe takes no {unknown[0]!r}; a pipeline's parts are {', '.join(COMPONENTS)} (and settings)."
+            )
+        parts = {name: pipeline.components.get(name) for name in COMPONENTS} | changes
+        missing = [name for name in COMPONENTS if parts[name] is None]
+        if missing:
+            raise ModelError(f"{type(pipeline).__name__} has no {missing[0]}; give one to from_pipe.")
+        if "settings" not in parts and not carried_settings(changes.get("transformer")):
+            parts["settings"] = getattr(pipeline, "settings", None)
+        return cls(**parts)
 
     def save_pretrained(self, folder: Any, max_shard_size: int | str = "10GB") -> None:
         """Write a folder that this class and diffusers read."""
@@ -215,11 +267,15 @@ class HunyuanVideoFramepackPipeline:
     @property
     def networks(self) -> Networks:
         """The parts as the loop takes them."""
-        return Networks(**self.components, settings=self.settings)
+        return Networks(**{name: getattr(self, name) for name in COMPONENTS}, settings=self.settings)
 
     @property
     def components(self) -> dict[str, Any]:
-        """The parts by name, to build another pipeline of the same: `type(pipe)(**pipe.components)`."""
+        """The parts by name, to build another pipeline of the same: `type(pipe)(**pipe.components)`.
+
+        `settings` is among them only where the transformer carries others.
+        """
+        settings = {} if self.settings == carried_settings(self.transformer) else {"settings": self.settings}
         return {
             "text_encoder": self.text_encoder,
             "tokenizer": self.tokenizer,
@@ -230,21 +286,19 @@ class HunyuanVideoFramepackPipeline:
             "tokenizer_2": self.tokenizer_2,
             "image_encoder": self.image_encoder,
             "feature_extractor": self.feature_extractor,
+            **settings,
         }
 
     def to(self, *args: Any, device: Any = None, dtype: Any = None) -> HunyuanVideoFramepackPipeline:
         """Move all networks: a device, a dtype (the framework's own or its name), or both."""
         for value in args:
-            if value in runtime.DTYPES or value in runtime.DTYPES.values():
-                dtype = value
+            if "float" in str(value).lower():
+                dtype = value  # also another framework's, which is refused below
             elif value is not None:
                 device = value
         wanted = None if dtype is None else runtime.dtype(dtype)
         for name in NETWORKS:
-            network = getattr(self, name)
-            network.to(
-                **{key: value for key, value in (("device", device), ("dtype", wanted)) if value is not None}
-            )
+            exchange.move(getattr(self, name), device, wanted)
         return self
 
     @property

@@ -72,10 +72,10 @@ def _one(generator: Any) -> Noise:
     """The noise of one generator, whatever its kind."""
     if _is_seed(generator):
         return keyed(int(generator))
-    if generator is None or isinstance(generator, runtime.Generator):
-        return partial(_framework_normal, generator)
     if hasattr(generator, "standard_normal"):
         return partial(_numpy_normal, generator)
+    if generator is None or isinstance(generator, runtime.Generator):
+        return partial(_framework_normal, generator)
     raise JobError(
         f"A generator is an int, a numpy Generator or the framework's own; {type(generator).__name__} was given."
     )

@@ -26,6 +26,8 @@ from longtake.weights.hub import HubOptions, Part
 from longtake.weights.model_folder import find_model
 
 CONFIG_NAME = "scheduler_config.json"
+# What the two kinds of schedulers call the static shift of the noise levels.
+SHIFTS = ("shift", "flow_shift")
 
 
 @dataclass
@@ -100,10 +102,14 @@ class Scheduler:
         """A scheduler with the settings of another's `config`, and `changes` to them.
 
         Settings that only the other kind of scheduler has are left out, so that one can be made from the other.
+        Unlike the reference: the shift of the noise levels goes along under the other kind's name for it.
         """
         known = set().union(*(kind.settings() for kind in Scheduler.__subclasses__()))
         foreign = known - cls.settings()
         kept = {key: config[key] for key in config if not key.startswith("_") and key not in foreign}
+        for own, other in (SHIFTS, SHIFTS[::-1]):
+            if own in cls.settings() and own not in config and other in config:
+                kept[own] = config[other]
         return cls(**{**kept, **changes})
 
     @classmethod
