@@ -3,6 +3,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -510,3 +512,223 @@ def test_another_reader_agrees(tmp_path):
     }
     assert {name: stream[name] for name in expected} == expected
     assert Job.from_json(facts["format"]["tags"]["comment"]) == Job(prompt="x")
+
+
+# ---------------------------------------------------------------------------------------- videos that grow
+
+
+BEHIND = 5
+"""Frames that the encoder keeps back: it looks 3 ahead for B-frames, and a fragment is closed by the next one."""
+
+
+def boxes(path):
+    """The names of an MP4's outermost boxes, in order."""
+    data, place, names = Path(path).read_bytes(), 0, []
+    while place < len(data):
+        names.append(data[place + 4 : place + 8].decode())
+        place += int.from_bytes(data[place : place + 4], "big")
+    assert place == len(data)
+    return names
+
+
+def packets(path):
+    """(pts, duration) in frames of every packet, by pts."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frame = 1 / (stream.time_base * stream.average_rate)
+        return sorted(
+            (p.pts / frame, p.duration / frame) for p in container.demux(stream) if p.dts is not None
+        )
+
+
+def test_it_plays_at_every_moment_while_it_grows(tmp_path):
+    frames, job = moving(100), Job(prompt="grows")
+    path = tmp_path / "a.mp4"
+    seen = []
+    with VideoWriter(path, 24, job=job, growing=True) as writer:
+        assert writer.partial == tmp_path / "a.partial.mp4" and not writer.partial.exists()
+        for begin in range(0, 100, 9):
+            writer.write(frames[begin : begin + 9])
+            seen.append(read_video(writer.partial)[0])
+            assert len(seen[-1]) >= writer.frames - BEHIND
+            meta = read_metadata(writer.partial)
+            assert (meta.frames, meta.fps, meta.job) == (len(seen[-1]), 24, job)
+            assert not path.exists()
+    assert os.listdir(tmp_path) == ["a.mp4"]
+    whole, _ = read_video(path)
+    assert whole.shape == frames.shape
+    for part in seen:
+        # The last ones shown may have a gap, where B-frames between them are still to come.
+        assert np.array_equal(part[:-3], whole[: len(part) - 3])
+
+
+@pytest.mark.parametrize("fps", [30, 24, 29.97])
+def test_the_finished_file_is_an_ordinary_one(tmp_path, fps):
+    frames, job = moving(70), Job(prompt="grows")
+    with VideoWriter(tmp_path / "grown.mp4", fps, job=job, growing=True) as writer:
+        writer.write(frames[:50])
+        assert boxes(writer.partial)[:4] == ["ftyp", "moov", "moof", "mdat"]
+        writer.write(frames[50:])
+    whole = tmp_path / "grown.mp4"
+    assert [name for name in boxes(whole) if name != "free"] == ["ftyp", "moov", "mdat"]
+    assert b"moof" not in whole.read_bytes()
+    # Frame n lies at n exactly, for as long as a frame: no gap, no shift, no rounding.
+    assert packets(whole) == [(n, 1) for n in range(70)]
+    meta = read_metadata(whole)
+    assert (meta.frames, meta.fps, meta.job) == (70, fps, job)
+    # What was encoded once is not encoded again: the same as if it had been written at one go, but for the
+    # highest bit rate in the index (3 bytes, at the most), which a reader of fragments does not know.
+    at_once = Path(export_to_video(frames, tmp_path / "at once.mp4", fps, job=job)).read_bytes()
+    grown = whole.read_bytes()
+    assert len(grown) == len(at_once) and sum(a != b for a, b in zip(grown, at_once, strict=True)) <= 4
+    assert np.array_equal(read_video(whole)[0], read_video(tmp_path / "at once.mp4")[0])
+
+
+def test_growing_in_other_pieces_makes_the_same_file(tmp_path):
+    frames = moving(40)
+    for name, step in (("a.mp4", 1), ("b.mp4", 36), ("c.mp4", 36)):
+        with VideoWriter(tmp_path / name, growing=True) as writer:
+            for begin in range(0, 40, step):
+                writer.write(frames[begin : begin + step])
+    assert len({(tmp_path / name).read_bytes() for name in ("a.mp4", "b.mp4", "c.mp4")}) == 1
+
+
+def test_what_was_finished_stays_where_the_rest_never_comes(tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"older")
+    with pytest.raises(KeyboardInterrupt), VideoWriter(path, growing=True) as writer:
+        writer.write(moving(20))
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"older"
+    assert sorted(os.listdir(tmp_path)) == ["a.mp4", "a.partial.mp4"]
+    # With time to say goodbye the encoder gives its last frames, too.
+    assert len(read_video(writer.partial)[0]) == 20
+    with VideoWriter(path, growing=True) as writer:  # the next one begins anew
+        writer.write(moving(30))
+    assert os.listdir(tmp_path) == ["a.mp4"] and read_metadata(path).frames == 30
+
+
+def test_two_that_grow_under_one_name_do_not_mix(tmp_path):
+    path = tmp_path / "a.mp4"
+    with VideoWriter(path, growing=True) as first:
+        first.write(moving(20))
+        with pytest.raises(KeyboardInterrupt), VideoWriter(path, growing=True) as second:
+            second.write(moving(30))
+            raise KeyboardInterrupt
+    assert read_metadata(path).frames == 20
+    assert read_metadata(second.partial).frames == 30  # not the first one's to remove
+
+
+def test_nothing_grows_before_there_is_a_frame(tmp_path):
+    with pytest.raises(PictureError, match="no frames"), VideoWriter(tmp_path / "a.mp4", growing=True):
+        pass
+    (tmp_path / "b.partial.mp4").mkdir()
+    with pytest.raises(PictureError, match="is a folder"):
+        VideoWriter(tmp_path / "b.mp4", growing=True)
+    with pytest.raises(PictureError, match="cannot be written"):
+        VideoWriter(tmp_path / ("🐧" * 62 + ".mp4"), growing=True)  # fits, but with .partial it is too long
+    assert os.listdir(tmp_path) == ["b.partial.mp4"]
+
+
+def test_a_killed_process_leaves_what_is_finished(tmp_path):
+    script = """
+import sys
+import numpy as np
+from longtake.video import VideoWriter
+frames = np.load(sys.argv[1])
+with VideoWriter(sys.argv[2], growing=True) as writer:
+    for round in range(10**6):
+        writer.write(frames)
+        print(writer.frames, flush=True)
+"""
+    np.save(tmp_path / "frames.npy", moving(12))
+    words = [sys.executable, "-c", script, str(tmp_path / "frames.npy"), str(tmp_path / "a.mp4")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        said = [int(process.stdout.readline()) for _ in range(4)]
+        process.send_signal(signal.SIGKILL)  # in the middle of whatever it does now
+        process.wait(timeout=60)
+    assert not (tmp_path / "a.mp4").exists()
+    left, fps = read_video(tmp_path / "a.partial.mp4")
+    assert fps == 30 and len(left) >= said[-1] - BEHIND
+    assert set(boxes(tmp_path / "a.partial.mp4")[2:]) == {"moof", "mdat"}  # and none is cut short
+    # Measured 43 dB.
+    assert psnr(left[:12], moving(12)) > 38
+
+
+def test_a_full_disk_leaves_whole_fragments(tmp_path):
+    script = """
+import resource, signal, sys
+import numpy as np
+from longtake.errors import PictureError
+from longtake.video import VideoWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+frames = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), dtype=np.uint8)
+try:
+    with VideoWriter(sys.argv[1], growing=True) as writer:
+        writer.write(frames)
+except PictureError as error:
+    print(error)
+"""
+    for limit in ("500", "1000"):  # in the header; in the first frame
+        words = [sys.executable, "-c", script, str(tmp_path / "a.mp4"), limit]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+        assert done.stdout.endswith("a.mp4 cannot be written: File too large.\n"), done.stderr
+        assert not list(tmp_path.iterdir())
+    done = subprocess.run([*words[:-1], "60000"], capture_output=True, text=True, timeout=120)
+    assert "cannot be written: File too large; what is finished of it is in" in done.stdout, done.stderr
+    assert done.stdout.count("\n") == 1 and os.listdir(tmp_path) == ["a.partial.mp4"]
+    assert boxes(tmp_path / "a.partial.mp4")[-1] == "mdat"
+    # 3 kB a frame.
+    assert len(read_video(tmp_path / "a.partial.mp4")[0]) > 12
+
+
+def test_memory_does_not_grow_with_the_video(tmp_path):
+    # Resident memory, as Linux tells it; the slow test below writes hours.
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("there is no /proc")
+    frames = moving(36, 32, 32)
+    with VideoWriter(tmp_path / "a.mp4", growing=True) as writer:
+        held = [_resident_kb(writer, frames, rounds) for rounds in (10, 30)]
+    # Measured 0; the pages of a muxer that keeps its index would be 100 kB, the pixels 3 MB.
+    assert held[1] - held[0] < 1000
+    assert read_metadata(tmp_path / "a.mp4").frames == 40 * 36
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_a_long_video(tmp_path):
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("there is no /proc")
+    frames = moving(36, 32, 32)
+    with VideoWriter(tmp_path / "a.mp4", growing=True) as writer:
+        held = [_resident_kb(writer, frames, rounds) for rounds in (20, 540)]
+    # Measured 0 over 20,000 frames, and 6.5 MB at the end, where the index of the ordinary file is made.
+    assert held[1] - held[0] < 1000
+    assert read_metadata(tmp_path / "a.mp4").frames == 560 * 36
+
+
+def _resident_kb(writer, frames, rounds):
+    for _ in range(rounds):
+        writer.write(frames)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")
+def test_another_reader_plays_it_while_it_grows(tmp_path):
+    def played(file):
+        words = ["ffprobe", "-v", "error", "-count_frames", "-show_entries"]
+        words += ["stream=nb_read_frames,avg_frame_rate,start_pts:frame=pts", "-of", "json", str(file)]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
+        assert not done.stderr
+        facts = json.loads(done.stdout)
+        times = [frame["pts"] for frame in facts["frames"]]
+        assert times[0] == facts["streams"][0]["start_pts"] == 0
+        assert times == sorted(set(times))
+        assert facts["streams"][0]["avg_frame_rate"] == "30/1"
+        return int(facts["streams"][0]["nb_read_frames"])
+
+    with VideoWriter(tmp_path / "a.mp4", growing=True) as writer:
+        for count in (30, 60):
+            writer.write(moving(30))
+            assert played(writer.partial) >= count - BEHIND
+    assert played(tmp_path / "a.mp4") == 60

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import av.error
@@ -236,6 +236,10 @@ class VideoWriter:
     Used in a `with` block; where that ends with an error nothing is left behind. `crf` as in CRF; `zoom` enlarges
     every pixel so many times; `job` is stored as JSON in the file's comment. A size that is odd grows by one pixel,
     since 4:2:0 has no odd sizes. Raises PictureError where the file cannot be written.
+
+    With `growing`, what is there so far can be played at any moment, from `partial`: NAME.partial.mp4 beside it, a
+    fragmented MP4 with a fragment for each frame, about five frames behind. It goes when the whole file is in place,
+    and stays where that never comes: after an error, or when the process is killed.
     """
 
     def __init__(
@@ -246,6 +250,7 @@ class VideoWriter:
         crf: float = CRF,
         zoom: int = 1,
         job: Job | Mapping[str, Any] | None = None,
+        growing: bool = False,
     ) -> None:
         # Unlike the reference: 0 is refused. It makes x264 write a lossless profile that browsers show as black.
         if not 1 <= crf <= 51:
@@ -255,11 +260,15 @@ class VideoWriter:
         if not 0 < fps <= 1000:
             raise JobError(f"The frame rate lies above 0 and up to 1000 a second; {fps:g} was asked for.")
         self.path = check_writable(path, ".mp4")
+        self.partial: Path | None = None
+        if growing:
+            self.partial = check_writable(self.path.with_name(f"{self.path.stem[:100]}.partial.mp4"))
         self.size: tuple[int, int] | None = None
         self.frames = 0
         self._rate = Fraction(fps).limit_denominator(1001)
         self._crf, self._zoom, self._job = crf, zoom, job
-        self._partial = self.path.with_name(f".{self.path.stem[:100]}.{secrets.token_hex(4)}.part")
+        self._hidden = self.path.with_name(f".{self.path.stem[:100]}.{secrets.token_hex(4)}.part")
+        self._fragments: _Fragments | None = None
         self._container: Any = None
         self._stream: Any = None
 
@@ -273,8 +282,7 @@ class VideoWriter:
             if kind is None:
                 self._finish()
         finally:
-            self._close(quietly=True)
-            self._partial.unlink(missing_ok=True)
+            self._abandon()
 
     def write(self, frames: Any) -> None:
         """Append frames: (T, H, W, 3), a list of pictures or arrays, or a generator of them; all of one size."""
@@ -291,18 +299,18 @@ class VideoWriter:
 
     def _open(self, width: int, height: int) -> None:
         with self._sentence():
-            self._container = av.open(
-                str(self._partial), "w", format="mp4", options={"movflags": "+faststart"}
-            )
-            if self._job is not None:
-                text = self._job.to_json() if isinstance(self._job, Job) else json.dumps(self._job)
-                self._container.metadata["comment"] = text
+            if self.partial is None:
+                self._container = _new_mp4(str(self._hidden), self._job)
+            else:
+                self._fragments = _Fragments(self.partial)
+                self._container = _new_mp4(self._fragments, self._job)
             stream = self._container.add_stream("libx264", rate=self._rate)
             stream.width, stream.height = _even(width * self._zoom), _even(height * self._zoom)
             stream.pix_fmt = "yuv420p"
             stream.options = {"crf": f"{self._crf:g}", "profile": "high", "preset": "medium"}
             # x264's macroblock tree reads memory that it never wrote (AVX-512, seen in PyAV 18.1): one file in about
-            # a hundred differed, and MALLOC_PERTURB_ decided how. Without it files are larger, and a little better.
+            # a hundred differed, and MALLOC_PERTURB_ decided how. Without it files are larger, and a little better;
+            # and the encoder keeps 5 frames back instead of 40.
             stream.options |= {"x264-params": "mbtree=0"}
             # Colours are tagged as they are converted; untagged small videos are guessed to be BT.601.
             context = stream.codec_context
@@ -323,27 +331,119 @@ class VideoWriter:
         if self.size is None:
             raise PictureError(f"There are no frames to write to {self.path}.")
         self._encode(None)
-        self._close()
         with self._sentence():
-            os.replace(self._partial, self.path)
+            self._close()
+            if self._fragments is not None:
+                _remux(self._fragments.file, self._hidden, self._job)
+            _to_disk(self._hidden)
+            os.replace(self._hidden, self.path)
+            if self._fragments is not None:
+                self._fragments.remove()
 
-    def _close(self, quietly: bool = False) -> None:
+    def _close(self) -> None:
         container, self._container = self._container, None
-        if container is None:
-            return
-        if quietly:
-            with contextlib.suppress(OSError, av.error.FFmpegError):
-                container.close()
-        else:
-            with self._sentence():
-                container.close()
+        if container is not None:
+            container.close()
+
+    def _abandon(self) -> None:
+        """Leave the fragments that are finished and nothing else; after `_finish` there is nothing to do."""
+        with contextlib.suppress(OSError, av.error.FFmpegError):
+            if self._fragments is not None and self._container is not None:
+                for packet in self._stream.encode(None):
+                    self._container.mux(packet)
+        with contextlib.suppress(OSError, av.error.FFmpegError):
+            self._close()
+        self._hidden.unlink(missing_ok=True)
+        if self._fragments is not None:
+            self._fragments.close()
 
     @contextlib.contextmanager
     def _sentence(self) -> Iterator[None]:
         try:
             yield
         except (OSError, av.error.FFmpegError) as error:
-            raise PictureError(f"{self.path} cannot be written: {_reason(error)}.") from error
+            kept = ""
+            if self._fragments is not None and self._fragments.count:
+                kept = f"; what is finished of it is in {self.partial}"
+            raise PictureError(f"{self.path} cannot be written: {_reason(error)}{kept}.") from error
+
+
+class _Fragments:
+    """The file that a fragmented MP4 grows in: each fragment is in it wholly, or not at all.
+
+    PyAV writes through it. It offers no `seek`, so that nothing behind is touched again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        # A new file and not the old one emptied: another process may still be at work on that.
+        path.unlink(missing_ok=True)
+        self.path = path
+        self.file = path.open("x+b", buffering=0)
+        self.size = self.count = 0
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Append one fragment, or raise OSError and stay as it was, from then on."""
+        if self._error is not None:
+            raise self._error
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self.file.write(rest) :]
+        except OSError as error:
+            self._error = error
+            self.file.truncate(self.size)
+            raise
+        self.size += len(data)
+        self.count += data[4:8] == b"moof"  # the header comes first, alone
+        return len(data)
+
+    def remove(self) -> None:
+        """Take the file away, unless another one has its name by now."""
+        with contextlib.suppress(OSError):
+            mine = os.path.samestat(os.fstat(self.file.fileno()), self.path.stat())
+            self.file.close()
+            if mine:
+                self.path.unlink()
+
+    def close(self) -> None:
+        """Leave the file as it is; one without a fragment goes."""
+        if not self.file.closed:
+            self.file.close()
+            if not self.count:
+                self.path.unlink(missing_ok=True)
+
+
+def _new_mp4(place: str | _Fragments, job: Job | Mapping[str, Any] | None) -> Any:
+    """An MP4 to write: whole, with its index in front, or fragment by fragment."""
+    if isinstance(place, str):
+        container = av.open(place, "w", format="mp4", options={"movflags": "+faststart"})
+    else:
+        # delay_moov: the index waits for the first frame, to say that it is shown at 0 although B-frames come later.
+        flags = "+delay_moov+default_base_moof+frag_every_frame+skip_trailer"
+        options = {"movflags": flags, "flush_packets": "1"}
+        # The buffer holds what is written at once; a fragment that is larger is cut where the process is killed.
+        container = av.open(place, "w", format="mp4", options=options, buffer_size=2**20)
+    if job is not None:
+        container.metadata["comment"] = job.to_json() if isinstance(job, Job) else json.dumps(job)
+    return container
+
+
+def _remux(fragments: BinaryIO, path: Path, job: Job | Mapping[str, Any] | None) -> None:
+    """Write the packets of a fragmented MP4, as they are and one at a time, to an ordinary one."""
+    fragments.seek(0)
+    with av.open(fragments, "r", format="mp4") as grown, _new_mp4(str(path), job) as whole:
+        stream = whole.add_stream_from_template(grown.streams.video[0])
+        for packet in grown.demux(video=0):
+            if packet.dts is not None:  # the last one is empty: it flushes decoders
+                packet.stream = stream
+                whole.mux(packet)
+
+
+def _to_disk(path: Path) -> None:
+    # Before it takes its name: a machine that stops may keep the new name and lose the bytes.
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
 
 
 def export_to_video(
@@ -472,7 +572,7 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
         return Metadata(
             width=stream.codec_context.width,
             height=stream.codec_context.height,
-            frames=stream.frames,
+            frames=stream.frames or _count_packets(container),
             fps=float(stream.average_rate or 0),
             codec=stream.codec_context.name,
             pixel_format=stream.codec_context.pix_fmt or "",
@@ -492,6 +592,11 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
             yield container
     except (OSError, ValueError, av.error.FFmpegError) as error:
         raise PictureError(f"{path} cannot be read as a video: {_reason(error)}.") from None
+
+
+def _count_packets(container: Any) -> int:
+    """The frames of a video whose index does not count them: one that is made of fragments."""
+    return sum(packet.dts is not None for packet in container.demux(video=0))
 
 
 def _pixels(frame: av.VideoFrame) -> np.ndarray:

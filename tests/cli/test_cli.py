@@ -14,10 +14,10 @@ from PIL import Image
 
 from longtake.cli import main
 from longtake.cli.generate import _free_name
-from longtake.cli.options import size
+from longtake.cli.options import lora, size
 from longtake.cli.progress import Progress
 from longtake.errors import LongtakeWarning, ModelError
-from longtake.job import FramesReady, Job, Planned, SectionDone, Stepped
+from longtake.job import FramesReady, Job, Lora, Planned, SectionChange, SectionDone, Stepped
 from longtake.video import read_metadata, read_video
 
 LOADED = 'print([name for name in ("torch", "mindspore", "numpy", "PIL", "av", "tokenizers") if name in sys.modules])'
@@ -53,7 +53,7 @@ def test_help_is_quick():
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--help"], ["--version"], ["generate", "--help"], ["train", "--help"]]
+    "words", [[], ["--help"], ["--version"], ["generate", "--help"], ["redo", "--help"], ["train", "--help"]]
 )
 def test_help_loads_no_framework(words):
     call = f"from longtake.cli import main; main({words!r})" if words else "import longtake"
@@ -64,7 +64,7 @@ def test_help_loads_no_framework(words):
 def test_every_verb_has_help(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for verb in ("generate", "plan", "scene", "train", "info"):
+    for verb in ("generate", "resume", "extend", "redo", "plan", "scene", "train", "info"):
         assert verb in text
         assert main([verb, "--help"]) == 0
         assert "usage: longtake" in capsys.readouterr().out
@@ -119,11 +119,18 @@ BAD = {
     "--guidance nan": "not a finite number",
     "--crf 0": "between 1 (best) and 51; 0",
     "--zoom 0": "zoom must be at least 1; 0",
+    "--lora none.safetensors": "no LoRA 'none.safetensors'",
+    "--lora none.safetensors:0.5": "no LoRA 'none.safetensors'",
+    "--lora a.safetensors:much": "'much' after a.safetensors is no weight",
+    "--lora a.safetensors:1,,2": "'1,,2' is no weight",
+    "--lora text.png": "text.png is no safetensors file",
     "-o out.avi": "must end in .mp4; out.avi",
     "-o none/out.mp4": "no folder none",
     "-o folder.mp4": "folder.mp4 is a folder",
     "--sheet sheet.jpg": "must end in .png; sheet.jpg",
     "--sheet none/sheet.png": "no folder none",
+    "--job a.png": "a.png is a file; a job needs a folder",
+    "--job .": "is not empty (it holds 'a.png')",
     "--sheet a.png": "take the place of the picture a.png",
     "--model nobody/nothing": "no model 'nobody/nothing'",
     "--model a.png": "a.png is a file",
@@ -170,6 +177,13 @@ def test_bad_pictures(place, capsys, picture, words, monkeypatch):
         ([], "arguments are required: VERB"),
         (["dance"], "invalid choice: 'dance'"),
         (["generate"], "arguments are required: PICTURE, PROMPT"),
+        (["resume"], "arguments are required: DIR"),
+        (["resume", "none"], "There is no folder none"),
+        (["resume", "model"], "model holds no job"),
+        (["extend", "model"], "arguments --seconds --frames is required"),
+        (["extend", "model", "--seconds", "2"], "model holds no job"),
+        (["redo", "model"], "arguments are required: --section"),
+        (["redo", "model", "--section", "1"], "model holds no job"),
         (["plan", "--frames", "0"], "frames must be at least 1"),
         (["plan", "--size", "60"], "multiple of 16; 60"),
         (["plan", "--sampling", "vanilla", "--last-image"], "inverted"),
@@ -221,18 +235,37 @@ def events_of(job):
         yield FramesReady(start, np.full((1, count, job.height, job.width, 3), 90, np.uint8))
 
 
+def job_events(folder, numbers=None):
+    """The same for a job's folder, whose missing sections (or `numbers` of them) are made."""
+    from longtake.plan.sections import plan_of
+
+    plan, planned = plan_of(folder.job)
+    yield planned
+    for place, section in enumerate(plan):
+        latents = folder.read_section(section.number)
+        if latents is None:
+            if numbers is not None and place >= numbers:
+                raise ModelError("The power is out.")
+            latents = np.full((1, 4, len(section.frames), 2, 2), folder.job.seed, np.float32)
+            for step in range(planned.steps):
+                yield Stepped(place, step, planned.steps, 1 - step / planned.steps, latents, latents)
+            folder.write_section(section.number, latents)
+        yield SectionDone(place, section.number, latents)
+    yield FramesReady(0, np.full((1, planned.frames, folder.job.height, folder.job.width, 3), 90, np.uint8))
+
+
 @pytest.fixture
 def pipeline(place, monkeypatch):
     """A pipeline that makes grey frames; `calls` tells what it was given, `events` can be replaced."""
-    calls = SimpleNamespace(events=events_of, job=None, dtype=None, pictures=None)
+    calls = SimpleNamespace(events=events_of, job=None, dtype=None, pictures=None, folder=None, numbers=None)
 
     def load_networks(folder, dtype):
         calls.dtype = dtype
         return SimpleNamespace(settings={"width": 64, "height": 48}, default_size=(64, 48))
 
-    def generate(job, networks, picture, last_picture):
-        calls.job, calls.pictures = job, (picture, last_picture)
-        yield from calls.events(job)
+    def generate(job, networks, picture=None, last_picture=None, folder=None, preview=None):
+        calls.job, calls.pictures, calls.folder = job, (picture, last_picture), folder
+        yield from calls.events(job) if folder is None else job_events(folder, calls.numbers)
 
     module = importlib.import_module("longtake.pipeline.generate")
     monkeypatch.setattr(module, "load_networks", load_networks)
@@ -290,6 +323,26 @@ def test_generate_takes_every_option(pipeline):
     assert (meta.width, meta.height, meta.fps, meta.frames) == (32, 64, 24, 50)
 
 
+def test_generate_takes_loras(pipeline):
+    for name in ("walk.safetensors", "odd:0.5"):  # a file wins against the reading as a weight
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes((2).to_bytes(8, "little") + b"{}")
+    Path("odd:0.5").rename("odd:0.5.safetensors")
+    words = ["--lora", "walk.safetensors", "--lora", "./walk.safetensors:-1,0.5", "--lora", "odd:0.5.safetensors"]
+    assert main(["generate", "a.png", "It moves.", *words]) == 0
+    assert pipeline.job.loras == (
+        Lora("walk.safetensors"),
+        Lora("./walk.safetensors", (-1.0, 0.5)),
+        Lora("odd:0.5.safetensors"),
+    )
+
+
+@pytest.mark.parametrize("path", ["C:/films/walk.safetensors", "C:\\films\\walk.safetensors", "/a:b/walk", "who/what"])
+def test_colons_in_paths_are_no_weights(path):
+    assert lora(path) == Lora(path)
+    assert lora(f"{path}:0.5") == Lora(path, (0.5,))
+
+
 def test_generate_for_machines(pipeline, capsys):
     assert main(["generate", "a.png", "It moves.", "--frames", "20", "--json", "-o", "out.mp4"]) == 0
     said = capsys.readouterr()
@@ -323,6 +376,116 @@ def test_generate_for_machines(pipeline, capsys):
     assert done["file"] == os.path.realpath("out.mp4") and done["peak_memory_mb"] > 10
 
 
+# ------------------------------------------------------------------------------------------ jobs on disk
+
+BEGIN = ["generate", "a.png", "It moves.", "--frames", "100", "--steps", "2", "--job", "job"]
+
+
+def said(capsys, words, code=0):
+    assert main(words) == code
+    return capsys.readouterr()
+
+
+def sections(folder="job"):
+    return {int(file.stem): file.stat().st_mtime_ns for file in Path(folder, "sections").glob("*.safetensors")}
+
+
+def test_a_job_is_begun_stopped_and_resumed(pipeline, place, capsys, monkeypatch):
+    pipeline.numbers = 2
+    words = [*BEGIN, "--seed", "4", "--crf", "20", "--zoom", "2"]
+    assert "The power is out." in said(capsys, words, 2).err
+    assert sorted(sections()) == [1, 2] and not Path("job/video.mp4").exists()
+    text = said(capsys, ["info", "job"]).out
+    assert "sections done    1 2" in text and "sections missing 0" in text and "It moves." in text
+
+    assert "job holds a job already; go on with it by: longtake resume job" in said(capsys, words, 2).err
+    Path("a.png").unlink()
+    monkeypatch.chdir("job")
+    pipeline.numbers, before = None, sections(".")
+    resumed = said(capsys, ["resume", "."])
+    lines = [line.split(" in ")[0] for line in resumed.err.splitlines()]
+    assert lines == ["100 frames", "section 1/3 kept", "section 2/3 kept", "section 3/3 done"]
+    assert "video.mp4: 100 frames, 64 x 48 (enlarged 2 times, to 128 x 96)" in resumed.out
+    assert pipeline.pictures == (None, None) and pipeline.folder.picture.size == (64, 64)
+    assert {number: sections(".")[number] for number in before} == before
+    meta = read_metadata("video.mp4")
+    assert (meta.width, meta.frames, meta.job) == (128, 100, pipeline.job)
+    assert (pipeline.job.seed, pipeline.job.width) == (4, 64)
+
+
+def test_a_video_elsewhere_is_remembered(pipeline, place, capsys):
+    pipeline.numbers = 1
+    said(capsys, [*BEGIN, "-o", "out.mp4"], 2)
+    pipeline.numbers = None
+    said(capsys, ["resume", "job"])
+    assert Path("out.mp4").exists() and not Path("job/video.mp4").exists()
+    said(capsys, ["resume", "job", "-o", "other.mp4"])
+    assert Path("other.mp4").exists()
+    assert json.loads(said(capsys, ["info", "job", "--json"]).out)["video"] == os.path.realpath("out.mp4")
+
+
+def test_resuming_for_machines(pipeline, capsys):
+    said(capsys, BEGIN)
+    events = [json.loads(line) for line in said(capsys, ["resume", "job", "--json"]).out.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds == ["loading", "loaded", "planned", *["section_done"] * 3, "frames_ready", "done"]
+    assert [event["kept"] for event in events if event["event"] == "section_done"] == [True] * 3
+    assert events[-1]["folder"] == os.path.realpath("job")
+    assert events[-1]["file"] == os.path.realpath("job/video.mp4")
+
+
+def test_a_job_is_extended(pipeline, capsys):
+    said(capsys, [*BEGIN, "--sampling", "vanilla"])
+    before = sections()
+    assert "frames, 64 x 48" in said(capsys, ["extend", "job", "--seconds", "1.5"]).out
+    assert pipeline.job.frames == 145 and sorted(sections()) == [0, 1, 2, 3]
+    assert {number: sections()[number] for number in before} == before
+    assert "at least one frame; -3 were" in said(capsys, ["extend", "job", "--frames", "-3"], 2).err
+    assert read_metadata("job/video.mp4").frames == 145
+
+
+def test_an_inverted_job_is_not_extended(pipeline, capsys):
+    said(capsys, BEGIN)
+    assert "cannot move afterwards" in said(capsys, ["extend", "job", "--seconds", "1"], 2).err
+    assert len(sections()) == 3 and json.loads(Path("job/job.json").read_text())["job"]["frames"] == 100
+
+
+def test_a_section_is_made_again(pipeline, capsys):
+    said(capsys, [*BEGIN, "--seed", "3"])
+    before = sections()
+    told = said(capsys, ["redo", "job", "--section", "1", "--seed", "7", "--prompt", "It jumps."])
+    assert "sections to make again: 0, 1; kept: 1\n" in told.err
+    assert pipeline.job.changes == (SectionChange(1, 7, "It jumps."),)
+    assert [sections()[number] == before[number] for number in range(3)] == [False, False, True]
+    for words, sentence in (
+        (["--section", "1", "--seed", "7"], "made with this seed and prompt already"),
+        (["--section", "1"], "made with this seed and prompt already"),
+        (["--section", "3", "--seed", "1"], "no section 3; this video has the sections 0 to 2"),
+        (["--section", "-1", "--seed", "1"], "no section -1"),
+        (["--section", "1", "--seed", "-1"], "seed must not be negative"),
+    ):
+        assert sentence in said(capsys, ["redo", "job", *words], 2).err
+    assert len(sections()) == 3
+    # What is not given stays; the job's own values take a change back.
+    said(capsys, ["redo", "job", "--section", "1", "--seed", "3"])
+    assert pipeline.job.changes == (SectionChange(1, None, "It jumps."),)
+    said(capsys, ["redo", "job", "--section", "1", "--prompt", "It moves."])
+    assert pipeline.job.changes == ()
+
+
+def test_a_job_of_another_model_or_version_is_refused(pipeline, place, capsys):
+    said(capsys, BEGIN)
+    file = Path("job/job.json")
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({**values, "model": "another"}))
+    assert "begun with another model than embedded is now" in said(capsys, ["resume", "job"], 2).err
+    file.write_text(json.dumps({**values, "longtake": "0.0.1"}))
+    for words in (["resume", "job"], ["extend", "job", "--seconds", "1"], ["info", "job"]):
+        assert "begun by longtake 0.0.1" in said(capsys, words, 2).err
+    file.write_text("{")
+    assert "job.json is damaged" in said(capsys, ["resume", "job"], 2).err
+
+
 def test_a_name_that_is_taken_is_not_overwritten_by_default(pipeline):
     for name in ("a.mp4", "a-2.mp4", "a-3.mp4"):
         assert not Path(name).exists()
@@ -338,7 +501,7 @@ def test_a_name_that_is_taken_is_not_overwritten_by_default(pipeline):
         (ModelError("The model is broken."), 2, "longtake: The model is broken."),
     ],
 )
-def test_a_video_that_is_not_finished_leaves_nothing(pipeline, place, capsys, error, code, words):
+def test_a_video_that_is_not_finished_leaves_what_was_written_of_it(pipeline, place, capsys, error, code, words):
     closed = []
 
     def events(job):
@@ -354,7 +517,8 @@ def test_a_video_that_is_not_finished_leaves_nothing(pipeline, place, capsys, er
     before = sorted(place.iterdir())
     assert main(["generate", "a.png", "It moves.", "-o", "out.mp4", "--sheet", "s.png"]) == code
     assert words in capsys.readouterr().err
-    assert sorted(place.iterdir()) == before
+    assert sorted(place.iterdir()) == sorted([*before, place / "out.partial.mp4"])
+    assert len(read_video("out.partial.mp4")[0]) > 0
     assert closed
 
 

@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from longtake.backend import ops, runtime
 from longtake.errors import JobError, ModelError
-from longtake.job import Event, FramesReady, Job, Planned, SectionDone, Stepped
+from longtake.job import Event, FramesReady, Job, Planned, Preview, SectionDone, Stepped
 from longtake.pipeline import Networks, generate, load_networks
-from longtake.pipeline.decode import crossfade, decode, stages
+from longtake.pipeline.conditioning import encode_pictures
+from longtake.pipeline.decode import crossfade, decode, stages, to_frames
 from longtake.pipeline.generate import Change, sample, solver_of
 from longtake.pipeline.networks import save_networks
 from longtake.pipeline.noise import noise_source
+from longtake.pipeline.pictures import pixels
 from longtake.plan.sections import plan_of
 
 # Three sections of two latent frames: 25 frames, of which 20 are asked for.
@@ -39,18 +41,57 @@ def test_events_come_in_order(
 ) -> None:
     events = events_of(replace(JOB, sampling=sampling), networks, picture)
     section = [Stepped, Stepped, SectionDone]
-    assert [type(event) for event in events] == [Planned, *section, *section, *section, FramesReady]
+    others = [event for event in events if not isinstance(event, FramesReady)]
+    assert [type(event) for event in others] == [Planned, *section, *section, *section]
     assert events[0] == Planned(sections=3, frames=20, steps=2)
     done = [event for event in events if isinstance(event, SectionDone)]
     assert [(event.section, event.number) for event in done] == list(enumerate(numbers))
     assert all(event.latents.shape == (1, 4, 2, 4, 6) and event.latents.dtype == np.float32 for event in done)
     steps = [(e.section, e.step, e.steps) for e in events if isinstance(e, Stepped)]
     assert steps == [(section, step, 2) for section in range(3) for step in range(2)]
-    last = events[-1]
-    assert isinstance(last, FramesReady)
-    assert last.start == 0
-    assert last.frames.shape == (1, 20, 32, 48, 3)
-    assert last.frames.dtype == np.uint8
+    ready = [event for event in events if isinstance(event, FramesReady)]
+    starts = np.cumsum([0, *(event.frames.shape[1] for event in ready)])
+    assert [event.start for event in ready] == starts[:-1].tolist() and starts[-1] == 20
+    assert all(event.frames.shape[2:] == (32, 48, 3) and event.frames.dtype == np.uint8 for event in ready)
+    assert events[-1] is ready[-1]
+
+
+def test_frames_leave_as_soon_as_they_are_final(networks: Networks, picture: Image.Image) -> None:
+    # Ten sections of two latent frames: a tile of five and a stride of three are done well before the end.
+    job = replace(JOB, frames=81, steps=1)
+    before: dict[str, list[int]] = {}
+    for sampling in ("vanilla", "inverted"):
+        sections, before[sampling] = 0, []
+        for event in generate(replace(job, sampling=sampling), networks, picture):
+            sections += isinstance(event, SectionDone)
+            if isinstance(event, FramesReady):
+                before[sampling].append(sections)
+                # In pieces, none of which is longer than a few tiles.
+                assert event.frames.shape[1] <= 25
+    assert before["vanilla"][0] <= 3 and len(set(before["vanilla"])) >= 5
+    assert set(before["inverted"]) == {10} and len(before["inverted"]) >= 5
+
+
+def test_every_section_is_shown_where_that_is_asked_for(networks: Networks, picture: Image.Image) -> None:
+    events = [e for e in generate(JOB, networks, picture, preview="decode") if isinstance(e, SectionDone | Preview)]
+    assert [type(event) for event in events] == [SectionDone, Preview] * 3
+    assert [event.number for event in events] == [2, 2, 1, 1, 0, 0]
+    assert all(event.frames.shape == (1, 8, 32, 48, 3) for event in events if isinstance(event, Preview))
+    with pytest.raises(JobError, match="No preview 'sketch'"):
+        next(generate(JOB, networks, picture, preview="sketch"))
+
+
+@pytest.mark.parametrize("sampling", ["inverted", "vanilla"])
+def test_the_frames_are_those_of_the_whole_video_decoded_at_once(
+    sampling: str, networks: Networks, picture: Image.Image
+) -> None:
+    job = replace(JOB, frames=41, steps=1, sampling=sampling)
+    events = events_of(job, networks, picture)
+    done = sorted((event for event in events if isinstance(event, SectionDone)), key=lambda event: event.number)
+    _, start, _ = encode_pictures(networks, pixels(picture, 48, 32), None, noise_source(job.seed), 1)
+    whole = decode(networks.vae, np.concatenate([start, *(event.latents for event in done)], axis=2))
+    found = np.concatenate([event.frames for event in events if isinstance(event, FramesReady)], axis=1)
+    np.testing.assert_array_equal(found, to_frames(whole))
 
 
 @pytest.mark.parametrize("frames", [1, 2, 8, 9, 10, 17])
@@ -87,7 +128,10 @@ def test_the_same_seed_makes_the_same_frames_and_another_does_not(
     assert not np.array_equal(one, frames_of(replace(JOB, seed=4), networks, picture))
 
 
-def test_frameworks_own_random_state_is_left_alone(networks: Networks, picture: Image.Image) -> None:
+def test_frameworks_own_random_state_is_left_alone(
+    networks: Networks, picture: Image.Image, torch_only: Any
+) -> None:
+    torch = torch_only
     state = torch.get_rng_state()
     frames_of(JOB, networks, picture)
     assert torch.equal(state, torch.get_rng_state())
@@ -102,12 +146,18 @@ def test_closing_the_iterator_cancels(networks: Networks, picture: Image.Image) 
     assert isinstance(next(events), Stepped)
     events.close()  # type: ignore[attr-defined]
     assert len(calls) == 1
-    assert torch.is_grad_enabled()
 
 
-def test_gradients_stay_on_for_the_consumer(networks: Networks, picture: Image.Image) -> None:
-    for _ in generate(replace(JOB, frames=5), networks, picture):
-        assert torch.is_grad_enabled()
+def test_gradients_stay_on_for_the_consumer(
+    networks: Networks, picture: Image.Image, torch_only: Any
+) -> None:
+    events = generate(replace(JOB, frames=5), networks, picture)
+    for _ in events:
+        assert torch_only.is_grad_enabled()
+    cancelled = generate(replace(JOB, frames=5), networks, picture)
+    assert [type(next(cancelled)) for _ in range(2)] == [Planned, Stepped]
+    cancelled.close()  # type: ignore[attr-defined]
+    assert torch_only.is_grad_enabled()
 
 
 class Counted:
@@ -128,13 +178,13 @@ def test_the_last_picture_is_seen_by_the_first_made_section_alone(
     calls: list[dict[str, Any]] = []
     counted = replace(networks, transformer=Counted(networks.transformer, calls))
     events_of(replace(JOB, frames=17, steps=1), counted, picture, last_picture)
-    neighbours = [call["latents_clean"][:, :, 1] for call in calls]
+    neighbours = [ops.to_numpy(call["latents_clean"])[:, :, 1] for call in calls]
     assert len(neighbours) == 2
-    assert float(neighbours[0].abs().max()) > 0
+    assert np.abs(neighbours[0]).max() > 0
     blank: list[dict[str, Any]] = []
     counted = replace(networks, transformer=Counted(networks.transformer, blank))
     events_of(replace(JOB, frames=17, steps=1), counted, picture)
-    assert float(blank[0]["latents_clean"][:, :, 1].abs().max()) == 0
+    assert np.abs(ops.to_numpy(blank[0]["latents_clean"])[:, :, 1]).max() == 0
 
 
 def test_guidance_and_timestep_are_in_thousandths(networks: Networks, picture: Image.Image) -> None:
@@ -237,9 +287,10 @@ def test_networks_are_saved_and_loaded(networks: Networks, picture: Image.Image,
     # Mapped weights lie otherwise in memory, which changes the order of float32 sums.
     assert np.abs(again.astype(int) - before).max() <= 1
     half = load_networks(
-        tmp_path, {"default": "float32", "transformer": "bfloat16"}, given={"vae": networks.vae}
+        tmp_path, {"default": "float32", "transformer": "float16"}, given={"vae": networks.vae}
     )
-    assert (half.transformer.dtype, half.text_encoder.dtype) == (torch.bfloat16, torch.float32)
+    found = [runtime.dtype_name(network.dtype) for network in (half.transformer, half.text_encoder)]
+    assert found == ["float16", "float32"]
     assert half.vae is networks.vae
     assert frames_of(job, half, picture).shape == (1, 5, 32, 48, 3)
 
@@ -264,8 +315,8 @@ def test_the_reference_switch_makes_the_references_sections_and_never_cuts(
 
 
 def test_a_crossfade_ends_in_either_side() -> None:
-    earlier, later = torch.zeros(1, 1, 5, 1, 1), torch.ones(1, 1, 5, 1, 1)
-    joined = crossfade(earlier, later, 3).flatten().tolist()
+    earlier, later = ops.zeros(1, 1, 5, 1, 1), ops.ones(1, 1, 5, 1, 1)
+    joined = ops.to_numpy(crossfade(earlier, later, 3)).reshape(-1).tolist()
     assert joined == [0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0]
 
 

@@ -1,4 +1,4 @@
-"""The command line: `longtake generate`, `plan`, `scene`, `train`, `info`; one file for each verb.
+"""The command line: `longtake generate`, `resume`, `plan` and so on; one file for each verb.
 
 A verb's file has `add_parser`, which must stay free of imports that cost time, and `run`, which does the work.
 """
@@ -15,16 +15,19 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from longtake import __version__
-from longtake.cli import generate, info, plan, scene, train
+from longtake.cli import extend, generate, info, plan, redo, resume, scene, train
 from longtake.errors import JobError, LongtakeError, LongtakeWarning
 
-VERBS = (generate, plan, scene, train, info)
+VERBS = (generate, resume, extend, redo, plan, scene, train, info)
 REFUSED, INTERRUPTED = 2, 130
 
 _EXAMPLES = """\
 examples:
   longtake scene "a penguin in the snow" -o penguin.png
   longtake generate penguin.png "A penguin dances in the snow." -o penguin.mp4
+  longtake generate penguin.png "A penguin dances in the snow." --sampling vanilla --job penguin
+  longtake resume penguin
+  longtake extend penguin --seconds 10
   longtake plan --seconds 5 --sampling inverted
 """
 

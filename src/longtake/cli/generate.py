@@ -9,11 +9,13 @@ import itertools
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from longtake.cli.options import add_length, add_plan, frames_of, number, size
+from longtake.cli import preview
+from longtake.cli.options import add_length, add_plan, frames_of, lora, mute_hub, number, size
 from longtake.errors import JobError, PictureError
 
 if TYPE_CHECKING:
@@ -21,9 +23,23 @@ if TYPE_CHECKING:
 
     from longtake.cli.progress import Progress
     from longtake.job import Event, Job
+    from longtake.pipeline.folder import JobFolder
 
 SHOWN = 256  # players show smaller videos as a stamp
 SHEET_FRAMES = 24
+SECONDS = ("load", "sampling", "decoding", "writing")
+
+
+@dataclass(frozen=True)
+class Files:
+    """What is written, and how: the video, perhaps a contact sheet; each pixel `zoom` times as large."""
+
+    output: Path
+    sheet: Path | None
+    zoom: int
+    crf: float
+    preview: Path | None = None
+    preview_kind: str | None = None
 
 
 def add_parser(verbs: Any) -> None:
@@ -51,7 +67,10 @@ def add_parser(verbs: Any) -> None:
 
     model = parser.add_argument_group("the model and how it is sampled")
     model.add_argument(
-        "--model", default="embedded", metavar="FOLDER_OR_ID", help="the model (default: the embedded one)"
+        "--model",
+        default="embedded",
+        metavar="FOLDER_OR_NAME",
+        help="a folder, or owner/name on the Hugging Face hub (default: the embedded one)",
     )
     model.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: %(default)s"
@@ -66,6 +85,15 @@ def add_parser(verbs: Any) -> None:
         "--cfg", type=number, default=1.0, help="classifier-free guidance, 1 is off (default: %(default)s)"
     )
     model.add_argument("--cfg-rescale", type=number, default=0.0, help="its rescale (default: %(default)s)")
+    model.add_argument(
+        "--lora",
+        type=lora,
+        action="append",
+        default=[],
+        metavar="FILE[:WEIGHT]",
+        help="a LoRA, and how much of it (default: 1; 1,0.5,0: one for each section in the video's time); "
+        "may be given several times",
+    )
     add_plan(model)
 
     files = parser.add_argument_group("the files")
@@ -79,8 +107,15 @@ def add_parser(verbs: Any) -> None:
         help=f"enlarge N times (default: until the shorter side has {SHOWN} pixels)",
     )
     files.add_argument(
+        "--job",
+        metavar="DIR",
+        help="keep the job and every finished section in this new folder, and the video where -o names no place: "
+        "whatever happens, longtake resume DIR goes on",
+    )
+    files.add_argument(
         "--sheet", metavar="FILE.png", help=f"also write a contact sheet of {SHEET_FRAMES} frames"
     )
+    preview.add_options(files)
     files.add_argument(
         "--json", action="store_true", help="one JSON object for each event on standard output"
     )
@@ -90,24 +125,30 @@ def run(args: argparse.Namespace) -> None:
     """Check all that can be checked, then load the model, make the video, and say what it cost."""
     from longtake.cli.progress import Progress, style_for
     from longtake.video import load_image
+    from longtake.weights.files import read_header
+    from longtake.weights.lora import find_file
     from longtake.weights.model_folder import describe
 
     job = job_of(args)
     output, sheet = _outputs(args)
+    shown = preview.file_of(args, output, args.picture, args.last_image, sheet)
     picture = load_image(args.picture)
     last_picture = load_image(args.last_image) if args.last_image else None
-    folder = Path(describe(args.model)["folder"])  # reads every header, so that a broken file is found here
+    for each in job.loras:
+        read_header(find_file(each.path))
+    mute_hub(args.json)
+    describe(args.model)  # reads every header, so that a broken file is found here
 
     progress = Progress(style_for(args.json))
-    seconds = dict.fromkeys(("load", "sampling", "decoding", "writing"), 0.0)
-    job, events = _begin(job, folder, picture, last_picture, progress, seconds)
+    seconds = dict.fromkeys(SECONDS, 0.0)
+    job, networks = load(job, job.model, picture, progress, seconds)
     zoom = args.zoom or max(1, -(-SHOWN // min(job.width or SHOWN, job.height or SHOWN)))
-    try:
-        frames = _write(job, events, output, sheet, zoom, args.crf, progress, seconds)
-    finally:
-        progress.clear()
-        events.close()
-    _summarise(job, output, sheet, frames, zoom, seconds, progress)
+    files = Files(output, sheet, zoom, args.crf, shown, preview.kind_of(args))
+    if args.job is None:
+        make(job, networks, files, progress, seconds, picture, last_picture)
+        return
+    with _begin_folder(args, job, files, picture, last_picture) as folder:
+        make(folder.job, networks, files, progress, seconds, folder=folder)
 
 
 def job_of(args: argparse.Namespace) -> Job:
@@ -145,6 +186,7 @@ def job_of(args: argparse.Namespace) -> Job:
         seed=args.seed,
         dtype=args.dtype,
         reference=args.reference,
+        loras=tuple(args.lora),
     )
     job.check()
     return job
@@ -153,7 +195,13 @@ def job_of(args: argparse.Namespace) -> Job:
 def _outputs(args: argparse.Namespace) -> tuple[Path, Path | None]:
     from longtake.video import check_writable
 
-    output = check_writable(args.output or _free_name(args.picture), ".mp4")
+    if args.job is None:
+        output = check_writable(args.output or _free_name(args.picture), ".mp4")
+    else:
+        from longtake.pipeline.folder import VIDEO, check_new
+
+        place = check_new(args.job)
+        output = check_writable(args.output, ".mp4") if args.output else place / VIDEO
     if args.sheet is None:
         return output, None
     sheet = check_writable(args.sheet, ".png")
@@ -172,35 +220,69 @@ def _free_name(picture: str) -> str:
     return next(name for name in names if not Path(name).exists())
 
 
-def _begin(
-    job: Job,
-    folder: Path,
-    picture: Image,
-    last_picture: Image | None,
-    progress: Progress,
-    seconds: dict[str, float],
+def load(
+    job: Job, model: str, picture: Image, progress: Progress, seconds: dict[str, float]
 ) -> tuple[Job, Any]:
-    """Load the model and begin; the job comes back with the size that the video will have."""
+    """Load the model; the job comes back with the size that the video will have, and the networks with it."""
     begun = time.perf_counter()
-    progress.emit("loading", model=job.model)
-    progress.show(f"loading {job.model}")
-    from longtake.pipeline.generate import generate, load_networks, size_of
+    progress.emit("loading", model=model)
+    progress.show(f"loading {model}")
+    from longtake.pipeline.generate import load_networks, size_of
 
-    networks = load_networks(folder, dtype=job.dtype)
+    networks = load_networks(model, dtype=job.dtype)
     width, height = size_of(job, networks, picture)
     job = dataclasses.replace(job, width=width, height=height)
     seconds["load"] = time.perf_counter() - begun
     progress.emit("loaded", seconds=round(seconds["load"], 2), job=dataclasses.asdict(job))
-    return job, generate(job, networks, picture=picture, last_picture=last_picture)
+    return job, networks
+
+
+def make(
+    job: Job,
+    networks: Any,
+    files: Files,
+    progress: Progress,
+    seconds: dict[str, float],
+    picture: Image | None = None,
+    last_picture: Image | None = None,
+    folder: JobFolder | None = None,
+) -> None:
+    """Make the video, or what a job's folder lacks of it, write it, and say what it cost."""
+    from longtake.pipeline.generate import generate
+
+    events: Any = generate(
+        job, networks, picture=picture, last_picture=last_picture, folder=folder, preview=files.preview_kind
+    )
+    try:
+        frames = _write(job, events, files, progress, seconds)
+    finally:
+        progress.clear()
+        events.close()
+    if folder is not None:
+        folder.log("video_written", file=str(files.output), frames=frames)
+    _summarise(job, files, frames, seconds, progress, folder)
+
+
+def _begin_folder(
+    args: argparse.Namespace, job: Job, files: Files, picture: Image, last_picture: Image | None
+) -> JobFolder:
+    from longtake.pipeline.folder import JobFolder
+    from longtake.weights.fingerprint import fingerprint
+
+    video = {
+        # A video in the job's folder moves with it.
+        "file": str(files.output) if args.output else None,
+        "sheet": str(files.sheet) if files.sheet else None,
+        "zoom": files.zoom,
+        "crf": files.crf,
+    }
+    return JobFolder.create(args.job, job, picture, last_picture, fingerprint(job.model), video)
 
 
 def _write(
     job: Job,
     events: Any,
-    output: Path,
-    sheet: Path | None,
-    zoom: int,
-    crf: float,
+    files: Files,
     progress: Progress,
     seconds: dict[str, float],
 ) -> int:
@@ -210,21 +292,25 @@ def _write(
 
     chosen: list[int] = []
     kept = []
-    with VideoWriter(output, job.fps, crf=crf, zoom=zoom, job=job) as writer:
+    with (
+        VideoWriter(files.output, job.fps, crf=files.crf, zoom=files.zoom, job=job, growing=True) as writer,
+        preview.previewing(files.preview, job) as show,
+    ):
         for event in _timed(events, seconds):
             progress.tell(event)
+            show(event)
             if isinstance(event, Planned):
-                chosen = spread(event.frames, SHEET_FRAMES) if sheet else []
+                chosen = spread(event.frames, SHEET_FRAMES) if files.sheet else []
             if isinstance(event, FramesReady):
                 with _timing(seconds, "writing"):
                     writer.write(event.frames[0])
                 end = event.start + event.frames.shape[1]
                 kept += [event.frames[0, n - event.start].copy() for n in chosen if event.start <= n < end]
-    if sheet:
+    if files.sheet:
         try:
-            contact_sheet(kept).save(sheet)
+            contact_sheet(kept).save(files.sheet)
         except OSError as error:
-            raise PictureError(f"{sheet} cannot be written: {error.strerror or error}.") from None
+            raise PictureError(f"{files.sheet} cannot be written: {error.strerror or error}.") from None
     return writer.frames
 
 
@@ -250,18 +336,19 @@ def _timing(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 def _summarise(
     job: Job,
-    output: Path,
-    sheet: Path | None,
+    files: Files,
     frames: int,
-    zoom: int,
     seconds: dict[str, float],
     progress: Progress,
+    folder: JobFolder | None,
 ) -> None:
+    output, sheet, zoom = files.output, files.sheet, files.zoom
     total, peak = sum(seconds.values()), peak_memory_mb()
     progress.emit(
         "done",
         file=str(output),
         sheet=str(sheet) if sheet else None,
+        folder=str(folder.path) if folder else None,
         frames=frames,
         width=job.width,
         height=job.height,

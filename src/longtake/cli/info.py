@@ -20,7 +20,9 @@ def add_parser(verbs: Any) -> None:
     )
     parser.set_defaults(run=run)
     parser.add_argument(
-        "model", metavar="MODEL", help='a folder, "embedded", owner/name on the hub, a job\'s folder, or a video (.mp4)'
+        "model",
+        metavar="MODEL",
+        help='a folder, "embedded", owner/name on the hub, a job\'s folder, or a video (.mp4)',
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, with the configs")
 

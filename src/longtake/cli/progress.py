@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from longtake.job import Event, FramesReady, Planned, SectionDone, Stepped
+from longtake.job import Event, FramesReady, Planned, Preview, SectionDone, Stepped
 
 
 class Progress:
@@ -23,7 +23,8 @@ class Progress:
         self._clock = clock
         self._begun = self._section_begun = clock()
         self._planned: Planned | None = None
-        self._steps_done = 0
+        self._steps_done = self._steps_kept = 0
+        self._stepped = False
         self._wide = False
 
     @property
@@ -31,7 +32,7 @@ class Progress:
         """Seconds until the last step, or None before the first."""
         if self._planned is None or not self._steps_done:
             return None
-        left = self._planned.sections * self._planned.steps - self._steps_done
+        left = self._planned.sections * self._planned.steps - self._steps_done - self._steps_kept
         return (self._clock() - self._begun) / self._steps_done * left
 
     def tell(self, event: Event) -> None:
@@ -42,6 +43,8 @@ class Progress:
             self._tell_stepped(event)
         elif isinstance(event, SectionDone):
             self._tell_section(event)
+        elif isinstance(event, Preview):
+            self.emit("preview", number=event.number, count=event.frames.shape[1])
         elif isinstance(event, FramesReady):
             self._tell_frames(event)
 
@@ -59,6 +62,7 @@ class Progress:
 
     def _tell_stepped(self, event: Stepped) -> None:
         self._steps_done += 1
+        self._stepped = True
         left = self.seconds_left
         self.emit(
             "stepped",
@@ -73,17 +77,26 @@ class Progress:
 
     def _tell_section(self, event: SectionDone) -> None:
         took, self._section_begun = self._clock() - self._section_begun, self._clock()
+        # A section without steps was kept by a job that goes on.
+        kept, self._stepped = not self._stepped, False
+        if kept and self._planned:
+            self._steps_kept += self._planned.steps
+            self._begun = self._begun if self._steps_done else self._clock()
         left = self.seconds_left
         self.emit(
             "section_done",
             section=event.section,
             number=event.number,
+            kept=kept,
             seconds=round(took, 2),
             seconds_left=None if left is None else round(left, 1),
         )
         sections = self._planned.sections if self._planned else "?"
+        if kept:
+            self.show(f"section {event.section + 1}/{sections} kept")
         if self.style == "log":
-            self.say(f"section {event.section + 1}/{sections} done in {took:.1f} s, {_left(left)}")
+            how = "kept" if kept else f"done in {took:.1f} s, {_left(left)}"
+            self.say(f"section {event.section + 1}/{sections} {how}")
 
     def _tell_frames(self, event: FramesReady) -> None:
         count = event.frames.shape[1]

@@ -1,37 +1,140 @@
-"""Latents -> frames: exactly, or section by section with a cross-fade as the reference does."""
+"""Latents -> frames: streamed, each decoded once; or section by section with a cross-fade as the reference does."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from longtake.backend import ops, runtime
-from longtake.job import SectionDone
+from longtake.errors import JobError
+from longtake.job import FramesReady, SectionDone
+from longtake.models.streaming import StreamingDecoder
+from longtake.models.vae import AutoencoderKLHunyuanVideo
+from longtake.plan.layout import LATENT_FRAMES
 from longtake.plan.sections import video_frames
 
 
 def decode(vae: Any, latents: np.ndarray) -> Any:
     """Frames (B, 3, T, H, W), about [-1, 1], of latents (B, C, t, h, w) that carry the scaling factor."""
-    placed = runtime.place(ops.from_numpy(latents), vae.device, vae.dtype)
     with runtime.no_grad():
-        return vae.decode(placed / vae.config.scaling_factor, return_dict=False)[0]
+        return vae.decode(unscaled(vae, latents), return_dict=False)[0]
 
 
-def joined(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> np.ndarray:
-    """The video's latents (B, C, T, h, w) so far, from the sections that are done.
+class WholeDecoder:
+    """What a `StreamingDecoder` does, for an autoencoder of the field: it can only be given all latents at once."""
+
+    def __init__(self, vae: Any) -> None:
+        self._vae = vae
+        self._waiting: list[Any] = []
+
+    def push(self, latents: Any) -> list[Any]:
+        """Keep the latents."""
+        self._waiting.append(latents)
+        return []
+
+    def finish(self) -> list[Any]:
+        """All frames, in one piece."""
+        waiting, self._waiting = self._waiting, []
+        return [self._vae.decode(ops.cat(waiting, 2), return_dict=False)[0]]
+
+
+def decoder_of(vae: Any, mode: str = "exact") -> StreamingDecoder | WholeDecoder:
+    """What decodes latents in pieces with this autoencoder."""
+    return StreamingDecoder(vae, mode) if isinstance(vae, AutoencoderKLHunyuanVideo) else WholeDecoder(vae)
+
+
+class Decoding:
+    """Scaled latents (B, C, T, h, w), pushed in the video's order -> its frames as soon as they are final.
+
+    No more than `frames` come. `mode` is the decoder's. With `window`, the latent frames of a section, frames that
+    are no numbers or one plain colour raise a JobError that names the section; `plain` says that the picture is so.
+    """
+
+    def __init__(
+        self, vae: Any, frames: int, window: int = 0, mode: str = "exact", plain: bool = False
+    ) -> None:
+        self.frames, self.start = frames, 0
+        self._vae, self._window, self._plain = vae, window, plain
+        self._decoder = decoder_of(vae, mode)
+        self._run = 0
+
+    def push(self, latents: np.ndarray) -> Iterator[FramesReady]:
+        """Take the next latent frames; the frames that are final now."""
+        if self.start < self.frames:
+            with runtime.no_grad():
+                pieces = self._decoder.push(unscaled(self._vae, latents))
+            yield from self._ready(pieces)
+
+    def finish(self) -> Iterator[FramesReady]:
+        """The rest."""
+        if self.start < self.frames:
+            with runtime.no_grad():
+                pieces = self._decoder.finish()
+            yield from self._ready(pieces)
+
+    def _ready(self, pieces: list[Any]) -> Iterator[FramesReady]:
+        for piece in pieces:
+            if self._window:
+                self._check_finite(piece)
+            frames = to_frames(piece)[:, : self.frames - self.start]
+            if self._window and not self._plain:
+                self._check_varied(frames)
+            if frames.shape[1]:
+                yield FramesReady(self.start, frames)
+                self.start += frames.shape[1]
+
+    def _check_finite(self, piece: Any) -> None:
+        if not is_finite(piece):
+            raise JobError(
+                f"The decoder's numbers went wrong in section {self._section(self.start)}: they are not finite. "
+                "Every section is kept where the job has a folder; another --dtype may help."
+            )
+
+    def _check_varied(self, frames: np.ndarray) -> None:
+        """A frame of one colour may be a cut or a fade; as many as one latent frame holds are a fault."""
+        low, high = frames.min(axis=(0, 2, 3)), frames.max(axis=(0, 2, 3))
+        for number, plain in enumerate((low == high).all(axis=-1)):
+            self._run = self._run + 1 if plain else 0
+            if self._run == LATENT_FRAMES:
+                begin = self.start + number + 1 - LATENT_FRAMES
+                raise JobError(
+                    f"Section {self._section(begin)} came out plain: every pixel of frames {begin} to "
+                    f"{begin + LATENT_FRAMES - 1} has one colour after its last step. Make it again with another seed."
+                )
+
+    def _section(self, frame: int) -> int:
+        """The section that a frame belongs to; the picture's own frame counts to the first."""
+        return max(0, -(-frame // LATENT_FRAMES) - 1) // self._window
+
+
+def unscaled(vae: Any, latents: np.ndarray) -> Any:
+    """Latents as the autoencoder takes them, where it is and in its dtype."""
+    return runtime.place(ops.from_numpy(latents), vae.device, vae.dtype) / vae.config.scaling_factor
+
+
+def is_finite(values: Any) -> bool:
+    """Whether no value is NaN or infinite, by their sum: one number that leaves the device."""
+    return math.isfinite(float(ops.to_numpy(runtime.place(values, dtype="float32").sum())))
+
+
+def parts(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> list[np.ndarray]:
+    """The latents of the video so far, in its order, from the sections that are done.
 
     Vanilla videos begin with the picture's latents `start`; inverted ones get them with their last section.
     """
-    parts = [section.latents for section in done]
+    sections = [section.latents for section in done]
     if sampling == "vanilla":
-        parts = [start, *parts]
-    else:
-        parts.reverse()
-        if not done or done[-1].number == 0:
-            parts = [start, *parts]
-    return np.concatenate(parts, axis=2)
+        return [start, *sections]
+    sections.reverse()
+    return sections if done and done[-1].number != 0 else [start, *sections]
+
+
+def joined(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> np.ndarray:
+    """The video's latents (B, C, T, h, w) so far, from the sections that are done."""
+    return np.concatenate(parts(start, done, sampling), axis=2)
 
 
 def stages(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> Iterator[np.ndarray]:
@@ -45,7 +148,13 @@ def decode_video(vae: Any, start: np.ndarray, done: Sequence[SectionDone], sampl
     Unlike the reference: which decodes two windows for every section and cross-fades them. With no section done, the
     picture's own frame.
     """
-    return decode(vae, joined(start, done, sampling))
+    decoder = decoder_of(vae)
+    with runtime.no_grad():
+        pieces = [
+            piece for part in parts(start, done, sampling) for piece in decoder.push(unscaled(vae, part))
+        ]
+        pieces += decoder.finish()
+    return ops.cat(pieces, 2) if len(pieces) > 1 else pieces[0]
 
 
 def reference_decode_video(

@@ -7,7 +7,8 @@ the plan, read what it sees, denoise it, write it down. No line of it knows whic
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,16 +17,19 @@ import numpy as np
 
 from longtake.backend import ops, runtime
 from longtake.errors import JobError
-from longtake.job import Event, FramesReady, Job, SectionDone, Stepped
+from longtake.job import Event, FramesReady, Job, Planned, Preview, SectionDone, Stepped
 from longtake.pipeline import pictures
 from longtake.pipeline.conditioning import Conditioning, Text, encode_pictures, encode_text
-from longtake.pipeline.decode import decode_video, reference_decode_video, to_frames
+from longtake.pipeline.decode import Decoding, decode_video, is_finite, reference_decode_video, to_frames
+from longtake.pipeline.folder import JobFolder, Kept, Scratch
+from longtake.pipeline.lora import Strengths, applied, set_for_section
 from longtake.pipeline.networks import Networks, load_networks
 from longtake.pipeline.noise import Noise, noise_source
+from longtake.pipeline.preview import previewer
+from longtake.pipeline.velocity import Predictor
 from longtake.plan.history import History
 from longtake.plan.sections import Section, plan_of
 from longtake.sampling import sigmas as schedules
-from longtake.sampling.guidance import cfg
 from longtake.sampling.solvers import SOLVERS, Step, Steps, Velocity, euler
 
 __all__ = ["Change", "Networks", "generate", "load_networks", "sample"]
@@ -41,36 +45,126 @@ class Change:
     prompt_states: Any = None
 
 
-def generate(job: Job, networks: Networks, picture: Any = None, last_picture: Any = None) -> Iterator[Event]:
+def generate(
+    job: Job,
+    networks: Networks,
+    picture: Any = None,
+    last_picture: Any = None,
+    folder: JobFolder | None = None,
+    preview: str | None = None,
+) -> Iterator[Event]:
     """Make the video that the job asks for; to cancel is to close the iterator.
 
     The pictures (paths, PIL images, arrays, tensors) default to the job's paths. First comes `Planned`, then for each
-    section its `Stepped` and a `SectionDone`, then the frames, exactly as many as planned. Raises JobError or
-    PictureError before anything is computed where the request cannot be met.
+    section its `Stepped`, a `SectionDone` and, where `preview` ("rgb" or "decode") asks for it, a `Preview`. Frames
+    come as soon as they are final, exactly as many as planned: in a vanilla video after each section, in an inverted
+    one when all sections are there. Memory does not depend on the length: a plan's history is pruned, and latents
+    that wait are on disk.
+
+    With `folder`, a job on disk, the job and the pictures are the folder's. Sections that lie there are not made
+    again: their `SectionDone` comes in its place, without any `Stepped`. Raises JobError or PictureError before
+    anything is computed where the request cannot be met, and JobError where the numbers go wrong.
     """
     job.check()
+    if folder is not None:
+        if job != folder.job:
+            raise JobError(
+                f"{folder.path} holds another job than the one that was given; give its own, folder.job."
+            )
+        picture, last_picture = folder.picture, folder.last_picture
     picture = job.picture if picture is None else picture
     last_picture = job.last_picture if last_picture is None else last_picture
     if picture is None:
         raise JobError("A video begins with a picture; none was given.")
     plan, planned = plan_of(job, last_picture is not None)
+    _check_changes(job, planned)
     width, height = size_of(job, networks, picture)
     first = pictures.pixels(picture, width, height, job.reference)
     last = None if last_picture is None else pictures.pixels(last_picture, width, height, job.reference)
-    yield planned
-    # The reference's stream is the framework's own; ours is the same on every framework and device.
-    noise = noise_source(runtime.seeded(job.seed) if job.reference else job.seed)
-    text = encode_text(networks, [job.prompt])
-    negative = encode_text(networks, [job.negative_prompt]) if job.cfg_scale > 1 else None
-    states, start, end = encode_pictures(networks, first, last, noise, 1, reference=job.reference)
-    conditioning = Conditioning(text, negative, states, start, end)
+    show = None if preview is None else previewer(networks, preview)
+    with applied(job.loras, networks.transformer) as strengths, _kept(job, folder) as kept:
+        yield planned
+        # The reference's stream is the framework's own; ours is the same on every framework and device.
+        noise = noise_source(runtime.seeded(job.seed) if job.reference else job.seed)
+        text = encode_text(networks, [job.prompt])
+        texts = {c.section: encode_text(networks, [c.prompt]) for c in job.changes if c.prompt is not None}
+        negative = encode_text(networks, [job.negative_prompt]) if job.cfg_scale > 1 else None
+        states, start, end = encode_pictures(networks, first, last, noise, 1, reference=job.reference)
+        conditioning = Conditioning(text, negative, states, start, end)
+        events: Generator[Event, Any, None] = sample(
+            job, networks, plan, conditioning, noise, loras=strengths, kept=kept, texts=texts
+        )
+        if show is not None:
+            events = _previewed(events, show)
+        if job.reference:
+            frames = _reference_frames(job, networks.vae, planned, start, events)
+        else:
+            plain = bool((first == first[..., :1, :1]).all())
+            decoding = Decoding(networks.vae, planned.frames, job.window, plain=plain)
+            frames = _streamed(decoding, start, planned, events, kept if job.sampling == "inverted" else None)
+        with closing(events), closing(frames):
+            yield from frames
+
+
+def _kept(job: Job, folder: JobFolder | None) -> Any:
+    """Where the sections lie: the job's folder, or for as long as they wait for their turn; a context."""
+    if folder is not None:
+        return nullcontext(folder)
+    # Vanilla sections are decoded as they come, and the reference keeps them in memory.
+    return Scratch() if job.sampling == "inverted" and not job.reference else nullcontext()
+
+
+def _streamed(
+    decoding: Decoding, start: np.ndarray, planned: Planned, events: Iterable[Event], waiting: Kept | None
+) -> Generator[Event, None, None]:
+    """The events, and the frames as soon as they are final; sections that do not come in order are `waiting`."""
+    if waiting is None:
+        yield from decoding.push(start)
+    for event in events:
+        yield event
+        if waiting is None and isinstance(event, SectionDone):
+            yield from decoding.push(event.latents)
+    if waiting is not None:
+        yield from decoding.push(start)
+        for number in range(planned.sections):
+            latents = waiting.read_section(number)
+            if latents is None:
+                raise JobError(
+                    f"Section {number} was damaged on disk before it was decoded; resume to make it again."
+                )
+            yield from decoding.push(latents)
+    yield from decoding.finish()
+
+
+def _reference_frames(
+    job: Job, vae: Any, planned: Planned, start: np.ndarray, events: Iterable[Event]
+) -> Generator[Event, None, None]:
+    """The events, and then all frames as the reference decodes them: it holds the whole video."""
     done: list[SectionDone] = []
-    for event in sample(job, networks, plan, conditioning, noise):
+    for event in events:
         if isinstance(event, SectionDone):
             done.append(event)
         yield event
-    frames = to_frames(decoded(job, networks.vae, start, done))
+    frames = to_frames(reference_decode_video(vae, start, done, job.sampling, job.window))
     yield FramesReady(0, frames[:, : planned.frames])
+
+
+def _previewed(
+    events: Generator[Event, Any, None], show: Callable[[np.ndarray], np.ndarray]
+) -> Generator[Event, None, None]:
+    with closing(events):
+        for event in events:
+            yield event
+            if isinstance(event, SectionDone):
+                yield Preview(event.number, show(event.latents))
+
+
+def _check_changes(job: Job, planned: Planned) -> None:
+    for change in job.changes:
+        if change.section >= planned.sections:
+            raise JobError(
+                f"There is no section {change.section}; this video has the sections 0 to {planned.sections - 1}."
+            )
 
 
 def size_of(job: Job, networks: Networks, picture: Any) -> tuple[int, int]:
@@ -90,32 +184,67 @@ def sample(
     noise: Noise,
     sigmas: Sequence[float] | None = None,
     attention_kwargs: dict[str, Any] | None = None,
+    loras: Strengths | None = None,
+    kept: Kept | None = None,
+    texts: Mapping[int, Text] | None = None,
 ) -> Generator[Event, Change | None, None]:
-    """Denoise the sections of a plan, one after the other; takes a `Change` after each `Stepped`."""
+    """Denoise the sections of a plan, one after the other; takes a `Change` after each `Stepped`.
+
+    `loras` are adapters of the transformer whose strength goes by sections. What is `kept` is not made again, what is
+    made is kept; `texts` are prompts of single sections, by their place in the video. Raises JobError where the
+    numbers go wrong.
+    """
     transformer = networks.transformer
     conditioning = _placed(conditioning, transformer)
     window = len(plan[0].frames)
     shape = (*conditioning.start.shape[:2], window, *conditioning.start.shape[3:])
     tokens = window * shape[3] * shape[4] / transformer.config.patch_size**2
     solve, steps = solver_of(job, networks.scheduler, tokens, sigmas, transformer.device)
-    history = History()
+    texts = {number: _placed_text(text, transformer) for number, text in (texts or {}).items()}
+    predict = Predictor(job, transformer, attention_kwargs)
+    history = History(plan)
     history.write(0, conditioning.start)
     if conditioning.last is not None:
         history.write(1 + window * len(plan), conditioning.last)
     for made, section in enumerate(plan):
-        latents = runtime.place(ops.from_numpy(noise(section.number, shape, "float32")), transformer.device)
-        context = read_context(section, history, transformer)
-        predict = partial(velocity_of, job, transformer, context, attention_kwargs)
-        latents, conditioning = yield from denoise(predict, solve, conditioning, latents, made, steps)
-        finished = np.asarray(ops.to_numpy(latents), dtype=np.float32)
+        # Drawn even where the section is kept: a stream of noise goes on from there.
+        drawn = _noise_of(job, section.number, noise)(section.number, shape, "float32")
+        finished = None if kept is None else kept.read_section(section.number)
+        if finished is None:
+            set_for_section(transformer, loras or {}, section.number)
+            latents = runtime.place(ops.from_numpy(drawn), transformer.device)
+            predict.begin(section, history)
+            own = texts.get(section.number)
+            given = conditioning if own is None else replace(conditioning, text=own)
+            latents, given = yield from denoise(predict, solve, given, latents, made, steps, section.number)
+            conditioning = given if own is None else conditioning
+            finished = np.asarray(ops.to_numpy(latents), dtype=np.float32)
+            if kept is not None:
+                kept.write_section(section.number, finished)
         history.write(section.frames[0], finished)
         yield SectionDone(made, section.number, finished)
 
 
+def _noise_of(job: Job, number: int, noise: Noise) -> Noise:
+    """The job's noise, or that of the seed of a section's own."""
+    seed = job.change_of(number).seed
+    return noise if seed is None else noise_source(seed)
+
+
 def denoise(
-    predict: Callable[..., Any], solve: Solve, conditioning: Conditioning, latents: Any, made: int, steps: int
+    predict: Callable[..., Any],
+    solve: Solve,
+    conditioning: Conditioning,
+    latents: Any,
+    made: int,
+    steps: int,
+    number: int,
 ) -> Generator[Event, Change | None, tuple[Any, Conditioning]]:
-    """Denoise one section; returns its latents, and the conditioning with what the consumer changed."""
+    """Denoise one section; returns its latents, and the conditioning with what the consumer changed.
+
+    `made` counts the sections in the order of generation, `number` in the video. Raises JobError where a step leaves
+    what is no number.
+    """
     now = conditioning
 
     def velocity(x: Any, sigma: float) -> Any:
@@ -124,6 +253,12 @@ def denoise(
     solver = solve(velocity, latents)
     step: Step | None = next(solver)
     while step is not None:
+        # What is wrong in the velocity is wrong in the latents from this step on.
+        if not is_finite(step.latents):
+            raise JobError(
+                f"The numbers went wrong in section {number} at step {step.index + 1} of {steps}: the latents are not "
+                "finite; the sections before it are unharmed, and another dtype or solver may help."
+            )
         change = yield Stepped(made, step.index, steps, step.sigma, step.latents, step.denoised)
         latents, sent = step.latents, None
         if change is not None and change.prompt_states is not None:
@@ -132,56 +267,6 @@ def denoise(
             latents = sent = change.latents
         step = _advance(solver, sent)
     return latents, now
-
-
-def velocity_of(
-    job: Job,
-    transformer: Any,
-    context: dict[str, Any],
-    attention_kwargs: dict[str, Any] | None,
-    conditioning: Conditioning,
-    latents: Any,
-    sigma: float,
-) -> Any:
-    """The velocity (B, C, T, H, W), float32, with classifier-free guidance where there is a negative prompt."""
-    batch, dtype = latents.shape[0], transformer.dtype
-    timestep = ops.from_numpy(np.full(batch, sigma * 1000, dtype=np.float32))
-    scale = ops.from_numpy(np.full(batch, job.guidance, dtype=np.float32))
-    # In thousandths after the cast, as the models were trained: bfloat16 makes 9 into 9024.
-    guidance = runtime.place(scale, latents.device, dtype) * 1000.0
-
-    def call(text: Text) -> Any:
-        return transformer(
-            hidden_states=runtime.place(latents, dtype=dtype),
-            # Never in the transformer's own dtype: bfloat16 is up to 2 off near 1000.
-            timestep=runtime.place(timestep, latents.device),
-            encoder_hidden_states=text.states,
-            encoder_attention_mask=text.mask,
-            pooled_projections=text.pooled,
-            image_embeds=conditioning.image_states,
-            guidance=guidance,
-            attention_kwargs=attention_kwargs,
-            return_dict=False,
-            **context,
-        )[0]
-
-    with runtime.no_grad():
-        velocity = call(conditioning.text)
-        if conditioning.negative is not None:
-            velocity = cfg(velocity, call(conditioning.negative), job.cfg_scale, job.cfg_rescale)
-        return runtime.place(velocity, dtype="float32")
-
-
-def read_context(section: Section, history: History, transformer: Any) -> dict[str, Any]:
-    """What a section sees, by the transformer's argument names."""
-    context: dict[str, Any] = {"indices_latents": _times(section.times)}
-    for name, slot in zip(
-        ("latents_clean", "latents_history_2x", "latents_history_4x"), section.slots, strict=True
-    ):
-        latents = ops.from_numpy(history.read(slot))
-        context[name] = runtime.place(latents, transformer.device, transformer.dtype)
-        context[f"indices_{name}"] = _times(slot.times)
-    return context
 
 
 def solver_of(
@@ -215,15 +300,17 @@ def _placed(conditioning: Conditioning, transformer: Any) -> Conditioning:
     """The conditioning where the transformer is, in its dtype."""
     place = partial(runtime.place, device=transformer.device, dtype=transformer.dtype)
 
-    def text(found: Text) -> Text:
-        return Text(place(found.states), place(found.mask), place(found.pooled))
-
     return replace(
         conditioning,
-        text=text(conditioning.text),
-        negative=None if conditioning.negative is None else text(conditioning.negative),
+        text=_placed_text(conditioning.text, transformer),
+        negative=None if conditioning.negative is None else _placed_text(conditioning.negative, transformer),
         image_states=place(conditioning.image_states),
     )
+
+
+def _placed_text(text: Text, transformer: Any) -> Text:
+    place = partial(runtime.place, device=transformer.device, dtype=transformer.dtype)
+    return Text(place(text.states), place(text.mask), place(text.pooled))
 
 
 def _advance(solver: Steps, sent: Any) -> Step | None:
@@ -269,8 +356,3 @@ def _set_timesteps(scheduler: Any, sigmas: np.ndarray, tokens: float, device: An
 def _is_euler(scheduler: Any) -> bool:
     stochastic = scheduler.config.get("stochastic_sampling", False)
     return type(scheduler).__name__ == "FlowMatchEulerDiscreteScheduler" and not stochastic
-
-
-def _times(times: Sequence[int]) -> Any:
-    # On the CPU: they become angles there, and the accelerator need not be waited for.
-    return ops.from_numpy(np.asarray(times, dtype=np.int64))

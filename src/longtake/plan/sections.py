@@ -177,6 +177,19 @@ def tokens(section: Section, height: int, width: int) -> int:
     return window + sum(slot_tokens(slot, height, width) for slot in section.slots)
 
 
+def sources(plan: Sequence[Section]) -> dict[int, tuple[int, ...]]:
+    """For each section, by number, the numbers of those whose frames it sees; pictures belong to no section.
+
+    >>> sources(vanilla(4))
+    {0: (), 1: (0,), 2: (0, 1), 3: (0, 1, 2)}
+    >>> sources(inverted(2, last_picture=True))
+    {1: (), 0: (1,)}
+    """
+    maker = {frame: section.number for section in plan for frame in section.frames}
+    seen = {s.number: {maker[f] for slot in s.slots for f in slot.frames if f in maker} for s in plan}
+    return {number: tuple(sorted(numbers)) for number, numbers in seen.items()}
+
+
 def table(sections: Sequence[Section], height: int, width: int) -> str:
     """Table of a plan, one line for each section in the order of generation; `height` and `width` in pixels.
 

@@ -21,20 +21,25 @@ __all__ = [
     "argmax",
     "attention",
     "cat",
+    "channels_last",
     "clamp",
     "conv2d",
+    "conv3d",
+    "conv_transpose3d",
     "cos",
     "exp",
     "from_numpy",
     "gelu",
     "index_select",
-    "interpolate",
     "linear",
+    "moments",
     "narrow",
     "ones",
     "pad",
+    "piece_values",
     "quick_gelu",
     "rsqrt",
+    "scale_shift",
     "silu",
     "sin",
     "stack",
@@ -127,6 +132,28 @@ def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[
     return native.conv3d(input, weight, bias, stride=tuple(stride))
 
 
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+) -> Tensor:
+    """The transposed convolution, weight (in, out, t, h, w), of (B, C, T, H, W)."""
+    both = (padding[0], padding[0], padding[1], padding[1], padding[2], padding[2])
+    enlarge = native.Conv3DTranspose(
+        weight.shape[0],
+        weight.shape[1],
+        weight.shape[2:],
+        pad_mode="pad",
+        pad=both,
+        stride=tuple(stride),
+        output_padding=tuple(output_padding),
+    )
+    return enlarge(input, weight) + bias.reshape(1, -1, 1, 1, 1)
+
+
 def exp(input: Tensor) -> Tensor:
     """e to the input; in float64, since MindSpore's float32 kernel for CPUs is off by 4e-6."""
     return native.exp(input.astype(ms.float64)).astype(input.dtype)
@@ -148,13 +175,6 @@ def group_norm(input: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: fl
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries of `input` along `dim` that `index` (N,) names."""
     return native.gather(input, index, dim)
-
-
-def interpolate(input: Tensor, scale_factor: Sequence[float], mode: str = "nearest") -> Tensor:
-    """Enlarge (B, C, T, H, W)."""
-    return mint.nn.functional.interpolate(
-        input, scale_factor=tuple(float(f) for f in scale_factor), mode=mode
-    )
 
 
 def layer_norm(input: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -187,9 +207,32 @@ def pad(input: Tensor, pad: Sequence[int], mode: str) -> Tensor:
     return input
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """As it is: MindSpore has one layout."""
+    return x
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance (B, C, T) of each frame and channel of (B, C, T, H, W), float32 or wider."""
+    wide = x if x.dtype in (ms.float32, ms.float64) else x.astype(ms.float32)
+    centred = wide - wide[:, :, :, :1, :1]
+    mean = centred.mean((3, 4))
+    return mean + wide[:, :, :, 0, 0], (centred * centred).mean((3, 4)) - mean * mean
+
+
+def piece_values(x: Tensor) -> int:
+    """How many values like those of `x` an operation should have at once."""
+    return 2**26
+
+
 def quick_gelu(x: Tensor) -> Tensor:
     """x · sigmoid(1.702 x), CLIP's activation."""
     return x * sigmoid(1.702 * x)
+
+
+def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """x · scale + shift, in the dtype of `x`."""
+    return (x * scale + shift).astype(x.dtype)
 
 
 def silu(input: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -60,7 +59,7 @@ def dtype(name: Any) -> Any:
     """The framework's dtype for a name such as "float16" (a dtype is returned as it is)."""
     found = DTYPES.get(str(name)) if isinstance(name, str) else name
     if not any(found is known or found == known for known in DTYPES.values()):
-        raise BackendError(f"No dtype {name!r}; known dtypes: {', '.join(DTYPES)}.")
+        raise BackendError(f"Networks on MindSpore have no dtype {name!r}; they have {', '.join(DTYPES)}.")
     if found == ms.bfloat16 and target() == "CPU":
         raise BackendError(
             "MindSpore computes no bfloat16 on a CPU; ask for float32 (or float16, which is slower there)."
@@ -177,9 +176,7 @@ graph = os.environ.get("LONGTAKE_GRAPH", "1") != "0"
 def structure_changed(model: Cell) -> None:
     """Tell that modules or weights of the network were replaced, so that nothing compiled outlives them."""
     for _, cell in model.cells_and_names():
-        if cell.__dict__.pop(COMPILED, None):
-            # MindSpore finds graphs again by the method's name, the arguments' shapes and the Cell's time of birth.
-            cell._create_time = time.time_ns()
+        cell.__dict__.pop(COMPILED, None)
     for name, weight in model.parameters_and_names():
         weight.name = name  # a graph wants every weight to have a name of its own
 

@@ -39,10 +39,10 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 
 def dtype(name: Any) -> torch.dtype:
     """The framework's dtype for a name such as "bfloat16" (a dtype is returned as it is)."""
-    if isinstance(name, torch.dtype):
+    if isinstance(name, torch.dtype) and name in DTYPES.values():
         return name
     if str(name) not in DTYPES:
-        raise BackendError(f"No dtype {name!r}; known dtypes: {', '.join(DTYPES)}.")
+        raise BackendError(f"Networks on PyTorch have no dtype {name!r}; they have {', '.join(DTYPES)}.")
     return DTYPES[str(name)]
 
 

@@ -1,0 +1,275 @@
+"""The layers of a causal video network, over clips that lie in pieces.
+
+A clip is a list of pieces (B, C, T, H, W), one after the other in time: what is computed over a piece stays small,
+whatever the tile's size (on a CPU a tensor of more than 32 MiB is fresh memory for every operation, which costs more than
+the arithmetic of most layers; on any device the peak is lower). Pieces do not change the result.
+
+A video that goes on is given with a `Memory`: every layer continues from the frames that it saw last.
+
+Letters: B batch, C channels, T frames, H height, W width, G groups.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from longtake.backend import nn, ops
+
+Tensor = ops.Tensor
+Clip = list[Tensor]
+Triple = tuple[int, int, int]
+EPS = 1e-6
+
+
+class Memory:
+    """What the layers keep of the frames before; norms and attention look back `window` latent frames, their own one included."""
+
+    def __init__(self, window: int) -> None:
+        self.window = window
+        self._kept: dict[int, list[Tensor]] = {}
+
+    def of(self, layer: nn.Module) -> list[Tensor] | None:
+        """What the layer kept last; None in the beginning."""
+        return self._kept.get(id(layer))
+
+    def keep(self, layer: nn.Module, tensors: list[Tensor]) -> None:
+        """Keep copies: a view would hold the whole clip."""
+        self._kept[id(layer)] = [ops.cat([x], 2) for x in tensors]
+
+
+def cut(clip: Clip, values: int, past: int = 0) -> Clip:
+    """The clip in pieces that are small enough where a frame becomes `values` values and `past` frames come before."""
+    pieces: Clip = []
+    for piece in clip:
+        x = ops.channels_last(piece)
+        frames = max(1, ops.piece_values(x) // (x.shape[0] * values) - past)
+        for start in range(0, x.shape[2], frames):
+            pieces.append(x[:, :, start : start + frames] if frames < x.shape[2] else x)
+    return pieces
+
+
+class CausalConv3d(nn.Module):
+    """A convolution whose frame t sees the input's frames up to t only; in front of the first it stands still."""
+
+    def __init__(self, channels: int, out_channels: int, kernel: int = 3, stride: Triple = (1, 1, 1)) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(channels, out_channels, kernel, stride)
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A clip in one piece, by the stride."""
+        if self.kernel == 1:
+            return self._conv(x)
+        if x.shape[2] == 1:
+            return self._picture(ops.pad(x[:, :, 0], (1, 1, 1, 1), mode="replicate"))
+        return self._conv(ops.pad(x, (1, 1, 1, 1, 2, 0), mode="replicate"))
+
+    def over(self, clip: Clip, memory: Memory | None = None, factors: list[Any] | None = None) -> Clip:
+        """A clip, not strided; first each piece is scaled by its `factors` and goes through SiLU, where they are given."""
+        past = None if memory is None else memory.of(self)
+        done: Clip = []
+        for i in range(len(clip)):
+            x = clip[i] if factors is None else ops.silu(ops.scale_shift(clip[i], factors[i][0], factors[i][1]))
+            x = ops.pad(x, (1, 1, 1, 1, 0, 0), mode="replicate")
+            frames = x.shape[2]
+            if past is None and frames == 1:
+                done.append(self._picture(x[:, :, 0]))
+                past = [x, x]
+                continue
+            if past is None:
+                past = [x[:, :, :1], x[:, :, :1]]
+            done.append(self._continued([past[0], past[1], x]))
+            past = [past[1], x] if frames == 1 else [x[:, :, -2:-1], x[:, :, -1:]]
+        if memory is not None:
+            memory.keep(self, past)
+        return done
+
+    def _conv(self, x: Tensor) -> Tensor:
+        return ops.conv3d(x, self.conv.weight, self.conv.bias, self.stride)
+
+    def _picture(self, x: Tensor) -> Tensor:
+        # A single frame is its own past: the kernel's sum over time does the same with a third of the products.
+        return ops.conv2d(x, self.conv.weight.sum(2), self.conv.bias, self.stride[1:])[:, :, None]
+
+    def _continued(self, frames: Clip) -> Tensor:
+        last = frames[2]
+        if last.shape[2] > 1 or 3 * math.prod(last.shape) <= ops.piece_values(last):
+            return self._conv(ops.cat(frames, 2))
+        # One frame of a large picture: the three products apart cost less than laying the frames side by side.
+        weight, ones = self.conv.weight, (1, 1)
+        first = ops.conv2d(frames[0][:, :, 0], weight[:, :, 0], None, ones)
+        second = ops.conv2d(frames[1][:, :, 0], weight[:, :, 1], None, ones)
+        return (first + second + ops.conv2d(last[:, :, 0], weight[:, :, 2], self.conv.bias, ones))[:, :, None]
+
+
+class CausalNorm(nn.GroupNorm):
+    """A group norm over a whole clip; of a video that goes on, over the frames of a window up to each frame.
+
+    `rate`: how many frames a latent frame has here.
+    """
+
+    def __init__(self, groups: int, channels: int, rate: int = 1) -> None:
+        super().__init__(groups, channels, eps=EPS)
+        self.rate = rate
+
+    def factors(self, clip: Clip, memory: Memory | None = None) -> list[Any]:
+        """For each piece what its values are multiplied by and what is added then, (B, C, 1 or T, 1, 1)."""
+        moments = [ops.moments(x) for x in clip]
+        mean = ops.cat([each[0] for each in moments], 2)
+        variance = ops.cat([each[1] for each in moments], 2)
+        shape = (mean.shape[0], self.num_groups, -1, mean.shape[2])
+        mean, variance = mean.reshape(shape), variance.reshape(shape)
+        if memory is None:
+            centre = mean.mean((2, 3), keepdim=True)
+            spread = (variance + (mean - centre) ** 2).mean((2, 3), keepdim=True)
+            scale, shift = self._factors(centre, spread)
+            return [(scale, shift) for _ in clip]
+        centre = mean.mean(2, keepdim=True)
+        spread = (variance + (mean - centre) ** 2).mean(2, keepdim=True)
+        scale, shift = self._factors(*self._windowed(centre, spread, memory))
+        found, start = [], 0
+        for x in clip:
+            stop = start + x.shape[2]
+            found.append((scale[:, :, start:stop], shift[:, :, start:stop]))
+            start = stop
+        return found
+
+    def _factors(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """From moments (B, G, 1, T)."""
+        each = (1, self.num_groups, -1, 1)
+        weight, bias = self.weight.reshape(each).to(mean.dtype), self.bias.reshape(each).to(mean.dtype)
+        scale = weight * ops.rsqrt(ops.clamp(variance, 0.0) + self.eps)
+        shift = bias - mean * scale
+        shape = (mean.shape[0], -1, mean.shape[3], 1, 1)
+        return ops.channels_last(scale.reshape(shape)), ops.channels_last(shift.reshape(shape))
+
+    def _windowed(self, mean: Tensor, variance: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """Moments (B, G, 1, T) over the window up to each frame."""
+        past, frames = memory.of(self), mean.shape[3]
+        if past is not None:
+            mean, variance = ops.cat([past[0], mean], 3), ops.cat([past[1], variance], 3)
+        known, span = mean.shape[3], memory.window * self.rate
+        first = max(known - span + 1, 0)
+        memory.keep(self, [mean[..., first:], variance[..., first:]])
+        age = np.arange(known - frames, known)[None] - np.arange(known)[:, None]
+        seen = ((age >= 0) & (age < span)).astype(np.float32)
+        weights = ops.from_numpy(seen / seen.sum(0), like=mean)
+        centre = mean @ weights
+        return centre, (variance + mean * mean) @ weights - centre * centre
+
+
+class Resnet(nn.Module):
+    """Norm, SiLU, convolution, twice, beside a shortcut."""
+
+    def __init__(self, channels: int, out_channels: int, groups: int, rate: int = 1) -> None:
+        super().__init__()
+        self.norm1 = CausalNorm(groups, channels, rate)
+        self.conv1 = CausalConv3d(channels, out_channels)
+        self.norm2 = CausalNorm(groups, out_channels, rate)
+        self.conv2 = CausalConv3d(out_channels, out_channels)
+        self.conv_shortcut = (
+            None if channels == out_channels else CausalConv3d(channels, out_channels, kernel=1)
+        )
+        self.widest = max(channels, out_channels)
+
+    def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
+        clip = cut(clip, self.widest * (clip[0].shape[3] + 2) * (clip[0].shape[4] + 2), 2)
+        hidden = self.conv1.over(clip, memory, self.norm1.factors(clip, memory))
+        hidden = self.conv2.over(hidden, memory, self.norm2.factors(hidden, memory))
+        if self.conv_shortcut is None:
+            return [hidden[i] + clip[i] for i in range(len(clip))]
+        return [hidden[i] + self.conv_shortcut(clip[i]) for i in range(len(clip))]
+
+
+class CausalAttention(nn.Module):
+    """One head over the pixels of a frame and of the frames before it: all of a clip, a window of a video that goes on."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.group_norm = CausalNorm(groups, channels)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
+        x = ops.cat(clip, 2) if len(clip) > 1 else clip[0]
+        batch, channels, frames, height, width = x.shape
+        area = height * width
+        scale, shift = self.group_norm.factors([x], memory)[0]
+        hidden = ops.scale_shift(x, scale, shift).permute(0, 2, 3, 4, 1).reshape(batch, 1, frames * area, channels)
+        query, key, value = self.to_q(hidden), self.to_k(hidden), self.to_v(hidden)
+        window = frames
+        if memory is not None:
+            window = memory.window
+            past = memory.of(self)
+            if past is not None:
+                key, value = ops.cat([past[0], key], 2), ops.cat([past[1], value], 2)
+            memory.keep(self, [x[:, :, max(x.shape[2] - (window - 1) * area, 0) :] for x in (key, value)])
+        known = key.shape[2] // area - frames
+        # A frame's queries against the keys up to its end: exact, and no mask of tokens squared.
+        seen = []
+        for t in range(frames):
+            begin, end = max(known + t + 1 - window, 0) * area, (known + t + 1) * area
+            seen.append(ops.attention(query[:, :, t * area : (t + 1) * area], key[:, :, begin:end], value[:, :, begin:end]))
+        hidden = self.to_out[0](ops.cat(seen, 2)).reshape(batch, frames, height, width, channels)
+        return [x + hidden.permute(0, 4, 1, 2, 3)]
+
+
+class Downsample(nn.Module):
+    """A strided causal convolution."""
+
+    def __init__(self, channels: int, stride: Triple) -> None:
+        super().__init__()
+        self.conv = CausalConv3d(channels, channels, stride=stride)
+
+    def forward(self, clip: Clip) -> Clip:
+        return [self.conv(ops.cat(clip, 2))]
+
+
+class Upsample(nn.Module):
+    """Nearest enlargement, then a convolution; the first frame grows in space alone.
+
+    Both at once, on the small grid: of the 27 products that make a value of the large one, those of equal inputs are one
+    product by the sum of their weights. 8 are left where all three axes grow; as a strided transposed convolution the
+    sums need not be laid together.
+    """
+
+    def __init__(self, channels: int, factor: Triple) -> None:
+        super().__init__()
+        self.conv = CausalConv3d(channels, channels)
+        self.factor, self.channels = factor, channels
+
+    def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
+        time, high, wide = self.factor
+        needed = 3 - time  # frames before the first that it sees
+        past = None if memory is None else memory.of(self)
+        weight, bias = spread(self.conv.conv.weight, self.factor), self.conv.conv.bias
+        area = high * (clip[0].shape[3] + 2) * wide * (clip[0].shape[4] + 2)
+        done: Clip = []
+        for x in cut(clip, time * area * self.channels):
+            x = ops.pad(x, (1, 1, 1, 1, 0, 0), mode="replicate")
+            first = past is None
+            if past is None:
+                past = [x[:, :, :1]] * needed
+            x = ops.cat(past + [x], 2)
+            # What the kernel adds around, and of the very first frame the half that would come before it.
+            out = (1, 0, 0) if first and time == 2 else (0, 0, 0)
+            around = (2 + out[0], 1 + high, 1 + wide)
+            done.append(ops.conv_transpose3d(x, weight, bias, self.factor, around, out))
+            past = [x[:, :, x.shape[2] - needed + k : x.shape[2] - needed + k + 1] for k in range(needed)]
+        if memory is not None:
+            memory.keep(self, past)
+        return done
+
+
+def spread(weight: Tensor, factor: Triple) -> Tensor:
+    """The transposed convolution's kernel (in, out, …) that enlarges by `factor` and convolves by `weight` (out, in, 3, 3, 3)."""
+    wide = weight.float() if weight.itemsize < 4 else weight
+    for axis in (2, 3, 4):
+        a, b, c = wide.split(1, axis)
+        wide = ops.cat([c, b, a] if factor[axis - 2] == 1 else [c, b + c, a + b, a], axis)
+    return wide.to(weight.dtype).swapaxes(0, 1)

@@ -1,0 +1,121 @@
+"""Long videos and large pictures in tiles that overlap, cross-faded where they do.
+
+Letters: B batch, C channels, T frames (of pixels or of latents), H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from longtake.backend import ops
+
+Tensor = ops.Tensor
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The size of a tile and the distance to the next, in pixels (frames without the first one)."""
+
+    height: int = 256
+    width: int = 256
+    frames: int = 16
+    stride_height: int = 192
+    stride_width: int = 192
+    stride_frames: int = 12
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Tiles along time: `size` + 1 frames every `stride`, giving `out_stride` new ones; `overlap` are cross-faded."""
+
+    size: int
+    stride: int
+    out_stride: int
+    overlap: int
+
+
+class TimeTiles:
+    """`function` over the tiles of a video that comes in pieces: each tile once, as soon as its frames are there.
+
+    The frame that a tile begins with was the last one of the tile before: it primes the causal convolutions and is
+    dropped from the result. Held between pieces: fewer frames than a tile has, and the frames to fade from.
+    """
+
+    def __init__(self, grid: Grid, function: Callable[[Tensor], Tensor]) -> None:
+        self.grid, self.function = grid, function
+        self._waiting: Tensor | None = None
+        self._before: Tensor | None = None
+
+    def push(self, x: Tensor) -> Iterator[Tensor]:
+        """Take the next frames (B, C, T, H, W); the results that are final now, in order."""
+        grid = self.grid
+        x = x if self._waiting is None else ops.cat([self._waiting, x], 2)
+        start = 0
+        while x.shape[2] - start > grid.size:
+            yield self._tile(x[:, :, start : start + grid.size + 1])
+            start += grid.stride
+        self._waiting = _own(x[:, :, start:])
+
+    def finish(self) -> Iterator[Tensor]:
+        """The rest of the results; nothing can be pushed afterwards."""
+        x, grid = self._waiting, self.grid
+        if x is None:
+            return
+        if self._before is None:
+            yield self.function(x)  # shorter than a tile
+        else:
+            # A tile of one frame primes nothing: the reference computes it and drops it.
+            for start in range(0, x.shape[2] - 1, grid.stride):
+                yield self._tile(x[:, :, start : start + grid.size + 1])
+        self._waiting = self._before = None
+
+    def _tile(self, x: Tensor) -> Tensor:
+        done, first, grid = self.function(x), self._before is None, self.grid
+        if not first:
+            done = blend(self._before, done[:, :, 1:], grid.overlap, 2)
+        # Views keep the whole tile alive; of what waits we own no more than we need.
+        self._before = _own(done[:, :, max(done.shape[2] - grid.overlap, 0) :]) if grid.overlap else done
+        return done[:, :, : grid.out_stride + first]
+
+
+def _own(x: Tensor) -> Tensor:
+    return ops.cat([x], 2)
+
+
+def blend(before: Tensor, tile: Tensor, extent: int, axis: int) -> Tensor:
+    """Cross-fade the end of `before` linearly into the first `extent` entries of `tile` along `axis`."""
+    extent = min(before.shape[axis], tile.shape[axis], extent)
+    if extent <= 0:
+        return tile
+    shape = [1] * 5
+    shape[axis] = extent
+    weight = ops.arange(extent, like=tile).reshape(shape) / extent
+    end = ops.narrow(before, axis, before.shape[axis] - extent, extent)
+    start, rest = tile.split((extent, tile.shape[axis] - extent), axis)
+    return ops.cat([end * (1 - weight) + start * weight, rest], axis)
+
+
+def tiled_space(
+    x: Tensor,
+    function: Callable[[Tensor], Tensor],
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    out_stride: tuple[int, int],
+    overlap: tuple[int, int],
+) -> Tensor:
+    """Apply `function` to tiles of `size` every `stride`, and cross-fade `overlap` rows and columns of the results."""
+    rows: list[Tensor] = []
+    above: list[Tensor] = []
+    for top in range(0, x.shape[3], stride[0]):
+        line: list[Tensor] = []
+        for left in range(0, x.shape[4], stride[1]):
+            tile = function(x[:, :, :, top : top + size[0], left : left + size[1]])
+            if above:
+                tile = blend(above[len(line)], tile, overlap[0], 3)
+            if line:
+                tile = blend(line[-1], tile, overlap[1], 4)
+            line.append(tile)
+        rows.append(ops.cat([tile[:, :, :, : out_stride[0], : out_stride[1]] for tile in line], 4))
+        above = line
+    return ops.cat(rows, 3)

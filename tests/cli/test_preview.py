@@ -1,0 +1,135 @@
+"""The file that `--preview` writes: in its place, whole at any moment, at a cost that has a limit."""
+
+import argparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from longtake.cli import preview as cli
+from longtake.errors import LongtakeWarning, PictureError
+from longtake.job import Job, Planned, Preview, SectionDone
+from longtake.video import read_metadata, read_video
+
+
+def section(number, frames=9, height=8, width=16):
+    """A preview whose pictures are of one grey: the section's number in tens."""
+    return Preview(number, np.full((1, frames, height, width, 3), 10 * (number + 1), np.uint8))
+
+
+def options(*words):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("picture")
+    cli.add_options(parser)
+    return parser.parse_args(["in.png", *words])
+
+
+def test_a_sheet_fills_up_from_the_end(tmp_path):
+    file = cli.PreviewFile(tmp_path / "a.png", 30, 9)
+    file.tell(Planned(4, 145, 25))
+    file.tell(SectionDone(0, 3, np.zeros((1, 4, 9, 2, 2))))  # for others
+    assert not list(tmp_path.iterdir())
+    seen = []
+    for number in (3, 2, 1, 0):
+        file.tell(section(number))
+        file.write()  # what a viewer sees in the end, however quick the sections come
+        with Image.open(tmp_path / "a.png") as sheet:
+            assert sheet.size == (9 * 130 + 2, 4 * 66 + 2)
+            seen.append([sheet.getpixel((60, 66 * row + 30))[0] for row in range(4)])
+    assert seen == [[200, 200, 200, 40], [200, 200, 30, 40], [200, 20, 30, 40], [10, 20, 30, 40]]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_video_of_what_is_there_is_as_long_as_that(tmp_path):
+    file = cli.PreviewFile(tmp_path / "a.mp4", 30, 9)
+    file.tell(Planned(4, 145, 25))
+    for number, seconds in ((3, 1.2), (2, 2.4), (1, 3.6), (0, 4.8)):
+        file.tell(section(number))
+        file.write()
+        meta = read_metadata(tmp_path / "a.mp4")
+        assert meta.frames / meta.fps == pytest.approx(seconds)
+        assert (meta.width, meta.height) == (256, 128)
+    frames, _ = read_video(tmp_path / "a.mp4")
+    # 8-bit limited-range YUV has steps of up to 2.
+    assert np.abs(frames[[0, 9, 18, 27], 50, 50, 0].astype(int) - (10, 20, 30, 40)).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", [".png", ".mp4"])
+@pytest.mark.parametrize("frames", [9, 36])
+def test_what_it_holds_does_not_grow_with_the_video(tmp_path, monkeypatch, suffix, frames):
+    monkeypatch.setattr(cli.PreviewFile, "write", lambda self: None)
+    for sections in (1, 20, 119, 1000):
+        file = cli.PreviewFile(tmp_path / f"a{suffix}", 30, 9)
+        file.tell(Planned(sections, 1 + 36 * sections, 25))
+        for number in reversed(range(sections)):
+            file.tell(section(number, frames, height=4, width=4))
+        held = sum(len(pictures) for pictures in file._pictures.values())
+        assert min(sections, 100) <= held <= cli.PICTURES[suffix]
+
+
+def test_writing_takes_a_small_part_of_the_time(tmp_path, monkeypatch):
+    now, written = [0.0], []
+    file = cli.PreviewFile(tmp_path / "a.png", 30, 9, clock=lambda: now[0])
+
+    def write():
+        written.append(now[0])
+        now[0] += 1.0  # slow
+
+    monkeypatch.setattr(file, "_write_sheet", write)
+    file.tell(Planned(100, 3601, 25))
+    for number in reversed(range(100)):
+        now[0] += 0.5
+        file.tell(section(number))
+    assert written[0] == 0.5 and 5 <= len(written) <= 8
+    assert written[-1] + 1 == now[0]  # the last section is there
+    file.write()
+    assert written[-1] + 1 == now[0]  # and nothing is written twice
+
+
+def test_options_of_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "out.mp4"
+    assert cli.kind_of(options()) is None
+    assert cli.kind_of(options("--preview")) == "rgb" == cli.kind_of(options("--preview", "a.mp4"))
+    assert (
+        cli.kind_of(options("--preview-decode"))
+        == "decode"
+        == cli.kind_of(options("--preview", "--preview-decode"))
+    )
+    assert cli.file_of(options("--preview"), output) == tmp_path / "out-preview.png"
+    assert cli.file_of(options("--preview-decode"), output) == tmp_path / "out-preview.png"
+    assert cli.file_of(options("--preview", "b.mp4"), output) == tmp_path / "b.mp4"
+    assert cli.file_of(options(), output) is None
+    for name in ("in.png", "out.mp4", "s.png"):
+        with pytest.raises(PictureError, match="would take the place of"):
+            cli.file_of(options("--preview", name), output, "in.png", None, tmp_path / "s.png")
+    with pytest.raises(PictureError, match="no folder"):
+        cli.file_of(options("--preview", "none/b.mp4"), output)
+    with pytest.raises(SystemExit):
+        options("--preview", "A penguin dances")
+
+
+def test_events_are_followed_only_where_it_is_asked_for(tmp_path):
+    job, output = Job(prompt="x"), tmp_path / "out.mp4"
+    for words, files in ((["--preview"], ["out-preview.png"]), ([], [])):
+        for file in tmp_path.iterdir():
+            file.unlink()
+        with (
+            pytest.raises(KeyboardInterrupt),
+            cli.previewing(cli.file_of(options(*words), output), job) as tell,
+        ):
+            for event in (Planned(2, 73, 25), section(1), section(0)):
+                tell(event)
+            raise KeyboardInterrupt
+        assert [file.name for file in tmp_path.iterdir()] == files
+
+
+def test_a_preview_that_cannot_be_written_stops_nothing(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    files = [cli.PreviewFile(folder / name, 30, 9) for name in ("a.png", "a.mp4")]
+    folder.rmdir()
+    for file in files:
+        file.tell(Planned(1, 37, 25))
+        with pytest.warns(LongtakeWarning, match="No preview this time: .*gone"):
+            file.tell(section(0))
