@@ -1,6 +1,6 @@
 # Every verb sets up what it needs, once, in .venv:
 #   make demo    a picture and a prompt become runs/demo/penguin.mp4 (installs what running takes)
-#   make test    the tests           (installs the tools of development too)
+#   make test    the tests, on PyTorch and on MindSpore (installs the tools of development too)
 #   make check   style, types, and who may import whom
 #   make env     the environment for running alone
 #   make clean   remove what make has made, except runs/
@@ -12,6 +12,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 DEMO := runs/demo
+# What holds on either framework.
+BOTH := tests/backend tests/models tests/pipeline tests/plan tests/sampling tests/weights
 
 .PHONY: env dev demo test check clean
 
@@ -30,7 +32,7 @@ $(VENV)/.env: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing what development takes into $(VENV) (this takes minutes)"
-	$(PIP) -e ".[torch,dev]"
+	$(PIP) -e ".[torch,mindspore,dev]"
 	@touch $@ $(VENV)/.env
 
 demo: $(VENV)/.env
@@ -41,6 +43,7 @@ demo: $(VENV)/.env
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
+	LONGTAKE_BACKEND=mindspore $(BIN)/python -m pytest -q $(BOTH)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check

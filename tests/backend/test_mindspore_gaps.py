@@ -19,13 +19,13 @@ from mindspore import Tensor, mint, ops
 F = mint.nn.functional
 X = Tensor(np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32))
 V = X[:, :, None]
-I = Tensor(np.array([1, 0]))
+ROWS = Tensor(np.array([1, 0]))
 
 NO_KERNEL = {
     "mint.stack": lambda: mint.stack([X, X], 0),
     "mint.arange": lambda: mint.arange(4),
     "mint.argmax": lambda: mint.argmax(X, -1),
-    "mint.index_select": lambda: mint.index_select(X, 0, I),
+    "mint.index_select": lambda: mint.index_select(X, 0, ROWS),
     "mint.nn.functional.layer_norm": lambda: F.layer_norm(X, (4,), None, None),
     "mint.nn.functional.gelu": lambda: F.gelu(X),
     "mint.nn.functional.conv2d": lambda: F.conv2d(X, X[:, :, :2, :2]),

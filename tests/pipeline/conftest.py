@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from longtake.models.clip import CLIPTextModel
@@ -24,55 +24,64 @@ HEIGHT, WIDTH, WINDOW = 32, 48, 2
 
 
 @pytest.fixture(scope="session")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
+def networks(tmp_path_factory: pytest.TempPathFactory, filled: Callable[[Any], Any]) -> Networks:
     """Networks of a few thousand parameters each."""
     tokenizer, tokenizer_2 = train_tokenizers(
         PROMPTS, PROMPT_TEMPLATE["template"], tmp_path_factory.mktemp("words")
     )
-    torch.manual_seed(0)
     return Networks(
-        transformer=HunyuanVideoFramepackTransformer3DModel(
-            in_channels=4,
-            out_channels=4,
-            num_attention_heads=2,
-            attention_head_dim=10,
-            num_layers=1,
-            num_single_layers=1,
-            num_refiner_layers=1,
-            patch_size=2,
-            text_embed_dim=16,
-            pooled_projection_dim=8,
-            rope_axes_dim=(2, 4, 4),
-            image_proj_dim=16,
-        ).eval(),
-        vae=AutoencoderKLHunyuanVideo(
-            latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
-        ).eval(),
-        text_encoder=LlamaModel(
-            vocab_size=len(tokenizer),
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=4,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-        ).eval(),
+        transformer=filled(
+            HunyuanVideoFramepackTransformer3DModel(
+                in_channels=4,
+                out_channels=4,
+                num_attention_heads=2,
+                attention_head_dim=10,
+                num_layers=1,
+                num_single_layers=1,
+                num_refiner_layers=1,
+                patch_size=2,
+                text_embed_dim=16,
+                pooled_projection_dim=8,
+                rope_axes_dim=(2, 4, 4),
+                image_proj_dim=16,
+            )
+        ),
+        vae=filled(
+            AutoencoderKLHunyuanVideo(
+                latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
+            )
+        ),
+        text_encoder=filled(
+            LlamaModel(
+                vocab_size=len(tokenizer),
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=4,
+                num_attention_heads=2,
+                num_key_value_heads=1,
+            )
+        ),
         tokenizer=tokenizer,
-        text_encoder_2=CLIPTextModel(
-            vocab_size=len(tokenizer_2),
-            hidden_size=8,
-            intermediate_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-        ).eval(),
+        text_encoder_2=filled(
+            CLIPTextModel(
+                vocab_size=len(tokenizer_2),
+                hidden_size=8,
+                intermediate_size=16,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+            )
+        ),
         tokenizer_2=tokenizer_2,
-        image_encoder=SiglipVisionModel(
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=28,
-            patch_size=14,
-        ).eval(),
+        image_encoder=filled(
+            SiglipVisionModel(
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                image_size=28,
+                patch_size=14,
+            )
+        ),
         feature_extractor=SiglipImageProcessor(size={"height": 28, "width": 28}),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
         settings={"width": WIDTH, "height": HEIGHT},

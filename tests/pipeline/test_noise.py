@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-import torch
 
+from longtake.backend import ops, runtime
 from longtake.errors import JobError
 from longtake.pipeline.noise import LAST_PICTURE, PICTURE, keyed, noise_source
 
@@ -45,7 +47,8 @@ def test_a_numpy_generator_draws_in_mindones_manner(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_a_framework_generator_draws_in_diffusers_manner(dtype: str) -> None:
+def test_a_framework_generator_draws_in_diffusers_manner(dtype: str, torch_only: Any) -> None:
+    torch = torch_only
     source = noise_source(torch.Generator().manual_seed(3))
     theirs = torch.Generator().manual_seed(3)
     for what in (PICTURE, 1, 0):
@@ -53,26 +56,36 @@ def test_a_framework_generator_draws_in_diffusers_manner(dtype: str) -> None:
         np.testing.assert_array_equal(source(what, SHAPE, dtype), expected.numpy())
 
 
-def test_no_generator_is_the_frameworks_own_state() -> None:
-    torch.manual_seed(4)
+def test_a_framework_generator_is_a_stream() -> None:
+    source, theirs = noise_source(runtime.seeded(3)), runtime.seeded(3)
+    for what in (PICTURE, 1, 0):
+        expected = ops.to_numpy(runtime.randn(SHAPE, theirs))
+        np.testing.assert_array_equal(source(what, SHAPE, "float32"), expected)
+
+
+def test_no_generator_is_the_frameworks_own_state(torch_only: Any) -> None:
+    torch_only.manual_seed(4)
     mine = noise_source(None)(0, SHAPE, "float32")
-    torch.manual_seed(4)
-    np.testing.assert_array_equal(mine, torch.randn(SHAPE).numpy())
+    torch_only.manual_seed(4)
+    np.testing.assert_array_equal(mine, torch_only.randn(SHAPE).numpy())
+
+
+def test_no_generator_is_other_noise_every_time() -> None:
+    one, two = (noise_source(None)(0, SHAPE, "float32") for _ in range(2))
+    assert one.shape == SHAPE and not np.array_equal(one, two)
 
 
 def test_a_list_has_one_generator_for_each_video() -> None:
-    source = noise_source([torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 9], videos=3)
+    source = noise_source([runtime.seeded(1), runtime.seeded(2), 9], videos=3)
     drawn = source(0, (3, *SHAPE[1:]), "float32")
-    for video, alone in enumerate((torch.Generator().manual_seed(1), torch.Generator().manual_seed(2), 9)):
+    for video, alone in enumerate((runtime.seeded(1), runtime.seeded(2), 9)):
         np.testing.assert_array_equal(drawn[video : video + 1], noise_source(alone)(0, SHAPE, "float32"))
 
 
 def test_a_list_of_one_is_that_one() -> None:
     shape = (2, *SHAPE[1:])
-    listed = noise_source([torch.Generator().manual_seed(1)], videos=2)(0, shape, "float32")
-    np.testing.assert_array_equal(
-        listed, noise_source(torch.Generator().manual_seed(1), videos=2)(0, shape, "float32")
-    )
+    listed = noise_source([runtime.seeded(1)], videos=2)(0, shape, "float32")
+    np.testing.assert_array_equal(listed, noise_source(runtime.seeded(1), videos=2)(0, shape, "float32"))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
+from longtake.backend import ops
 from longtake.errors import PictureError
 from longtake.pipeline.pictures import bucket, pixels, size_of
 
@@ -18,7 +18,7 @@ RANDOM = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)
 def test_every_kind_gives_the_same_pixels(tmp_path: Path) -> None:
     Image.fromarray(RANDOM).save(tmp_path / "picture.png")
     floats = RANDOM.astype(np.float32) / 255
-    tensor = torch.from_numpy(floats).permute(2, 0, 1)
+    tensor = ops.from_numpy(floats.transpose(2, 0, 1))
     expected = (2 * floats - 1).transpose(2, 0, 1)[None]
     kinds = [
         Image.fromarray(RANDOM),
