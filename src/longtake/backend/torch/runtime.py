@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ __all__ = [
     "write",
 ]
 
+COMPILED = "_longtake_compiled"
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -115,9 +117,20 @@ def to_bytes(tensor: torch.Tensor) -> memoryview:
 
 
 def compiled(model: torch.nn.Module, method: str) -> Callable[..., Any]:
-    """The network's method, compiled where that pays; here as it is."""
-    return getattr(model, method)
+    """The network's method, by `torch.compile` where LONGTAKE_GRAPH=1 asks for it: once for each set of shapes."""
+    if not graph:
+        return getattr(model, method)
+    known = model.__dict__.setdefault(COMPILED, {})
+    if method not in known:
+        known[method] = torch.compile(getattr(model, method), dynamic=False)
+    return known[method]
+
+
+# Not by default: half a minute of compiling for each set of shapes saves a tenth to a fifth of each step.
+graph = os.environ.get("LONGTAKE_GRAPH", "0") != "0"
 
 
 def structure_changed(model: torch.nn.Module) -> None:
     """Tell that modules of the network were replaced, so that nothing compiled outlives them."""
+    for part in model.modules():
+        part.__dict__.pop(COMPILED, None)
