@@ -48,7 +48,10 @@ def test_what_is_no_job_is_refused(text):
         ({"sampling": "vanilla", "last_picture": "end.png"}, "inverted"),
         ({"seed": -1}, "seed must not be negative; -1"),
         ({"changes": (SectionChange(-1),)}, "numbered from 0"),
-        ({"changes": (SectionChange(1, seed=-1),)}, "seed must not be negative; -1 was asked for in section 1"),
+        (
+            {"changes": (SectionChange(1, seed=-1),)},
+            "seed must not be negative; -1 was asked for in section 1",
+        ),
         ({"changes": (SectionChange(1, prompt=3),)}, "prompt of section 1 must be a text"),
         ({"changes": (SectionChange(1), SectionChange(1))}, "one of them twice"),
         ({"changes": (SectionChange(1),), "reference": True}, "one stream"),
@@ -84,11 +87,15 @@ def test_events_do_not_print_their_arrays():
 def test_loras_survive_json():
     job = Job("x", loras=(Lora("walk.safetensors"), Lora("own/er:x", (0.5, 0.0, -1.0))))
     assert Job.from_json(job.to_json()) == job
-    assert Job.from_json('{"prompt": "x", "loras": ["x.safetensors"]}') == Job("x", loras=(Lora("x.safetensors"),))
+    assert Job.from_json('{"prompt": "x", "loras": ["x.safetensors"]}') == Job(
+        "x", loras=(Lora("x.safetensors"),)
+    )
     job.check()
 
 
-@pytest.mark.parametrize("loras", ['[{"weights": [1]}]', "[3]", '[{"path": "x", "weights": 1}]', "{}3", '"x"'])
+@pytest.mark.parametrize(
+    "loras", ['[{"weights": [1]}]', "[3]", '[{"path": "x", "weights": 1}]', "{}3", '"x"']
+)
 def test_what_is_no_lora_is_refused(loras):
     with pytest.raises(JobError):
         Job.from_json(f'{{"prompt": "x", "loras": {loras}}}').check()

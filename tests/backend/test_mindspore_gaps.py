@@ -1,4 +1,4 @@
-"""What MindSpore lacks on a CPU, and what backend/mindspore does instead (docs/backends.md): each test notices a repair.
+"""What MindSpore lacks on a CPU, and what stands in its place (docs/backends.md): each test notices a repair.
 
 A test that fails here is good news: take the work-around out.
 """

@@ -328,7 +328,14 @@ def test_generate_takes_loras(pipeline):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes((2).to_bytes(8, "little") + b"{}")
     Path("odd:0.5").rename("odd:0.5.safetensors")
-    words = ["--lora", "walk.safetensors", "--lora", "./walk.safetensors:-1,0.5", "--lora", "odd:0.5.safetensors"]
+    words = [
+        "--lora",
+        "walk.safetensors",
+        "--lora",
+        "./walk.safetensors:-1,0.5",
+        "--lora",
+        "odd:0.5.safetensors",
+    ]
     assert main(["generate", "a.png", "It moves.", *words]) == 0
     assert pipeline.job.loras == (
         Lora("walk.safetensors"),
@@ -337,7 +344,9 @@ def test_generate_takes_loras(pipeline):
     )
 
 
-@pytest.mark.parametrize("path", ["C:/films/walk.safetensors", "C:\\films\\walk.safetensors", "/a:b/walk", "who/what"])
+@pytest.mark.parametrize(
+    "path", ["C:/films/walk.safetensors", "C:\\films\\walk.safetensors", "/a:b/walk", "who/what"]
+)
 def test_colons_in_paths_are_no_weights(path):
     assert lora(path) == Lora(path)
     assert lora(f"{path}:0.5") == Lora(path, (0.5,))
@@ -387,7 +396,9 @@ def said(capsys, words, code=0):
 
 
 def sections(folder="job"):
-    return {int(file.stem): file.stat().st_mtime_ns for file in Path(folder, "sections").glob("*.safetensors")}
+    return {
+        int(file.stem): file.stat().st_mtime_ns for file in Path(folder, "sections").glob("*.safetensors")
+    }
 
 
 def test_a_job_is_begun_stopped_and_resumed(pipeline, place, capsys, monkeypatch):
@@ -501,7 +512,9 @@ def test_a_name_that_is_taken_is_not_overwritten_by_default(pipeline):
         (ModelError("The model is broken."), 2, "longtake: The model is broken."),
     ],
 )
-def test_a_video_that_is_not_finished_leaves_what_was_written_of_it(pipeline, place, capsys, error, code, words):
+def test_a_video_that_is_not_finished_leaves_what_was_written_of_it(
+    pipeline, place, capsys, error, code, words
+):
     closed = []
 
     def events(job):

@@ -58,7 +58,9 @@ def test_frames_do_not_depend_on_later_ones_within_a_tile(vae):
 
 def test_attention_sees_the_same_and_earlier_frames_only(filled):
     attention = filled(CausalAttention(8, 2))
-    attention.group_norm.factors = lambda clip, memory=None: [(ops.ones(1, 8, 1, 1, 1), ops.zeros(1, 8, 1, 1, 1))]
+    attention.group_norm.factors = lambda clip, memory=None: [
+        (ops.ones(1, 8, 1, 1, 1), ops.zeros(1, 8, 1, 1, 1))
+    ]
     x = noise(2, 8, 3, 2, 2)
     changed = x.copy()
     changed[:, :, 2] += 1

@@ -406,7 +406,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch, frames: np.ndarray, **options: Any)
         def finish(self) -> list[Any]:
             return self.rest
 
-    monkeypatch.setattr("longtake.pipeline.decode.decoder_of", Given)
+    monkeypatch.setattr("longtake.pipeline.decode.StreamingDecoder", Given)
     monkeypatch.setattr("longtake.pipeline.decode.unscaled", lambda vae, latents: latents)
     decoding = Decoding(Autoencoder(), frames.shape[2], **options)
     events = [*decoding.push(np.zeros(1)), *decoding.finish()]

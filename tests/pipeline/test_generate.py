@@ -73,7 +73,9 @@ def test_frames_leave_as_soon_as_they_are_final(networks: Networks, picture: Ima
 
 
 def test_every_section_is_shown_where_that_is_asked_for(networks: Networks, picture: Image.Image) -> None:
-    events = [e for e in generate(JOB, networks, picture, preview="decode") if isinstance(e, SectionDone | Preview)]
+    events = [
+        e for e in generate(JOB, networks, picture, preview="decode") if isinstance(e, SectionDone | Preview)
+    ]
     assert [type(event) for event in events] == [SectionDone, Preview] * 3
     assert [event.number for event in events] == [2, 2, 1, 1, 0, 0]
     assert all(event.frames.shape == (1, 8, 32, 48, 3) for event in events if isinstance(event, Preview))
@@ -87,7 +89,9 @@ def test_the_frames_are_those_of_the_whole_video_decoded_at_once(
 ) -> None:
     job = replace(JOB, frames=41, steps=1, sampling=sampling)
     events = events_of(job, networks, picture)
-    done = sorted((event for event in events if isinstance(event, SectionDone)), key=lambda event: event.number)
+    done = sorted(
+        (event for event in events if isinstance(event, SectionDone)), key=lambda event: event.number
+    )
     _, start, _ = encode_pictures(networks, pixels(picture, 48, 32), None, noise_source(job.seed), 1)
     whole = decode(networks.vae, np.concatenate([start, *(event.latents for event in done)], axis=2))
     found = np.concatenate([event.frames for event in events if isinstance(event, FramesReady)], axis=1)

@@ -828,7 +828,9 @@ def test_of_loras_the_one_that_is_asked_for_comes(server: Hub, tmp_path: Path) -
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(name.encode())
     server.add("who/loras", tmp_path / "loras")
-    with pytest.raises(ModelError, match=r"'who/loras' on the hub has no .*one.safetensors, two.safetensors: choose"):
+    with pytest.raises(
+        ModelError, match=r"'who/loras' on the hub has no .*one.safetensors, two.safetensors: choose"
+    ):
         find_file("who/loras")
     assert not server.fetched()
     assert find_file("who/loras", "two.safetensors").read_bytes() == b"two.safetensors"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from longtake.cli import preview
-from longtake.cli.options import add_length, add_plan, frames_of, lora, mute_hub, number, size
+from longtake.cli.options import DECODINGS, add_length, add_plan, frames_of, lora, mute_hub, number, size
 from longtake.errors import JobError, PictureError
 
 if TYPE_CHECKING:
@@ -85,6 +85,12 @@ def add_parser(verbs: Any) -> None:
         "--cfg", type=number, default=1.0, help="classifier-free guidance, 1 is off (default: %(default)s)"
     )
     model.add_argument("--cfg-rescale", type=number, default=0.0, help="its rescale (default: %(default)s)")
+    model.add_argument(
+        "--decoding",
+        choices=DECODINGS,
+        default="exact",
+        help="exact: the reference's frames; causal: faster, and near to them (default: %(default)s)",
+    )
     model.add_argument(
         "--lora",
         type=lora,
@@ -186,6 +192,7 @@ def job_of(args: argparse.Namespace) -> Job:
         seed=args.seed,
         dtype=args.dtype,
         reference=args.reference,
+        decoding=args.decoding,
         loras=tuple(args.lora),
     )
     job.check()

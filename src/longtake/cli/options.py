@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from longtake.job import Lora
 
-SAMPLINGS = ("inverted", "vanilla")  # as in longtake.job, which imports numpy
+# As in longtake.job, which imports numpy.
+SAMPLINGS = ("inverted", "vanilla")
+DECODINGS = ("exact", "causal")
 
 
 def add_length(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,9 @@
 """The layers of a causal video network, over clips that lie in pieces.
 
-A clip is a list of pieces (B, C, T, H, W), one after the other in time: what is computed over a piece stays small,
-whatever the tile's size (on a CPU a tensor of more than 32 MiB is fresh memory for every operation, which costs more than
-the arithmetic of most layers; on any device the peak is lower). Pieces do not change the result.
-
-A video that goes on is given with a `Memory`: every layer continues from the frames that it saw last.
+A clip is a list of pieces (B, C, T, H, W), one after the other in time. Convolutions go from piece to piece with the
+last frames of the one before, norms look at all pieces, so cutting does not change the result; it keeps what one
+operation makes small (`ops.piece_values` says why). A video that goes on comes clip by clip with a `Memory`: every
+layer continues from the frames that it saw last.
 
 Letters: B batch, C channels, T frames, H height, W width, G groups.
 """
@@ -12,7 +11,6 @@ Letters: B batch, C channels, T frames, H height, W width, G groups.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -22,18 +20,20 @@ Tensor = ops.Tensor
 Clip = list[Tensor]
 Triple = tuple[int, int, int]
 EPS = 1e-6
+SPACE = (1, 1, 1, 1, 0, 0)
+"""Padding by one pixel on each side, not in time."""
 
 
 class Memory:
-    """What the layers keep of the frames before; norms and attention look back `window` latent frames, their own one included."""
+    """What layers keep of the frames before. Norms and attention see `window` latent frames, their own included."""
 
     def __init__(self, window: int) -> None:
         self.window = window
         self._kept: dict[int, list[Tensor]] = {}
 
-    def of(self, layer: nn.Module) -> list[Tensor] | None:
-        """What the layer kept last; None in the beginning."""
-        return self._kept.get(id(layer))
+    def of(self, layer: nn.Module) -> list[Tensor]:
+        """What the layer kept last; nothing when the video begins."""
+        return self._kept.get(id(layer), [])
 
     def keep(self, layer: nn.Module, tensors: list[Tensor]) -> None:
         """Keep copies: a view would hold the whole clip."""
@@ -41,7 +41,7 @@ class Memory:
 
 
 def cut(clip: Clip, values: int, past: int = 0) -> Clip:
-    """The clip in pieces that are small enough where a frame becomes `values` values and `past` frames come before."""
+    """The clip in pieces so short that, with `past` frames more at `values` values a frame, they are small enough."""
     pieces: Clip = []
     for piece in clip:
         x = ops.channels_last(piece)
@@ -57,7 +57,7 @@ class CausalConv3d(nn.Module):
     def __init__(self, channels: int, out_channels: int, kernel: int = 3, stride: Triple = (1, 1, 1)) -> None:
         super().__init__()
         self.conv = nn.Conv3d(channels, out_channels, kernel, stride)
-        self.kernel, self.stride = kernel, stride
+        self.kernel, self.stride, self.widest = kernel, stride, max(channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """A clip in one piece, by the stride."""
@@ -67,25 +67,31 @@ class CausalConv3d(nn.Module):
             return self._picture(ops.pad(x[:, :, 0], (1, 1, 1, 1), mode="replicate"))
         return self._conv(ops.pad(x, (1, 1, 1, 1, 2, 0), mode="replicate"))
 
-    def over(self, clip: Clip, memory: Memory | None = None, factors: list[Any] | None = None) -> Clip:
-        """A clip, not strided; first each piece is scaled by its `factors` and goes through SiLU, where they are given."""
-        past = None if memory is None else memory.of(self)
+    def over(
+        self, clip: Clip, memory: Memory | None = None, factors: list[tuple[Tensor, Tensor]] | None = None
+    ) -> Clip:
+        """A clip, by steps of one; with `factors`, each piece is first scaled by them and goes through SiLU."""
+        past: Clip = [] if memory is None else memory.of(self)
         done: Clip = []
         for i in range(len(clip)):
-            x = clip[i] if factors is None else ops.silu(ops.scale_shift(clip[i], factors[i][0], factors[i][1]))
-            x = ops.pad(x, (1, 1, 1, 1, 0, 0), mode="replicate")
-            frames = x.shape[2]
-            if past is None and frames == 1:
-                done.append(self._picture(x[:, :, 0]))
-                past = [x, x]
-                continue
-            if past is None:
+            x = clip[i]
+            if factors is not None:
+                x = ops.silu(ops.scale_shift(x, factors[i][0], factors[i][1]))
+            x = ops.pad(x, SPACE, mode="replicate")
+            single = x.shape[2] == 1
+            if len(past) == 0:
                 past = [x[:, :, :1], x[:, :, :1]]
-            done.append(self._continued([past[0], past[1], x]))
-            past = [past[1], x] if frames == 1 else [x[:, :, -2:-1], x[:, :, -1:]]
+                done.append(self._picture(x[:, :, 0]) if single else self._continued(past[0], past[1], x))
+            else:
+                done.append(self._continued(past[0], past[1], x))
+            past = [past[1], x] if single else [x[:, :, -2:-1], x[:, :, -1:]]
         if memory is not None:
             memory.keep(self, past)
         return done
+
+    def values(self, x: Tensor) -> int:
+        """How many values a padded frame of `x` has where it has the most."""
+        return self.widest * (x.shape[3] + 2) * (x.shape[4] + 2)
 
     def _conv(self, x: Tensor) -> Tensor:
         return ops.conv3d(x, self.conv.weight, self.conv.bias, self.stride)
@@ -94,15 +100,15 @@ class CausalConv3d(nn.Module):
         # A single frame is its own past: the kernel's sum over time does the same with a third of the products.
         return ops.conv2d(x, self.conv.weight.sum(2), self.conv.bias, self.stride[1:])[:, :, None]
 
-    def _continued(self, frames: Clip) -> Tensor:
-        last = frames[2]
-        if last.shape[2] > 1 or 3 * math.prod(last.shape) <= ops.piece_values(last):
-            return self._conv(ops.cat(frames, 2))
-        # One frame of a large picture: the three products apart cost less than laying the frames side by side.
-        weight, ones = self.conv.weight, (1, 1)
-        first = ops.conv2d(frames[0][:, :, 0], weight[:, :, 0], None, ones)
-        second = ops.conv2d(frames[1][:, :, 0], weight[:, :, 1], None, ones)
-        return (first + second + ops.conv2d(last[:, :, 0], weight[:, :, 2], self.conv.bias, ones))[:, :, None]
+    def _continued(self, before: Tensor, last: Tensor, x: Tensor) -> Tensor:
+        """The padded frames `x` after the frames `before` and `last`."""
+        if x.shape[2] > 1 or 3 * math.prod(x.shape) <= ops.piece_values(x):
+            return self._conv(ops.cat([before, last, x], 2))
+        # One frame of a large picture: three products apart cost less than laying the frames side by side.
+        weight, step = self.conv.weight, (1, 1)
+        first = ops.conv2d(before[:, :, 0], weight[:, :, 0], None, step)
+        second = ops.conv2d(last[:, :, 0], weight[:, :, 1], None, step)
+        return (first + second + ops.conv2d(x[:, :, 0], weight[:, :, 2], self.conv.bias, step))[:, :, None]
 
 
 class CausalNorm(nn.GroupNorm):
@@ -115,7 +121,7 @@ class CausalNorm(nn.GroupNorm):
         super().__init__(groups, channels, eps=EPS)
         self.rate = rate
 
-    def factors(self, clip: Clip, memory: Memory | None = None) -> list[Any]:
+    def factors(self, clip: Clip, memory: Memory | None = None) -> list[tuple[Tensor, Tensor]]:
         """For each piece what its values are multiplied by and what is added then, (B, C, 1 or T, 1, 1)."""
         moments = [ops.moments(x) for x in clip]
         mean = ops.cat([each[0] for each in moments], 2)
@@ -124,13 +130,14 @@ class CausalNorm(nn.GroupNorm):
         mean, variance = mean.reshape(shape), variance.reshape(shape)
         if memory is None:
             centre = mean.mean((2, 3), keepdim=True)
-            spread = (variance + (mean - centre) ** 2).mean((2, 3), keepdim=True)
-            scale, shift = self._factors(centre, spread)
+            around = (variance + (mean - centre) ** 2).mean((2, 3), keepdim=True)
+            scale, shift = self._factors(centre, around)
             return [(scale, shift) for _ in clip]
         centre = mean.mean(2, keepdim=True)
-        spread = (variance + (mean - centre) ** 2).mean(2, keepdim=True)
-        scale, shift = self._factors(*self._windowed(centre, spread, memory))
-        found, start = [], 0
+        around = (variance + (mean - centre) ** 2).mean(2, keepdim=True)
+        scale, shift = self._factors(*self._windowed(centre, around, memory))
+        found: list[tuple[Tensor, Tensor]] = []
+        start = 0
         for x in clip:
             stop = start + x.shape[2]
             found.append((scale[:, :, start:stop], shift[:, :, start:stop]))
@@ -149,7 +156,7 @@ class CausalNorm(nn.GroupNorm):
     def _windowed(self, mean: Tensor, variance: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """Moments (B, G, 1, T) over the window up to each frame."""
         past, frames = memory.of(self), mean.shape[3]
-        if past is not None:
+        if past:
             mean, variance = ops.cat([past[0], mean], 3), ops.cat([past[1], variance], 3)
         known, span = mean.shape[3], memory.window * self.rate
         first = max(known - span + 1, 0)
@@ -173,10 +180,9 @@ class Resnet(nn.Module):
         self.conv_shortcut = (
             None if channels == out_channels else CausalConv3d(channels, out_channels, kernel=1)
         )
-        self.widest = max(channels, out_channels)
 
     def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
-        clip = cut(clip, self.widest * (clip[0].shape[3] + 2) * (clip[0].shape[4] + 2), 2)
+        clip = cut(clip, max(self.conv1.values(clip[0]), self.conv2.values(clip[0])), 2)
         hidden = self.conv1.over(clip, memory, self.norm1.factors(clip, memory))
         hidden = self.conv2.over(hidden, memory, self.norm2.factors(hidden, memory))
         if self.conv_shortcut is None:
@@ -185,7 +191,7 @@ class Resnet(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """One head over the pixels of a frame and of the frames before it: all of a clip, a window of a video that goes on."""
+    """One head over the pixels of a frame and of those before it: of a clip all, of a video that goes on a window's."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -200,21 +206,23 @@ class CausalAttention(nn.Module):
         batch, channels, frames, height, width = x.shape
         area = height * width
         scale, shift = self.group_norm.factors([x], memory)[0]
-        hidden = ops.scale_shift(x, scale, shift).permute(0, 2, 3, 4, 1).reshape(batch, 1, frames * area, channels)
+        hidden = ops.scale_shift(x, scale, shift).permute(0, 2, 3, 4, 1)
+        hidden = hidden.reshape(batch, 1, frames * area, channels)
         query, key, value = self.to_q(hidden), self.to_k(hidden), self.to_v(hidden)
         window = frames
         if memory is not None:
-            window = memory.window
-            past = memory.of(self)
-            if past is not None:
+            window, past = memory.window, memory.of(self)
+            if past:
                 key, value = ops.cat([past[0], key], 2), ops.cat([past[1], value], 2)
-            memory.keep(self, [x[:, :, max(x.shape[2] - (window - 1) * area, 0) :] for x in (key, value)])
+            begin = max(key.shape[2] - (window - 1) * area, 0)
+            memory.keep(self, [key[:, :, begin:], value[:, :, begin:]])
         known = key.shape[2] // area - frames
-        # A frame's queries against the keys up to its end: exact, and no mask of tokens squared.
         seen = []
         for t in range(frames):
+            # A frame's queries against the keys up to its end: exact, and no mask of tokens squared.
             begin, end = max(known + t + 1 - window, 0) * area, (known + t + 1) * area
-            seen.append(ops.attention(query[:, :, t * area : (t + 1) * area], key[:, :, begin:end], value[:, :, begin:end]))
+            queries = query[:, :, t * area : (t + 1) * area]
+            seen.append(ops.attention(queries, key[:, :, begin:end], value[:, :, begin:end]))
         hidden = self.to_out[0](ops.cat(seen, 2)).reshape(batch, frames, height, width, channels)
         return [x + hidden.permute(0, 4, 1, 2, 3)]
 
@@ -233,9 +241,9 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Nearest enlargement, then a convolution; the first frame grows in space alone.
 
-    Both at once, on the small grid: of the 27 products that make a value of the large one, those of equal inputs are one
-    product by the sum of their weights. 8 are left where all three axes grow; as a strided transposed convolution the
-    sums need not be laid together.
+    Both at once, on the small grid: of the 27 products that make a value of the large one, those of equal inputs are
+    one product by the sum of their weights, so 8 are left where all three axes grow. The values at odd and at even
+    places of an axis have kernels of their own, the phases.
     """
 
     def __init__(self, channels: int, factor: Triple) -> None:
@@ -246,30 +254,51 @@ class Upsample(nn.Module):
     def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
         time, high, wide = self.factor
         needed = 3 - time  # frames before the first that it sees
-        past = None if memory is None else memory.of(self)
-        weight, bias = spread(self.conv.conv.weight, self.factor), self.conv.conv.bias
-        area = high * (clip[0].shape[3] + 2) * wide * (clip[0].shape[4] + 2)
+        past: Clip = [] if memory is None else memory.of(self)
+        kernels = phases(self.conv.conv.weight, self.factor)
+        half = self.channels * high * wide
         done: Clip = []
-        for x in cut(clip, time * area * self.channels):
-            x = ops.pad(x, (1, 1, 1, 1, 0, 0), mode="replicate")
-            first = past is None
-            if past is None:
+        for piece in cut(clip, time * half * (clip[0].shape[3] + 2) * (clip[0].shape[4] + 2)):
+            x = ops.pad(piece, SPACE, mode="replicate")
+            # Of the very first frame not the odd half, which would come before it.
+            first = len(past) == 0 and time == 2
+            if len(past) == 0:
                 past = [x[:, :, :1]] * needed
-            x = ops.cat(past + [x], 2)
-            # What the kernel adds around, and of the very first frame the half that would come before it.
-            out = (1, 0, 0) if first and time == 2 else (0, 0, 0)
-            around = (2 + out[0], 1 + high, 1 + wide)
-            done.append(ops.conv_transpose3d(x, weight, bias, self.factor, around, out))
-            past = [x[:, :, x.shape[2] - needed + k : x.shape[2] - needed + k + 1] for k in range(needed)]
+            x = ops.cat([*past, x], 2)
+            past = [x[:, :, -1:]] if needed == 1 else [x[:, :, -2:-1], x[:, :, -1:]]
+            if piece.shape[2] == 1 and time == 2:
+                if not first:
+                    done.append(self._enlarged(x, kernels[:half], 1))
+                done.append(self._enlarged(x, kernels[half:], 1))
+            else:
+                done.append(self._enlarged(x, kernels, time)[:, :, 1 if first else 0 :])
         if memory is not None:
             memory.keep(self, past)
         return done
 
+    def _enlarged(self, x: Tensor, kernels: Tensor, time: int) -> Tensor:
+        """The phases of the padded frames, laid side by side, by `time` and the factors of space."""
+        _, high, wide = self.factor
+        bias = ops.cat([self.conv.conv.bias] * (time * high * wide), 0)
+        y = ops.conv3d(x, kernels, bias, (1, 1, 1)).permute(0, 2, 3, 4, 1)
+        batch, t, h, w, _ = y.shape
+        y = y.reshape(batch, t, h, w, time, high, wide, self.channels).permute(0, 1, 4, 2, 5, 3, 6, 7)
+        y = y.reshape(batch, t * time, h * high, w * wide, self.channels)
+        # A grown axis begins with an odd place before the picture and ends with an even one after it.
+        top, left = high - 1, wide - 1
+        y = y[:, :, top : h * high - top, left : w * wide - left]
+        return y.permute(0, 4, 1, 2, 3)
 
-def spread(weight: Tensor, factor: Triple) -> Tensor:
-    """The transposed convolution's kernel (in, out, …) that enlarges by `factor` and convolves by `weight` (out, in, 3, 3, 3)."""
-    wide = weight.float() if weight.itemsize < 4 else weight
-    for axis in (2, 3, 4):
-        a, b, c = wide.split(1, axis)
-        wide = ops.cat([c, b, a] if factor[axis - 2] == 1 else [c, b + c, a + b, a], axis)
-    return wide.to(weight.dtype).swapaxes(0, 1)
+
+def phases(weight: Tensor, factor: Triple) -> Tensor:
+    """The kernels of the odd and the even places along each grown axis, one below the other, of (out, in, 3, 3, 3).
+
+    Made anew for every clip: a few sums, against a convolution.
+    """
+    kernels = weight.float() if weight.itemsize < 4 else weight
+    for axis in (4, 3, 2):
+        if factor[axis - 2] == 2:
+            a, b, c = kernels.split(1, axis)
+            odd, even = ops.cat([a + b, c], axis), ops.cat([a, b + c], axis)
+            kernels = ops.cat([odd, even], 0)
+    return kernels.to(weight.dtype)

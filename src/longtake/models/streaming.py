@@ -1,22 +1,28 @@
 """A long video through the autoencoder piece by piece, in the memory of one piece.
 
-`exact` gives the frames that one call of `decode` on all latents gives (which equals the reference's): its fixed grid of
-tiles, each decoded once, as soon as its last latent frame is there. `causal` carries every layer's past frames on,
-so that each latent frame is decoded once and there is no grid; its frames are near to the exact ones
-(docs/decisions/0004-causal-decoding.md).
+`exact` gives the frames that one call of `decode` on all latents gives (which equals the reference's): its grid of
+tiles, each decoded once, as soon as its last latent frame is there. `causal` carries every layer's past frames on, so
+that each latent frame is decoded once and there is no grid; its frames are near to the exact ones
+(docs/decisions/0004-causal-decoding.md). Memory does not depend on the video's length.
 """
 
 from __future__ import annotations
 
+import sys
+from typing import Any
+
 from longtake.backend import ops, runtime
 from longtake.errors import ModelError
 from longtake.models.causal import Memory
+from longtake.models.tiles import Grid, TimeTiles
 from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior
 
 Tensor = ops.Tensor
 MODES = ("exact", "causal")
 WINDOW = 5
 """How many latent frames norms and attention look back over in causal mode: as many as a tile of the grid has."""
+
+UNCUT = Grid(sys.maxsize, sys.maxsize, sys.maxsize, 0)
 
 
 class StreamingDecoder:
@@ -25,17 +31,27 @@ class StreamingDecoder:
     All pieces together give 1 + 4 (t - 1) frames.
     """
 
-    def __init__(self, vae: AutoencoderKLHunyuanVideo, mode: str = "exact") -> None:
+    def __init__(self, vae: Any, mode: str = "exact") -> None:
         if mode not in MODES:
             raise ModelError(f"mode is {mode!r}; known modes of decoding: {', '.join(MODES)}.")
+        ours = isinstance(vae, AutoencoderKLHunyuanVideo)
+        if mode == "causal" and not ours:
+            raise ModelError(
+                f"Causal decoding needs longtake's autoencoder, and this is a {type(vae).__name__}; use mode='exact'."
+            )
         self.vae, self.mode = vae, mode
-        self._tiles = vae.decoded_tiles()
+        # Another library's autoencoder is given the whole video at its end.
+        self._tiles = (
+            vae.decoded_tiles() if ours else TimeTiles(UNCUT, lambda z: vae.decode(z, return_dict=False)[0])
+        )
         self._memories: list[Memory] = []
 
     def push(self, latents: Tensor) -> list[Tensor]:
         """Take the next latent frames; the frames that are final now, maybe none."""
         with runtime.no_grad():
-            return list(self._tiles.push(latents)) if self.mode == "exact" else [self._continued(latents)]
+            if self.mode == "exact":
+                return list(self._tiles.push(latents))
+            return [self._continued(latents)] if latents.shape[2] else []
 
     def finish(self) -> list[Tensor]:
         """The rest of the frames; afterwards another video may begin."""

@@ -71,15 +71,15 @@ class TimeTiles:
         self._waiting = self._before = None
 
     def _tile(self, x: Tensor) -> Tensor:
-        done, first, grid = self.function(x), self._before is None, self.grid
-        if not first:
-            done = blend(self._before, done[:, :, 1:], grid.overlap, 2)
-        # Views keep the whole tile alive; of what waits we own no more than we need.
-        self._before = _own(done[:, :, max(done.shape[2] - grid.overlap, 0) :]) if grid.overlap else done
-        return done[:, :, : grid.out_stride + first]
+        done, before, grid = self.function(x), self._before, self.grid
+        if before is not None:
+            done = blend(before, done[:, :, 1:], grid.overlap, 2)
+        self._before = _own(done[:, :, max(done.shape[2] - grid.overlap, 0) :])
+        return done[:, :, : grid.out_stride + (before is None)]
 
 
 def _own(x: Tensor) -> Tensor:
+    # A view would keep all of the tensor that it looks into.
     return ops.cat([x], 2)
 
 

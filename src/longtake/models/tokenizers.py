@@ -50,7 +50,9 @@ class Batch(dict[str, Any]):
         moved = {}
         for name, value in self.items():
             value = value if device is None else value.to(device)
-            moved[name] = value.to(dtype) if dtype is not None and "float" in str(value.dtype).lower() else value
+            moved[name] = (
+                value.to(dtype) if dtype is not None and "float" in str(value.dtype).lower() else value
+            )
         return Batch(moved)
 
 

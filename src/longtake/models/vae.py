@@ -27,6 +27,7 @@ from longtake.models.causal import (
     Resnet,
     Triple,
     Upsample,
+    cut,
 )
 from longtake.models.outputs import Encoded, Sample
 from longtake.models.pretrained import PretrainedModel
@@ -116,7 +117,7 @@ class Encoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        clip = self.conv_in.over([ops.channels_last(x)])
+        clip = self.conv_in.over(cut([x], self.conv_in.values(x), 2))
         for block in self.down_blocks:
             clip = block(clip)
         clip = self.mid_block(clip)
@@ -132,7 +133,9 @@ class Decoder(nn.Module):
         self.conv_in = CausalConv3d(config.latent_channels, widths[0])
         self.mid_block = MidBlock(widths[0], groups, config.mid_block_add_attention)
         blocks, rate = [], 1
-        for channels, out_channels, factor in zip((widths[0], *widths), widths, scalings(config), strict=False):
+        for channels, out_channels, factor in zip(
+            (widths[0], *widths), widths, scalings(config), strict=False
+        ):
             blocks.append(UpBlock(channels, out_channels, config.layers_per_block + 1, groups, factor, rate))
             rate *= factor[0]
         self.up_blocks = nn.ModuleList(blocks)
@@ -271,7 +274,9 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
         tiles, ratio = self.tiles, self.temporal_compression_ratio
         overlap = tiles.frames - tiles.stride_frames
         grid = Grid(tiles.frames // ratio, tiles.stride_frames // ratio, tiles.stride_frames, overlap)
-        return TimeTiles(grid, lambda z: self.sliced(lambda each: self.decode_space(each, self.decode_tile), z))
+        return TimeTiles(
+            grid, lambda z: self.sliced(lambda each: self.decode_space(each, self.decode_tile), z)
+        )
 
     def _encode_space(self, x: Tensor) -> Tensor:
         tiles, ratio = self.tiles, self.spatial_compression_ratio

@@ -12,7 +12,6 @@ from longtake.backend import ops, runtime
 from longtake.errors import JobError
 from longtake.job import FramesReady, SectionDone
 from longtake.models.streaming import StreamingDecoder
-from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.plan.sections import video_frames
 
@@ -21,29 +20,6 @@ def decode(vae: Any, latents: np.ndarray) -> Any:
     """Frames (B, 3, T, H, W), about [-1, 1], of latents (B, C, t, h, w) that carry the scaling factor."""
     with runtime.no_grad():
         return vae.decode(unscaled(vae, latents), return_dict=False)[0]
-
-
-class WholeDecoder:
-    """What a `StreamingDecoder` does, for an autoencoder of the field: it can only be given all latents at once."""
-
-    def __init__(self, vae: Any) -> None:
-        self._vae = vae
-        self._waiting: list[Any] = []
-
-    def push(self, latents: Any) -> list[Any]:
-        """Keep the latents."""
-        self._waiting.append(latents)
-        return []
-
-    def finish(self) -> list[Any]:
-        """All frames, in one piece."""
-        waiting, self._waiting = self._waiting, []
-        return [self._vae.decode(ops.cat(waiting, 2), return_dict=False)[0]]
-
-
-def decoder_of(vae: Any, mode: str = "exact") -> StreamingDecoder | WholeDecoder:
-    """What decodes latents in pieces with this autoencoder."""
-    return StreamingDecoder(vae, mode) if isinstance(vae, AutoencoderKLHunyuanVideo) else WholeDecoder(vae)
 
 
 class Decoding:
@@ -58,7 +34,7 @@ class Decoding:
     ) -> None:
         self.frames, self.start = frames, 0
         self._vae, self._window, self._plain = vae, window, plain
-        self._decoder = decoder_of(vae, mode)
+        self._decoder = StreamingDecoder(vae, mode)
         self._run = 0
 
     def push(self, latents: np.ndarray) -> Iterator[FramesReady]:
@@ -142,13 +118,15 @@ def stages(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> Ite
     return (joined(start, done[: count + 1], sampling) for count in range(len(done)))
 
 
-def decode_video(vae: Any, start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> Any:
+def decode_video(
+    vae: Any, start: np.ndarray, done: Sequence[SectionDone], sampling: str, mode: str = "exact"
+) -> Any:
     """Frames (B, 3, T, H, W) of the whole video, in one pass: each latent frame is decoded once.
 
     Unlike the reference: which decodes two windows for every section and cross-fades them. With no section done, the
     picture's own frame.
     """
-    decoder = decoder_of(vae)
+    decoder = StreamingDecoder(vae, mode)
     with runtime.no_grad():
         pieces = [
             piece for part in parts(start, done, sampling) for piece in decoder.push(unscaled(vae, part))

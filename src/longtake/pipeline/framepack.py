@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 from longtake.backend import exchange, ops, runtime
-from longtake.errors import JobError, LongtakeWarning, ModelError, ModelError
+from longtake.errors import JobError, LongtakeWarning, ModelError
 from longtake.job import Event, Job, SectionDone, Stepped
 from longtake.models.outputs import Output
 from longtake.pipeline import pictures
@@ -439,6 +439,7 @@ class HunyuanVideoFramepackPipeline(LoraMixin):
         max_sequence_length: int | None = None,
         sampling_type: str = FramepackSamplingType.INVERTED_ANTI_DRIFTING,
         reference: bool = False,
+        decoding: str = "exact",
     ) -> Any:
         """Make videos from pictures and prompts.
 
@@ -459,6 +460,7 @@ class HunyuanVideoFramepackPipeline(LoraMixin):
         prompt_template, max_sequence_length: by default the model's own, else HunyuanVideo's and 256.
         sampling_type: "inverted_anti_drifting" or "vanilla", as the model was trained.
         reference: do as diffusers does, number for number.
+        decoding: "exact", or "causal", which is faster and near to it.
 
         Raises JobError or PictureError for a request that cannot be met.
         """
@@ -489,6 +491,7 @@ class HunyuanVideoFramepackPipeline(LoraMixin):
             guidance=guidance_scale,
             cfg_scale=true_cfg_scale,
             reference=reference,
+            decoding=decoding,
         )
         job.check()
         plan, planned = plan_of(job, last_image is not None or last_image_latents is not None)

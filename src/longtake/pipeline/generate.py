@@ -100,7 +100,7 @@ def generate(
             frames = _reference_frames(job, networks.vae, planned, start, events)
         else:
             plain = bool((first == first[..., :1, :1]).all())
-            decoding = Decoding(networks.vae, planned.frames, job.window, plain=plain)
+            decoding = Decoding(networks.vae, planned.frames, job.window, job.decoding, plain)
             frames = _streamed(decoding, start, planned, events, kept if job.sampling == "inverted" else None)
         with closing(events), closing(frames):
             yield from frames
@@ -293,7 +293,7 @@ def decoded(job: Job, vae: Any, start: np.ndarray, done: Sequence[SectionDone]) 
     """Frames (B, 3, T, H, W) of the sections that are done."""
     if job.reference:
         return reference_decode_video(vae, start, done, job.sampling, job.window)
-    return decode_video(vae, start, done, job.sampling)
+    return decode_video(vae, start, done, job.sampling, job.decoding)
 
 
 def _placed(conditioning: Conditioning, transformer: Any) -> Conditioning:

@@ -121,7 +121,9 @@ def load_networks(
         raise ModelError(f"A FramePack model has no part {unknown[0]!r}; its parts: {', '.join(COMPONENTS)}.")
     named = sorted(set(dtype) - {*NETWORKS, "default"}) if isinstance(dtype, Mapping) else []
     if named:
-        raise ModelError(f"No network {named[0]!r} to give a dtype to; there are: default, {', '.join(NETWORKS)}.")
+        raise ModelError(
+            f"No network {named[0]!r} to give a dtype to; there are: default, {', '.join(NETWORKS)}."
+        )
     missing = [name for name in COMPONENTS if name not in parts]
     if isinstance(source, Repository):
         _fetch_parts(source, inside, index, missing, variant)

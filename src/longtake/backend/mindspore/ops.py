@@ -25,7 +25,6 @@ __all__ = [
     "clamp",
     "conv2d",
     "conv3d",
-    "conv_transpose3d",
     "cos",
     "exp",
     "from_numpy",
@@ -130,28 +129,6 @@ def conv2d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[
 def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]) -> Tensor:
     """A convolution over (B, C, T, H, W) without padding."""
     return native.conv3d(input, weight, bias, stride=tuple(stride))
-
-
-def conv_transpose3d(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    output_padding: Sequence[int],
-) -> Tensor:
-    """The transposed convolution, weight (in, out, t, h, w), of (B, C, T, H, W)."""
-    both = (padding[0], padding[0], padding[1], padding[1], padding[2], padding[2])
-    enlarge = native.Conv3DTranspose(
-        weight.shape[0],
-        weight.shape[1],
-        weight.shape[2:],
-        pad_mode="pad",
-        pad=both,
-        stride=tuple(stride),
-        output_padding=tuple(output_padding),
-    )
-    return enlarge(input, weight) + bias.reshape(1, -1, 1, 1, 1)
 
 
 def exp(input: Tensor) -> Tensor:
