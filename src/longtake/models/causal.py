@@ -11,6 +11,7 @@ Letters: B batch, C channels, T frames, H height, W width, G groups.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -279,8 +280,9 @@ class Upsample(nn.Module):
     def _enlarged(self, x: Tensor, kernels: Tensor, time: int) -> Tensor:
         """The phases of the padded frames, laid side by side, by `time` and the factors of space."""
         _, high, wide = self.factor
-        bias = ops.cat([self.conv.conv.bias] * (time * high * wide), 0)
-        y = ops.conv3d(x, kernels, bias, (1, 1, 1)).permute(0, 2, 3, 4, 1)
+        bias: Any = self.conv.conv.bias
+        biases = ops.cat([bias] * (time * high * wide), 0)
+        y = ops.conv3d(x, kernels, biases, (1, 1, 1)).permute(0, 2, 3, 4, 1)
         batch, t, h, w, _ = y.shape
         y = y.reshape(batch, t, h, w, time, high, wide, self.channels).permute(0, 1, 4, 2, 5, 3, 6, 7)
         y = y.reshape(batch, t * time, h * high, w * wide, self.channels)

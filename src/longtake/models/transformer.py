@@ -295,7 +295,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
 
     def tokens(self, latents: Tensor, context: Context, moment: Moment) -> Tokens:
         """All that the blocks need, from the window's latents (B, C, T, H, W)."""
-        window = self.x_embedder(latents.to(moment.text.dtype))
+        window = runtime.compiled(self.x_embedder, "forward")(latents.to(moment.text.dtype))
         packed = window if context.clean is None else ops.cat([context.clean, window], 1)
         return Tokens(packed, moment, context)
 
@@ -337,9 +337,13 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
 
     def head(self, window: Tensor, tokens: Tokens) -> Tensor:
         """The window's velocity (B, C, T, H, W) from its tokens (B, W, D) that left the blocks."""
-        (time, height, width), pt, p = tokens.context.grid, self.config.patch_size_t, self.config.patch_size
+        return runtime.compiled(self, "unpacked")(window, tokens.moment.modulations[-1], *tokens.context.grid)
+
+    def unpacked(self, window: Tensor, modulation: Tensor, time: int, height: int, width: int) -> Tensor:
+        """`head` over tensors and the window's tokens in time, height and width."""
+        pt, p = self.config.patch_size_t, self.config.patch_size
         # Here, and only here, the scale comes before the shift.
-        scale, shift = tokens.moment.modulations[-1].chunk(2, -1)
+        scale, shift = modulation.chunk(2, -1)
         x = self.proj_out(modulate(self.last_norm(window), shift, scale))
         x = x.reshape(x.shape[0], time, height, width, -1, pt, p, p).permute(0, 4, 1, 5, 2, 6, 3, 7)
         return x.reshape(x.shape[0], x.shape[1], time * pt, height * p, width * p)

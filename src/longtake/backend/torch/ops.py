@@ -56,6 +56,8 @@ __all__ = [
     "zeros",
 ]
 
+MKLDNN = torch.backends.mkldnn.is_available()
+
 
 def arange(stop: int, like: Tensor) -> Tensor:
     """0 … stop - 1, on the device and in the dtype of `like`."""
@@ -101,11 +103,14 @@ def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[
 def _conv(
     function: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]
 ) -> Tensor:
-    plain = input.device.type == "cpu" and input.dtype == weight.dtype == torch.float32
-    if plain and torch.backends.mkldnn.is_available() and not torch.is_autocast_enabled("cpu"):
-        # torch itself takes a kernel 10 to 40 times as slow where batch · channels · frames · height is 20480 or less.
-        none = [0] * len(stride)
-        return torch.mkldnn_convolution(input, weight, bias, none, stride, [1] * len(stride), 1)
+    plain = MKLDNN and input.device.type == "cpu" and input.dtype == weight.dtype == torch.float32
+    # torch itself takes a kernel 10 to 40 times as slow where batch · channels · frames · height is 20480 or less.
+    none, ones = [0] * len(stride), [1] * len(stride)
+    if plain and torch.compiler.is_compiling():
+        fused = torch.ops.mkldnn._convolution_pointwise  # what torch.compile itself makes of large ones
+        return fused(input, weight, bias, none, stride, ones, 1, "none", [], "")
+    if plain and not torch.is_autocast_enabled("cpu"):
+        return torch.mkldnn_convolution(input, weight, bias, none, stride, ones, 1)
     return function(input, weight, bias, stride)
 
 
@@ -122,7 +127,9 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     # Frames by pixels by channels: torch adds over one axis between two others 18 times as fast as over the last two.
     batch, channels, frames = x.shape[:3]
     rows = centred.permute(0, 2, 3, 4, 1).reshape(batch * frames, -1, channels)
-    mean, square = (each.mean(1).reshape(batch, frames, channels).swapaxes(1, 2) for each in (rows, rows * rows))
+    mean, square = (
+        each.mean(1).reshape(batch, frames, channels).swapaxes(1, 2) for each in (rows, rows * rows)
+    )
     return mean + pivot[..., 0, 0], square - mean * mean
 
 
