@@ -11,7 +11,6 @@ Letters: B batch, C channels, T frames, H height, W width, G groups.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -21,8 +20,8 @@ Tensor = ops.Tensor
 Clip = list[Tensor]
 Triple = tuple[int, int, int]
 EPS = 1e-6
-SPACE = (1, 1, 1, 1, 0, 0)
-"""Padding by one pixel on each side, not in time."""
+AROUND = (1, 1, 1, 1)
+"""Padding by one pixel on each side."""
 
 
 class Memory:
@@ -52,6 +51,11 @@ def cut(clip: Clip, values: int, past: int = 0) -> Clip:
     return pieces
 
 
+def joined(clip: Clip) -> Tensor:
+    """The clip in one piece."""
+    return ops.cat(clip, 2) if len(clip) > 1 else clip[0]
+
+
 class CausalConv3d(nn.Module):
     """A convolution whose frame t sees the input's frames up to t only; in front of the first it stands still."""
 
@@ -65,8 +69,8 @@ class CausalConv3d(nn.Module):
         if self.kernel == 1:
             return self._conv(x)
         if x.shape[2] == 1:
-            return self._picture(ops.pad(x[:, :, 0], (1, 1, 1, 1), mode="replicate"))
-        return self._conv(ops.pad(x, (1, 1, 1, 1, 2, 0), mode="replicate"))
+            return self._picture(ops.pad(x[:, :, 0], AROUND, mode="replicate"))
+        return self._conv(ops.pad(x, (*AROUND, 2, 0), mode="replicate"))
 
     def over(
         self, clip: Clip, memory: Memory | None = None, factors: list[tuple[Tensor, Tensor]] | None = None
@@ -78,13 +82,15 @@ class CausalConv3d(nn.Module):
             x = clip[i]
             if factors is not None:
                 x = ops.silu(ops.scale_shift(x, factors[i][0], factors[i][1]))
-            x = ops.pad(x, SPACE, mode="replicate")
-            single = x.shape[2] == 1
-            if len(past) == 0:
-                past = [x[:, :, :1], x[:, :, :1]]
-                done.append(self._picture(x[:, :, 0]) if single else self._continued(past[0], past[1], x))
-            else:
+            single, begins = x.shape[2] == 1, len(past) == 0
+            x = ops.pad(x, (*AROUND, 0 if single or not begins else 2, 0), mode="replicate")
+            if not begins:
                 done.append(self._continued(past[0], past[1], x))
+            elif single:
+                done.append(self._picture(x[:, :, 0]))
+                past = [x, x]
+            else:
+                done.append(self._conv(x))
             past = [past[1], x] if single else [x[:, :, -2:-1], x[:, :, -1:]]
         if memory is not None:
             memory.keep(self, past)
@@ -125,8 +131,7 @@ class CausalNorm(nn.GroupNorm):
     def factors(self, clip: Clip, memory: Memory | None = None) -> list[tuple[Tensor, Tensor]]:
         """For each piece what its values are multiplied by and what is added then, (B, C, 1 or T, 1, 1)."""
         moments = [ops.moments(x) for x in clip]
-        mean = ops.cat([each[0] for each in moments], 2)
-        variance = ops.cat([each[1] for each in moments], 2)
+        mean, variance = joined([each[0] for each in moments]), joined([each[1] for each in moments])
         shape = (mean.shape[0], self.num_groups, -1, mean.shape[2])
         mean, variance = mean.reshape(shape), variance.reshape(shape)
         if memory is None:
@@ -165,8 +170,10 @@ class CausalNorm(nn.GroupNorm):
         age = np.arange(known - frames, known)[None] - np.arange(known)[:, None]
         seen = ((age >= 0) & (age < span)).astype(np.float32)
         weights = ops.from_numpy(seen / seen.sum(0), like=mean)
-        centre = mean @ weights
-        return centre, (variance + mean * mean) @ weights - centre * centre
+        pivot = mean[..., :1]  # leaves little to cancel
+        apart = mean - pivot
+        centre = apart @ weights
+        return centre + pivot, (variance + apart * apart) @ weights - centre * centre
 
 
 class Resnet(nn.Module):
@@ -203,7 +210,7 @@ class CausalAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
-        x = ops.cat(clip, 2) if len(clip) > 1 else clip[0]
+        x = joined(clip)
         batch, channels, frames, height, width = x.shape
         area = height * width
         scale, shift = self.group_norm.factors([x], memory)[0]
@@ -236,71 +243,4 @@ class Downsample(nn.Module):
         self.conv = CausalConv3d(channels, channels, stride=stride)
 
     def forward(self, clip: Clip) -> Clip:
-        return [self.conv(ops.cat(clip, 2))]
-
-
-class Upsample(nn.Module):
-    """Nearest enlargement, then a convolution; the first frame grows in space alone.
-
-    Both at once, on the small grid: of the 27 products that make a value of the large one, those of equal inputs are
-    one product by the sum of their weights, so 8 are left where all three axes grow. The values at odd and at even
-    places of an axis have kernels of their own, the phases.
-    """
-
-    def __init__(self, channels: int, factor: Triple) -> None:
-        super().__init__()
-        self.conv = CausalConv3d(channels, channels)
-        self.factor, self.channels = factor, channels
-
-    def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
-        time, high, wide = self.factor
-        needed = 3 - time  # frames before the first that it sees
-        past: Clip = [] if memory is None else memory.of(self)
-        kernels = phases(self.conv.conv.weight, self.factor)
-        half = self.channels * high * wide
-        done: Clip = []
-        for piece in cut(clip, time * half * (clip[0].shape[3] + 2) * (clip[0].shape[4] + 2)):
-            x = ops.pad(piece, SPACE, mode="replicate")
-            # Of the very first frame not the odd half, which would come before it.
-            first = len(past) == 0 and time == 2
-            if len(past) == 0:
-                past = [x[:, :, :1]] * needed
-            x = ops.cat([*past, x], 2)
-            past = [x[:, :, -1:]] if needed == 1 else [x[:, :, -2:-1], x[:, :, -1:]]
-            if piece.shape[2] == 1 and time == 2:
-                if not first:
-                    done.append(self._enlarged(x, kernels[:half], 1))
-                done.append(self._enlarged(x, kernels[half:], 1))
-            else:
-                done.append(self._enlarged(x, kernels, time)[:, :, 1 if first else 0 :])
-        if memory is not None:
-            memory.keep(self, past)
-        return done
-
-    def _enlarged(self, x: Tensor, kernels: Tensor, time: int) -> Tensor:
-        """The phases of the padded frames, laid side by side, by `time` and the factors of space."""
-        _, high, wide = self.factor
-        bias: Any = self.conv.conv.bias
-        biases = ops.cat([bias] * (time * high * wide), 0)
-        y = ops.conv3d(x, kernels, biases, (1, 1, 1)).permute(0, 2, 3, 4, 1)
-        batch, t, h, w, _ = y.shape
-        y = y.reshape(batch, t, h, w, time, high, wide, self.channels).permute(0, 1, 4, 2, 5, 3, 6, 7)
-        y = y.reshape(batch, t * time, h * high, w * wide, self.channels)
-        # A grown axis begins with an odd place before the picture and ends with an even one after it.
-        top, left = high - 1, wide - 1
-        y = y[:, :, top : h * high - top, left : w * wide - left]
-        return y.permute(0, 4, 1, 2, 3)
-
-
-def phases(weight: Tensor, factor: Triple) -> Tensor:
-    """The kernels of the odd and the even places along each grown axis, one below the other, of (out, in, 3, 3, 3).
-
-    Made anew for every clip: a few sums, against a convolution.
-    """
-    kernels = weight.float() if weight.itemsize < 4 else weight
-    for axis in (4, 3, 2):
-        if factor[axis - 2] == 2:
-            a, b, c = kernels.split(1, axis)
-            odd, even = ops.cat([a + b, c], axis), ops.cat([a, b + c], axis)
-            kernels = ops.cat([odd, even], 0)
-    return kernels.to(weight.dtype)
+        return [self.conv(joined(clip))]

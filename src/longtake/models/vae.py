@@ -26,12 +26,13 @@ from longtake.models.causal import (
     Memory,
     Resnet,
     Triple,
-    Upsample,
     cut,
+    joined,
 )
 from longtake.models.outputs import Encoded, Sample
 from longtake.models.pretrained import PretrainedModel
 from longtake.models.tiles import Grid, Tiles, TimeTiles, tiled_space
+from longtake.models.upsample import Upsample
 
 Tensor = ops.Tensor
 
@@ -121,7 +122,7 @@ class Encoder(nn.Module):
         for block in self.down_blocks:
             clip = block(clip)
         clip = self.mid_block(clip)
-        return ops.cat(self.conv_out.over(clip, None, self.conv_norm_out.factors(clip)), 2)
+        return joined(self.conv_out.over(clip, None, self.conv_norm_out.factors(clip)))
 
 
 class Decoder(nn.Module):
@@ -143,11 +144,10 @@ class Decoder(nn.Module):
         self.conv_out = CausalConv3d(widths[-1], config.out_channels)
 
     def forward(self, z: Tensor, memory: Memory | None = None) -> Tensor:
-        clip = self.mid_block(self.conv_in.over([ops.channels_last(z)], memory), memory)
+        clip = self.mid_block(self.conv_in.over(cut([z], self.conv_in.values(z), 2), memory), memory)
         for block in self.up_blocks:
             clip = block(clip, memory)
-        clip = self.conv_out.over(clip, memory, self.conv_norm_out.factors(clip, memory))
-        return ops.cat(clip, 2)
+        return joined(self.conv_out.over(clip, memory, self.conv_norm_out.factors(clip, memory)))
 
 
 class Posterior:
