@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -198,7 +199,13 @@ def floor(args: argparse.Namespace, dtype: str) -> dict[str, float]:
     step = counted.get_total_flops()
     decoder, latents = StreamingDecoder(vae, args.decoding), 9 * args.sections + 1
     tile = torch.randn(1, vae.config.latent_channels, 14, size, size)
-    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+
+    def convolution(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+    # The counter does not know the convolution of oneDNN by itself.
+    known = {torch.ops.aten.mkldnn_convolution: convolution}
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counted:
         decoder.push(tile[:, :, :5])
         before = counted.get_total_flops()
         decoder.push(tile[:, :, 5:])
