@@ -3,6 +3,8 @@
 import ast
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -382,3 +384,13 @@ def test_the_frameworks_generator_repeats():
     one, two = (ops.to_numpy(runtime.randn((2, 3), runtime.seeded(4))) for _ in range(2))
     np.testing.assert_array_equal(one, two)
     assert isinstance(runtime.seeded(4), runtime.Generator)
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="it is PyTorch that has a compiler to load")
+def test_empty_weights_load_no_compiler():
+    code = (
+        "import sys; from longtake.backend import nn, runtime\n"
+        "with runtime.empty_weights(): layer = nn.Embedding(3, 4)\n"
+        "assert layer.weight.is_meta and 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -128,7 +128,8 @@ def make_videos(
         plan = PLANS[sampling](section_count(frames))
         events = sample(job, networks, plan, Conditioning(text, negative, states, start), noise)
         sections = [event for event in events if isinstance(event, SectionDone)]
-        done.append(to_frames(decode_video(networks.vae, start, sections, sampling))[:, :frames])
+        pieces = decode_video(networks.vae, start, sections, sampling)
+        done.append(np.concatenate([to_frames(piece) for piece in pieces], axis=1)[:, :frames])
     return np.concatenate(done)
 
 

@@ -120,19 +120,16 @@ def stages(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> Ite
 
 def decode_video(
     vae: Any, start: np.ndarray, done: Sequence[SectionDone], sampling: str, mode: str = "exact"
-) -> Any:
-    """Frames (B, 3, T, H, W) of the whole video, in one pass: each latent frame is decoded once.
+) -> Iterator[Any]:
+    """The video's frames in pieces (B, 3, T, H, W), in one pass: each latent frame is decoded once.
 
     Unlike the reference: which decodes two windows for every section and cross-fades them. With no section done, the
     picture's own frame.
     """
     decoder = StreamingDecoder(vae, mode)
-    with runtime.no_grad():
-        pieces = [
-            piece for part in parts(start, done, sampling) for piece in decoder.push(unscaled(vae, part))
-        ]
-        pieces += decoder.finish()
-    return ops.cat(pieces, 2) if len(pieces) > 1 else pieces[0]
+    for part in parts(start, done, sampling):
+        yield from decoder.push(unscaled(vae, part))
+    yield from decoder.finish()
 
 
 def reference_decode_video(

@@ -37,7 +37,7 @@ from longtake.pipeline.conditioning import (
     encode_text,
     repeated,
 )
-from longtake.pipeline.decode import stages, unit_range
+from longtake.pipeline.decode import stages, to_frames, unit_range
 from longtake.pipeline.generate import Change, decoded, sample
 from longtake.pipeline.lora import LoraMixin
 from longtake.pipeline.networks import (
@@ -515,8 +515,8 @@ class HunyuanVideoFramepackPipeline(LoraMixin):
         if output_type == "latent":
             frames: Any = [ops.from_numpy(stage) for stage in stages(conditioning.start, done, job.sampling)]
         else:
-            video = decoded(job, self.vae, conditioning.start, done)[:, :, : planned.frames]
-            frames = convert(unit_range(video), output_type or "np")
+            pieces = decoded(job, self.vae, conditioning.start, done)
+            frames = convert(pieces, planned.frames, output_type or "np")
         return HunyuanVideoFramepackPipelineOutput(frames) if return_dict else (frames,)
 
     def _consume(
@@ -595,14 +595,29 @@ class _NoBar:
         """Nothing."""
 
 
-def convert(video: Any, output_type: str) -> Any:
-    """Frames (B, 3, T, H, W) in [0, 1] as PIL lists, an array (B, T, H, W, 3) or a tensor (B, T, 3, H, W)."""
+def convert(pieces: Iterable[Any], count: int, output_type: str) -> Any:
+    """Decoded pieces (B, 3, T, H, W) -> at most `count` frames, each piece converted as it comes.
+
+    PIL lists, an array (B, T, H, W, 3) in [0, 1], or a tensor (B, T, 3, H, W) in [0, 1].
+    """
     if output_type == "pt":
-        return video.permute(0, 2, 1, 3, 4)
-    frames = ops.to_numpy(video).astype(np.float32).transpose(0, 2, 3, 4, 1)
-    if output_type == "np":
-        return frames
-    return [[Image.fromarray(frame) for frame in row] for row in np.rint(frames * 255).astype(np.uint8)]
+        return ops.cat([unit_range(piece).permute(0, 2, 1, 3, 4) for piece in pieces], 1)[:, :count]
+    array: np.ndarray | None = None
+    rows: list[list[Image.Image]] = []
+    filled = 0
+    for piece in pieces:
+        piece = piece[:, :, : count - filled]
+        batch, _, frames, height, width = piece.shape
+        if output_type == "pil":
+            rows = rows or [[] for _ in range(batch)]
+            for row, frame_arrays in zip(rows, to_frames(piece), strict=True):
+                row += map(Image.fromarray, frame_arrays)
+        else:
+            # Memory that is never written to is never taken.
+            array = np.empty((batch, count, height, width, 3), np.float32) if array is None else array
+            array[:, filled : filled + frames] = ops.to_numpy(unit_range(piece)).transpose(0, 2, 3, 4, 1)
+        filled += frames
+    return rows if array is None else array[:, :filled]
 
 
 def _next(events: Generator[Event, Change | None, None], change: Change | None) -> Event | None:

@@ -289,10 +289,10 @@ def solver_of(
     return partial(_solved, SOLVERS[job.solver] if job.solver else euler, levels), len(levels) - 1
 
 
-def decoded(job: Job, vae: Any, start: np.ndarray, done: Sequence[SectionDone]) -> Any:
-    """Frames (B, 3, T, H, W) of the sections that are done."""
+def decoded(job: Job, vae: Any, start: np.ndarray, done: Sequence[SectionDone]) -> Iterator[Any]:
+    """The frames of the sections that are done, in pieces (B, 3, T, H, W); the reference's in one."""
     if job.reference:
-        return reference_decode_video(vae, start, done, job.sampling, job.window)
+        return iter([reference_decode_video(vae, start, done, job.sampling, job.window)])
     return decode_video(vae, start, done, job.sampling, job.decoding)
 
 

@@ -134,11 +134,12 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def piece_values(x: Tensor) -> int:
-    """How many values like those of `x` an operation should have at once: on CPUs 16 MiB, elsewhere 256 MiB.
+    """How many values like those of `x` an operation should have at once: on CPUs 4 MiB, elsewhere 256 MiB.
 
-    glibc maps every block above 32 MiB anew, and the kernel's zeroed pages cost more than most layers' arithmetic.
+    glibc maps every block above 32 MiB anew, and the kernel's zeroed pages cost more than most layers' arithmetic; with
+    4 MiB instead of 16 the same tiles take no longer, and less memory.
     """
-    return (16 if x.device.type == "cpu" else 256) * 2**20 // x.itemsize
+    return (4 if x.device.type == "cpu" else 256) * 2**20 // x.itemsize
 
 
 def quick_gelu(x: Tensor) -> Tensor:

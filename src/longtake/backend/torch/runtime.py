@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Generator, no_grad
+from torch.overrides import TorchFunctionMode
 
 from longtake.errors import BackendError
 
@@ -56,8 +57,17 @@ def dtype_name(value: torch.dtype) -> str:
 @contextmanager
 def empty_weights() -> Iterator[None]:
     """Networks built inside hold shapes and no memory."""
-    with torch.device("meta"):
+    with torch.device("meta"), _Undrawn():
         yield
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no numbers for weights that have no memory; torch would load its compiler for that, 70 MB in a second."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.nn.init.normal_:
+            return kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
 
 
 def place(tensor: torch.Tensor, device: Any = None, dtype: Any = None) -> torch.Tensor:
