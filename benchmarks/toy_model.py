@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from longtake.evaluation import toy
+from longtake.picture import contact_sheet
 from longtake.pipeline.networks import load_networks
 from longtake.plan.sections import PLANS
-from longtake.video import contact_sheet
 
 
 def main() -> None:

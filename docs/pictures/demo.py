@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from longtake import FramesReady, Job, generate, load_networks, toyworld
-from longtake.video import contact_sheet, spread
+from longtake.picture import contact_sheet, spread
 
 JOBS = [
     ("a penguin in the snow", "A penguin dances in the snow.", "inverted"),

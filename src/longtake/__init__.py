@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from longtake.models.siglip import SiglipImageProcessor, SiglipVisionModel
     from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
     from longtake.models.vae import AutoencoderKLHunyuanVideo
+    from longtake.picture import load_image
     from longtake.pipeline.folder import JobFolder
     from longtake.pipeline.framepack import HunyuanVideoFramepackPipeline
     from longtake.pipeline.generate import generate
     from longtake.pipeline.networks import load_networks
     from longtake.pipeline.schedulers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
-    from longtake.video import export_to_video, load_image
+    from longtake.video import export_to_video
 
 __version__ = "0.1.0"
 
@@ -46,7 +47,7 @@ _HOMES = {
     "UniPCMultistepScheduler": "longtake.pipeline.schedulers",
     "export_to_video": "longtake.video",
     "generate": "longtake.pipeline.generate",
-    "load_image": "longtake.video",
+    "load_image": "longtake.picture",
     "load_networks": "longtake.pipeline.networks",
 }
 

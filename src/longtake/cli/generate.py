@@ -130,7 +130,7 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Check all that can be checked, then load the model, make the video, and say what it cost."""
     from longtake.cli.progress import Progress, style_for
-    from longtake.video import load_image
+    from longtake.picture import load_image
     from longtake.weights.files import read_header
     from longtake.weights.lora import find_file
     from longtake.weights.model_folder import describe
@@ -295,7 +295,8 @@ def _write(
 ) -> int:
     """Follow the events and write the frames as they come; returns how many came."""
     from longtake.job import FramesReady, Planned
-    from longtake.video import VideoWriter, contact_sheet, spread
+    from longtake.picture import contact_sheet, spread
+    from longtake.video import VideoWriter
 
     chosen: list[int] = []
     kept = []

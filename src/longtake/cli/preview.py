@@ -106,7 +106,7 @@ class PreviewFile:
     def tell(self, event: Event) -> None:
         """Take what a `Preview` shows into the file, now or with one of the next: writing never takes long."""
         from longtake.job import Planned, Preview
-        from longtake.video import spread
+        from longtake.picture import spread
 
         if isinstance(event, Planned):
             self._shown = spread(event.sections, self._most)
@@ -144,7 +144,7 @@ class PreviewFile:
     def _write_sheet(self) -> None:
         import numpy as np
 
-        from longtake.video import contact_sheet
+        from longtake.picture import contact_sheet
 
         some = next(iter(self._pictures.values()))
         missing = [np.full_like(some[0], 200)] * len(some)

@@ -23,8 +23,9 @@ def add_parser(verbs: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draw the scene's first frame and save it."""
+    from longtake.picture import load_image
     from longtake.toyworld import prompt, render, scene_from_text
-    from longtake.video import check_writable, load_image
+    from longtake.video import check_writable
 
     width, height = args.size
     if not (16 <= width <= 4096 and 16 <= height <= 4096):

@@ -15,13 +15,13 @@ import numpy as np
 from longtake import toyworld
 from longtake.backend import ops, runtime
 from longtake.job import Job, SectionDone
+from longtake.picture import contact_sheet
 from longtake.pipeline.conditioning import Conditioning, encode_pictures, encode_text
 from longtake.pipeline.decode import decode_video, from_frames, to_frames
 from longtake.pipeline.generate import sample
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import noise_source
 from longtake.plan.sections import PLANS, section_count
-from longtake.video import contact_sheet
 
 HELD_OUT = 1 << 40
 """Scenes from seeds that begin with this number are never trained on."""

@@ -35,8 +35,8 @@ from PIL import Image
 from longtake import __version__
 from longtake.errors import JobError, ModelError
 from longtake.job import Job
+from longtake.picture import load_image
 from longtake.plan.sections import Section, plan_of, sources
-from longtake.video import load_image
 from longtake.weights.arrays import read_arrays
 from longtake.weights.files import read_layout
 from longtake.weights.fingerprint import file_fingerprint

@@ -12,7 +12,7 @@ from PIL import Image
 
 from longtake.backend import ops
 from longtake.errors import PictureError
-from longtake.video import cover, load_image
+from longtake.picture import cover, load_image
 
 BUCKETS = (
     (416, 960), (448, 864), (480, 832), (512, 768), (544, 704), (576, 672), (608, 640),

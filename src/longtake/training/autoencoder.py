@@ -11,8 +11,8 @@ from longtake import toyworld
 from longtake.backend import ops, runtime, training
 from longtake.config import VAEConfig
 from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior, Resnet
+from longtake.picture import contact_sheet
 from longtake.pipeline.decode import from_frames, to_frames
-from longtake.video import contact_sheet
 
 SIZE = 64
 CONFIG = VAEConfig(
