@@ -3,11 +3,12 @@
     python benchmarks/against_diffusers.py [--sections 4] [--steps 25] [--runs 3] [--sampling inverted]
     python benchmarks/against_diffusers.py --middle --sections 3 --size 256 --steps 2 --runs 1
     python benchmarks/against_diffusers.py --dtype bfloat16 --decoding causal --compile
+    python benchmarks/against_diffusers.py --reference 1 --runs 1
 
 Both make the same number of frames with the same steps and solver (Euler); stock works in float32, ours in `--dtype`,
-with `--decoding` and `--compile` as asked. `--middle` takes random weights of a middle geometry (8 heads of 64,
-4 double and 8 single blocks; autoencoder of 32, 64, 128, 128 channels) in place of the embedded model. Prints, for each
-figure, both medians and the ratio ours / stock (the median of the ratios pair by pair), how far the frames are apart,
+with `--decoding` and `--compile` as asked; `--reference 1` decodes as stock does, which shows how equal the rest is.
+`--middle` takes random weights of a middle geometry (8 heads of 64, 4 double and 8 single blocks; autoencoder of 32,
+64, 128, 128 channels) in place of the embedded model. Prints, for each figure, both medians and the ratio ours / stock (the median of the ratios pair by pair), how far the frames are apart,
 the arithmetic of a step and of our decoding as a share of the machine's own matrix product in the same run, and last
 one line of JSON. Figures: seconds of the whole call, of one transformer step and of all decoding; the process's peak
 memory. With another number of steps than 25, "call of 25 steps" follows from the time of a step.
@@ -29,7 +30,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-PASSED = ("model", "size", "sections", "steps", "sampling", "dtype", "decoding", "threads")
+PASSED = ("model", "size", "sections", "steps", "sampling", "dtype", "decoding", "threads", "reference")
 FIGURES = ("call_seconds", "step_seconds", "decode_seconds", "peak_mb")
 
 
@@ -90,7 +91,7 @@ def middle_model(folder: Path) -> None:
     save_networks(networks, folder, "HunyuanVideoFramepackPipeline")
 
 
-def timers(who: str, pipe: Any) -> tuple[Timer, Timer]:
+def timers(who: str, pipe: Any, reference: bool) -> tuple[Timer, Timer]:
     """What counts the transformer's steps, and what decodes."""
     if who == "stock":
         pipe.transformer.forward = step = Timer(pipe.transformer.forward)
@@ -101,6 +102,9 @@ def timers(who: str, pipe: Any) -> tuple[Timer, Timer]:
 
     step = Timer(Predictor.__call__)
     Predictor.__call__ = lambda self, *given: step(self, *given)  # type: ignore[method-assign]
+    if reference:
+        pipe.vae.decode = decode = Timer(pipe.vae.decode)
+        return step, decode
     decode = Timer(StreamingDecoder.push)
     finish = StreamingDecoder.finish
     StreamingDecoder.push = lambda self, latents: decode(self, latents)  # type: ignore[method-assign]
@@ -127,12 +131,13 @@ def one(who: str, args: argparse.Namespace) -> dict[str, float]:
     torch.set_num_threads(args.threads)
     pipe = pipeline_of(who, args)
     pipe.set_progress_bar_config(disable=True)
-    step, decode = timers(who, pipe)
+    step, decode = timers(who, pipe, args.reference)
     scene = toyworld.scene_from_text("a penguin dances in the snow")
     picture = Image.fromarray(toyworld.render(scene, range(1), args.size, args.size)[0])
-    # Stock counts 33 frames to a section and makes 36: asking for 33 S makes 36 S + 1, as ours does when told so.
-    frames = 33 * args.sections if who == "stock" else 36 * args.sections + 1
-    ours = {} if who == "stock" else {"decoding": args.decoding}
+    # Stock counts 33 frames to a section and makes 36: asking for 33 S makes 36 S + 1, as ours does when told so, and with the reference switch.
+    counts_as_stock = who == "stock" or args.reference
+    frames = 33 * args.sections if counts_as_stock else 36 * args.sections + 1
+    ours = {} if who == "stock" else {"decoding": args.decoding, "reference": bool(args.reference)}
     began = time.perf_counter()
     videos = pipe(
         image=picture,
@@ -166,7 +171,7 @@ def one(who: str, args: argparse.Namespace) -> dict[str, float]:
 def floor(args: argparse.Namespace, dtype: str) -> dict[str, float]:
     """FLOPs of a step and of a decode, counted from the shapes, and what a large matrix product reaches per second."""
     import torch
-    from torch.utils.flop_counter import FlopCounterMode
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
     from longtake import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
     from longtake.models.streaming import StreamingDecoder
@@ -179,6 +184,19 @@ def floor(args: argparse.Namespace, dtype: str) -> dict[str, float]:
         began = time.perf_counter()
         a @ b
         spent.append(time.perf_counter() - began)
+
+    def convolution(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return 2 * math.prod(out_shape) * math.prod(weight[1:])
+
+    def attention(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(q, k, v)
+
+    # What the counter does not know by itself: oneDNN's convolution, and attention on CPUs.
+    aten = torch.ops.aten
+    known = {
+        aten.mkldnn_convolution: convolution,
+        aten._scaled_dot_product_flash_attention_for_cpu: attention,
+    }
     transformer = HunyuanVideoFramepackTransformer3DModel.from_pretrained(args.model, subfolder="transformer")
     vae = AutoencoderKLHunyuanVideo.from_pretrained(args.model, subfolder="vae", dtype="float32")
     c, size = transformer.config, args.size // 8
@@ -187,7 +205,7 @@ def floor(args: argparse.Namespace, dtype: str) -> dict[str, float]:
     for name, frames in (("latents_clean", 2), ("latents_history_2x", 2), ("latents_history_4x", 16)):
         slots[name] = torch.randn(1, c.in_channels, frames, size, size)
         slots[f"indices_{name}"] = list(range(frames))
-    with torch.no_grad(), FlopCounterMode(display=False) as counted:
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counted:
         transformer(
             torch.randn(1, c.in_channels, 9, size, size),
             torch.full((1,), 500.0),
@@ -199,12 +217,6 @@ def floor(args: argparse.Namespace, dtype: str) -> dict[str, float]:
     step = counted.get_total_flops()
     decoder, latents = StreamingDecoder(vae, args.decoding), 9 * args.sections + 1
     tile = torch.randn(1, vae.config.latent_channels, 14, size, size)
-
-    def convolution(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-        return 2 * math.prod(out_shape) * math.prod(weight[1:])
-
-    # The counter does not know the convolution of oneDNN by itself.
-    known = {torch.ops.aten.mkldnn_convolution: convolution}
     with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=known) as counted:
         decoder.push(tile[:, :, :5])
         before = counted.get_total_flops()
@@ -252,6 +264,9 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--decoding", choices=("exact", "causal"), default="exact")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument(
+        "--reference", type=int, default=0, help="1: ours takes the reference's noise and decode"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--one", choices=("stock", "ours", "floor"), help=argparse.SUPPRESS)
     parser.add_argument("--frames", help=argparse.SUPPRESS)

@@ -203,6 +203,15 @@ def exact_gelu(x):
     return x * np.vectorize(lambda value: 0.5 * (1 + erf(value / sqrt(2))))(x.astype(np.float64))
 
 
+TURNS = np.repeat(np.exp(1j * RNG.standard_normal((1, 3, 2))), 2, -1).astype(np.complex64)
+
+
+def turned(x):
+    """Each pair of channels as a complex number, times its angle's."""
+    pairs = (x[..., ::2] + 1j * x[..., 1::2]) * TURNS[..., ::2]
+    return np.stack([pairs.real, pairs.imag], -1).reshape(x.shape)
+
+
 @pytest.mark.parametrize(
     ("name", "function", "truth", "tolerance"),
     [
@@ -218,7 +227,6 @@ def exact_gelu(x):
         ("clamp", lambda x: ops.clamp(x, -0.5, 0.5), lambda x: np.clip(x, -0.5, 0.5), 0),
         ("cat", lambda x: ops.cat([x, x], 1), lambda x: np.concatenate([x, x], 1), 0),
         ("cat", lambda x: ops.cat((x, x), -1), lambda x: np.concatenate([x, x], -1), 0),
-        ("stack", lambda x: ops.stack([x, -x], -1), lambda x: np.stack([x, -x], -1), 0),
         ("narrow", lambda x: ops.narrow(x, 2, 1, 2), lambda x: x[:, :, 1:3], 0),
         ("index_select", lambda x: ops.index_select(x, 2, ops.from_numpy(INDEX)), lambda x: x[:, :, INDEX], 0),
         ("argmax", lambda x: ops.argmax(x, -1), lambda x: x.argmax(-1), 0),
@@ -234,9 +242,10 @@ def exact_gelu(x):
          lambda x: conv(PICTURES, W2, B2, (2, 1)), 2e-6),
         ("conv3d", lambda x: ops.conv3d(ops.from_numpy(FRAMES), ops.from_numpy(W3), None, (1, 2, 1)),
          lambda x: conv(FRAMES, W3, np.zeros(5), (1, 2, 1)), 2e-6),
-        ("moments", lambda x: ops.stack(ops.moments(ops.from_numpy(FRAMES))),
+        ("moments", lambda x: ops.cat([each[None] for each in ops.moments(ops.from_numpy(FRAMES))]),
          lambda x: np.stack([FRAMES.mean((3, 4)), FRAMES.var((3, 4))]), 2e-6),
         ("scale_shift", lambda x: ops.scale_shift(x, x[:1], x[:, :1]), lambda x: x * x[:1] + x[:, :1], 1e-6),
+        ("rotate_pairs", lambda x: ops.rotate_pairs(x, *map(ops.from_numpy, (TURNS.real, TURNS.imag))), turned, 1e-6),
         ("channels_last", lambda x: ops.channels_last(ops.from_numpy(FRAMES)), lambda x: FRAMES, 0),
         ("pad", lambda x: ops.pad(ops.from_numpy(FRAMES), (1, 1, 1, 1, 2, 0), mode="replicate"),
          lambda x: np.pad(FRAMES, ((0, 0), (0, 0), (2, 0), (1, 1), (1, 1)), "edge"), 0),

@@ -41,11 +41,7 @@ def sinusoid(values: Tensor, dim: int = 256) -> Tensor:
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Turn the channel pairs (0, 1), (2, 3), … of x (B, L, H, E) by tables (R, L, 1, E), in float32."""
-    cos, sin = rotary
-    wide = x.float()
-    pairs = wide.reshape(*x.shape[:-1], -1, 2)
-    turned = ops.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(3)
-    return (wide * cos + turned * sin).to(x.dtype)
+    return ops.rotate_pairs(x, *rotary)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -121,4 +117,4 @@ class Modulation(nn.Module):
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """x · (1 + scale) + shift."""
-    return x * (1 + scale) + shift
+    return ops.scale_shift(x, 1 + scale, shift)

@@ -481,13 +481,13 @@ class DoubleBlock(nn.Module):
             rotary,
             mask,
         )
-        latents = latents + gate * seen
-        text = text + text_gate * text_seen
+        latents = ops.scale_shift(seen, gate, latents)
+        text = ops.scale_shift(text_seen, text_gate, text)
         return self._widen(latents, self.ff, parts[3:6]), self._widen(text, self.ff_context, parts[9:])
 
     def _widen(self, x: Tensor, ff: FeedForward, parts: tuple[Tensor, ...]) -> Tensor:
         shift, scale, gate = parts
-        return x + gate * ff(modulate(self.norm(x), shift, scale))
+        return ops.scale_shift(ff(modulate(self.norm(x), shift, scale)), gate, x)
 
 
 class SingleBlock(nn.Module):
@@ -515,7 +515,8 @@ class SingleBlock(nn.Module):
         seen = self.attn(x, rotary, mask, rows)
         if rows is not None:
             x, tokens = x[:, rows[0] : rows[1]], tokens[:, rows[0] : rows[1]]
-        return tokens + gate * self.proj_out(ops.cat([seen, gelu_tanh(self.proj_mlp(x))], -1))
+        made = self.proj_out(ops.cat([seen, gelu_tanh(self.proj_mlp(x))], -1))
+        return ops.scale_shift(made, gate, tokens)
 
 
 class Projections(nn.Module):

@@ -37,11 +37,11 @@ __all__ = [
     "pad",
     "piece_values",
     "quick_gelu",
+    "rotate_pairs",
     "rsqrt",
     "scale_shift",
     "silu",
     "sin",
-    "stack",
     "to_numpy",
     "zeros",
 ]
@@ -207,6 +207,14 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * sigmoid(1.702 * x)
 
 
+def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the channel pairs (0, 1), (2, 3), … of `x` by tables that have each angle twice, in float32."""
+    wide = x.float()
+    pairs = wide.reshape(*x.shape[:-1], -1, 2)
+    turned = native.stack([-pairs[..., 1], pairs[..., 0]], -1).reshape(x.shape)
+    return (wide * cos + turned * sin).to(x.dtype)
+
+
 def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """x · scale + shift, in the dtype of `x`."""
     return (x * scale + shift).astype(x.dtype)
@@ -215,11 +223,6 @@ def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 def silu(input: Tensor) -> Tensor:
     """input · sigmoid(input)."""
     return mint.nn.functional.silu(input)
-
-
-def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Join along a new axis."""
-    return native.stack(tensors, dim)
 
 
 def zeros(*size: int) -> Tensor:
