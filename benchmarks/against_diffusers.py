@@ -8,10 +8,12 @@
 Both make the same number of frames with the same steps and solver (Euler); stock works in float32, ours in `--dtype`,
 with `--decoding` and `--compile` as asked; `--reference 1` decodes as stock does, which shows how equal the rest is.
 `--middle` takes random weights of a middle geometry (8 heads of 64, 4 double and 8 single blocks; autoencoder of 32,
-64, 128, 128 channels) in place of the embedded model. Prints, for each figure, both medians and the ratio ours / stock (the median of the ratios pair by pair), how far the frames are apart,
-the arithmetic of a step and of our decoding as a share of the machine's own matrix product in the same run, and last
-one line of JSON. Figures: seconds of the whole call, of one transformer step and of all decoding; the process's peak
-memory. With another number of steps than 25, "call of 25 steps" follows from the time of a step.
+64, 128, 128 channels) in place of the embedded model.
+
+Prints, for each figure, both medians and the ratio ours / stock (the median of the ratios pair by pair), how far the
+frames are apart, the arithmetic of a step and of our decoding as a share of the machine's own matrix product in the
+same run, and last one line of JSON. Figures: seconds of the whole call, of one transformer step and of all decoding;
+the process's peak memory. With another number of steps than 25, "call of 25 steps" follows from the time of a step.
 """
 
 from __future__ import annotations
@@ -134,7 +136,7 @@ def one(who: str, args: argparse.Namespace) -> dict[str, float]:
     step, decode = timers(who, pipe, args.reference)
     scene = toyworld.scene_from_text("a penguin dances in the snow")
     picture = Image.fromarray(toyworld.render(scene, range(1), args.size, args.size)[0])
-    # Stock counts 33 frames to a section and makes 36: asking for 33 S makes 36 S + 1, as ours does when told so, and with the reference switch.
+    # Stock, and ours with the reference switch, count 33 frames to a section and make 36: 33 S give 36 S + 1.
     counts_as_stock = who == "stock" or args.reference
     frames = 33 * args.sections if counts_as_stock else 36 * args.sections + 1
     ours = {} if who == "stock" else {"decoding": args.decoding, "reference": bool(args.reference)}
