@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from longtake import backend
-from longtake.backend import ops, runtime
+from longtake.backend import nn, ops, runtime
 from longtake.errors import JobError, ModelError
 from longtake.models.layers import sinusoid
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
@@ -91,6 +91,23 @@ def test_returns_a_velocity_for_every_latent_both_ways(build: Callable) -> None:
     assert tuple(out.sample.shape) == arguments["hidden_states"].shape
     for other in (plain, scaled):
         np.testing.assert_array_equal(ops.to_numpy(other), ops.to_numpy(out.sample))
+
+
+def test_feed_forwards_in_pieces_give_the_same(build: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, arguments = build(), inputs(batch=2)
+    whole = velocity(model, **arguments)
+    widths = []
+    forward = nn.Linear.forward if backend.name == "torch" else nn.Linear.construct
+
+    def seen(self: Any, x: Any) -> Any:
+        widths.append(tuple(x.shape))
+        return forward(self, x)
+
+    # 7 tokens at once of 128 hidden values, in two rows of the batch.
+    monkeypatch.setattr(ops, "piece_values", lambda x: 7 * 128)
+    monkeypatch.setattr(nn.Linear, "forward" if backend.name == "torch" else "construct", seen)
+    np.testing.assert_allclose(velocity(model, **arguments), whole, **CLOSE)
+    assert widths.count((2, 7, 128 + 32)) >= 2 * 2 and (2, 7, 128) in widths
 
 
 def test_the_joints_are_the_forward(build: Callable) -> None:

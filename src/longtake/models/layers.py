@@ -83,11 +83,23 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden: int, activation: Callable[[Tensor], Tensor] = gelu_tanh) -> None:
         super().__init__()
+        self.hidden = hidden
         self.net = nn.Sequential(Projected(dim, hidden, activation), nn.Identity(), nn.Linear(hidden, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (…, dim) -> the same shape."""
-        return self.net(x)
+        """x (B, L, dim) -> the same shape."""
+        rows = rows_at_once(x, self.hidden)
+        if x.shape[1] <= rows:
+            return self.net(x)
+        return ops.cat([self.net(piece) for piece in x.split(rows, 1)], 1)
+
+
+def rows_at_once(x: Tensor, width: int) -> int:
+    """How many tokens of x (B, L, D) should be widened to `width` at once: they stay in the cache, for equal results.
+
+    Twice what `ops.piece_values` says, since a matrix product wants many rows.
+    """
+    return max(1, 2 * ops.piece_values(x) // (x.shape[0] * width))
 
 
 class EmbeddingMLP(nn.Module):

@@ -36,6 +36,7 @@ from longtake.models.layers import (
     gelu_tanh,
     modulate,
     rotate,
+    rows_at_once,
     sinusoid,
 )
 from longtake.models.outputs import Sample
@@ -498,6 +499,7 @@ class SingleBlock(nn.Module):
         self.layer_norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.norm = Modulation(width, 3)
         self.attn = Attention(width, heads, qk_norm, out=False)
+        self.hidden = hidden
         self.proj_mlp = nn.Linear(width, hidden)
         self.proj_out = nn.Linear(width + hidden, width)
 
@@ -515,8 +517,13 @@ class SingleBlock(nn.Module):
         seen = self.attn(x, rotary, mask, rows)
         if rows is not None:
             x, tokens = x[:, rows[0] : rows[1]], tokens[:, rows[0] : rows[1]]
-        made = self.proj_out(ops.cat([seen, gelu_tanh(self.proj_mlp(x))], -1))
-        return ops.scale_shift(made, gate, tokens)
+        length, step = x.shape[1], rows_at_once(x, self.hidden)
+        made = []
+        for start in range(0, length, step):
+            end = min(start + step, length)
+            wide = gelu_tanh(self.proj_mlp(x[:, start:end]))
+            made.append(self.proj_out(ops.cat([seen[:, start:end], wide], -1)))
+        return ops.scale_shift(ops.cat(made, 1) if len(made) > 1 else made[0], gate, tokens)
 
 
 class Projections(nn.Module):
