@@ -403,3 +403,10 @@ def test_empty_weights_load_no_compiler():
         "assert layer.weight.is_meta and 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_device_that_is_not_here_is_a_sentence():
+    runtime.check_device(None)
+    runtime.check_device("cpu" if backend.name == "torch" else "CPU")
+    with pytest.raises(BackendError, match="cannot use the device 'nowhere' here"):
+        runtime.check_device("nowhere")

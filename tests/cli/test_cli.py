@@ -257,10 +257,12 @@ def job_events(folder, numbers=None):
 @pytest.fixture
 def pipeline(place, monkeypatch):
     """A pipeline that makes grey frames; `calls` tells what it was given, `events` can be replaced."""
-    calls = SimpleNamespace(events=events_of, job=None, dtype=None, pictures=None, folder=None, numbers=None)
+    calls = SimpleNamespace(
+        events=events_of, job=None, dtype=None, device=None, pictures=None, folder=None, numbers=None
+    )
 
-    def load_networks(folder, dtype):
-        calls.dtype = dtype
+    def load_networks(folder, dtype, device):
+        calls.dtype, calls.device = dtype, device
         return SimpleNamespace(settings={"width": 64, "height": 48}, default_size=(64, 48))
 
     def generate(job, networks, picture=None, last_picture=None, folder=None, preview=None):
@@ -276,7 +278,7 @@ def pipeline(place, monkeypatch):
 
 def test_generate_writes_what_the_pipeline_makes(pipeline, place, capsys):
     words = ["generate", "a.png", "It moves.", "--seconds", "1.5", "--sheet", "sheet.png", "-o", "out.mp4"]
-    assert main([*words, "--seed", "3", "--dtype", "bfloat16"]) == 0
+    assert main([*words, "--seed", "3", "--dtype", "bfloat16", "--device", "cuda:1"]) == 0
     said = capsys.readouterr()
     assert "out.mp4: 45 frames, 64 x 48 (enlarged 6 times, to 384 x 288), 1.5 s at 30 fps" in said.out
     for words in ("load ", "sampling ", "decoding ", "writing ", "peak memory: "):
@@ -285,7 +287,7 @@ def test_generate_writes_what_the_pipeline_makes(pipeline, place, capsys):
     assert lines[:2] == ["45 frames in 2 sections of 3 steps", "note: a notice."]
     assert [line.split(" done")[0] for line in lines[2:]] == ["section 1/2", "section 2/2"]
 
-    assert pipeline.dtype == "bfloat16"
+    assert (pipeline.dtype, pipeline.device) == ("bfloat16", "cuda:1")
     expected = Job("It moves.", picture="a.png", frames=45, width=64, height=48, seed=3, dtype="bfloat16")
     assert pipeline.job == expected
     assert pipeline.pictures[0].size == (64, 64) and pipeline.pictures[1] is None

@@ -26,7 +26,7 @@ def main() -> None:
 
     loop = importlib.import_module("longtake.pipeline.generate")
     networks = loop.load_networks("embedded")
-    loop.load_networks = lambda model, dtype: networks
+    loop.load_networks = lambda model, dtype, device: networks
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)

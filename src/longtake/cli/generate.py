@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from longtake.cli import preview
-from longtake.cli.options import DECODINGS, add_length, add_plan, frames_of, lora, mute_hub, number, size
+from longtake.cli.options import (
+    DECODINGS,
+    add_device,
+    add_length,
+    add_plan,
+    frames_of,
+    lora,
+    mute_hub,
+    number,
+    size,
+)
 from longtake.errors import JobError, PictureError
 
 if TYPE_CHECKING:
@@ -75,6 +85,7 @@ def add_parser(verbs: Any) -> None:
     model.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: %(default)s"
     )
+    add_device(model)
     model.add_argument("--steps", type=int, default=25, help="steps for each section (default: %(default)s)")
     model.add_argument("--solver", help="euler or unipc (default: what the model asks for)")
     model.add_argument("--shift", type=number, help="flow shift (default: what the model asks for)")
@@ -147,7 +158,7 @@ def run(args: argparse.Namespace) -> None:
 
     progress = Progress(style_for(args.json))
     seconds = dict.fromkeys(SECONDS, 0.0)
-    job, networks = load(job, job.model, picture, progress, seconds)
+    job, networks = load(job, job.model, args.device, picture, progress, seconds)
     zoom = args.zoom or max(1, -(-SHOWN // min(job.width or SHOWN, job.height or SHOWN)))
     files = Files(output, sheet, zoom, args.crf, shown, preview.kind_of(args))
     if args.job is None:
@@ -228,7 +239,7 @@ def _free_name(picture: str) -> str:
 
 
 def load(
-    job: Job, model: str, picture: Image, progress: Progress, seconds: dict[str, float]
+    job: Job, model: str, device: str | None, picture: Image, progress: Progress, seconds: dict[str, float]
 ) -> tuple[Job, Any]:
     """Load the model; the job comes back with the size that the video will have, and the networks with it."""
     begun = time.perf_counter()
@@ -236,7 +247,7 @@ def load(
     progress.show(f"loading {model}")
     from longtake.pipeline.generate import load_networks, size_of
 
-    networks = load_networks(model, dtype=job.dtype)
+    networks = load_networks(model, dtype=job.dtype, device=device)
     width, height = size_of(job, networks, picture)
     job = dataclasses.replace(job, width=width, height=height)
     seconds["load"] = time.perf_counter() - begun

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from longtake.job import Lora
@@ -50,6 +50,15 @@ def frames_of(args: argparse.Namespace) -> int:
     if args.seconds is not None:
         return round(args.seconds * args.fps)
     return 145 if args.frames is None else int(args.frames)
+
+
+def add_device(parser: Any) -> None:
+    """`--device`, for a parser or a group of one."""
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="where the networks run: cpu, cuda, cuda:1, mps, … (default: the framework's own, cpu on PyTorch)",
+    )
 
 
 def mute_hub(json: bool = False) -> None:

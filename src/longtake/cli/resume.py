@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.generate import SECONDS, Files, load, make
-from longtake.cli.options import mute_hub
+from longtake.cli.options import add_device, mute_hub
 
 if TYPE_CHECKING:
     from longtake.pipeline.folder import JobFolder
@@ -25,12 +25,13 @@ def add_parser(verbs: Any) -> None:
 
 
 def add_job(parser: argparse.ArgumentParser) -> None:
-    """What every verb on a job takes: its folder, where the model and the video are now, and JSON."""
+    """What every verb on a job takes: its folder, where the model and the video are now, the device, and JSON."""
     parser.add_argument("folder", metavar="DIR", help="the folder that generate --job made")
     parser.add_argument("-o", "--output", metavar="OUT.mp4", help="the video (default: where the job has it)")
     parser.add_argument(
         "--model", metavar="FOLDER_OR_NAME", help="where the job's model is now (default: where it was)"
     )
+    add_device(parser)
     parser.add_argument(
         "--json", action="store_true", help="one JSON object for each event on standard output"
     )
@@ -63,7 +64,9 @@ def go_on(folder: JobFolder, args: argparse.Namespace) -> None:
     folder.log("resumed")
     progress = Progress(style_for(args.json))
     seconds = dict.fromkeys(SECONDS, 0.0)
-    _, networks = load(folder.job, args.model or folder.job.model, folder.picture, progress, seconds)
+    _, networks = load(
+        folder.job, args.model or folder.job.model, args.device, folder.picture, progress, seconds
+    )
     make(folder.job, networks, files, progress, seconds, folder=folder)
 
 

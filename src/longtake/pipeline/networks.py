@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from longtake.backend import exchange
+from longtake.backend import exchange, runtime
 from longtake.config import read_json
 from longtake.errors import ModelError
 from longtake.models.clip import CLIPTextModel
@@ -108,8 +108,9 @@ def load_networks(
     `dtype` is one for all networks or a mapping by part, with `default`; parts in `given` are taken as they are and not
     read. `folder` may be a model's name on the hub, "owner/name", of which the files of the other parts are fetched, as
     the last five say (`HubOptions`). Raises ModelError, naming file and key, for what is missing or not as the config
-    says.
+    says, and BackendError for a `device` that is not here.
     """
+    runtime.check_device(device)
     options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
     source = model_source(folder, options)
     inside = subfolder or ""

@@ -22,6 +22,7 @@ __all__ = [
     "DTYPES",
     "Generator",
     "assign_weights",
+    "check_device",
     "compiled",
     "dtype",
     "dtype_name",
@@ -75,6 +76,13 @@ def dtype_name(value: Any) -> str:
 def target() -> str:
     """The device that MindSpore was set up for: "Ascend", "CPU", …"""
     return str(ms.get_context("device_target"))
+
+
+def check_device(device: Any) -> None:
+    """Raise BackendError where networks cannot be put on `device`; None, where they are, always serves."""
+    # By name: a tensor that was put on a device without its libraries fails later, at another line.
+    if device is not None and str(device).split(":")[0].lower() not in ("cpu", target().lower()):
+        raise BackendError(f"MindSpore cannot use the device {str(device)!r} here; it has {target()}.")
 
 
 @contextmanager

@@ -20,6 +20,7 @@ __all__ = [
     "DTYPES",
     "Generator",
     "assign_weights",
+    "check_device",
     "compiled",
     "dtype",
     "dtype_name",
@@ -52,6 +53,15 @@ def dtype(name: Any) -> torch.dtype:
 def dtype_name(value: torch.dtype) -> str:
     """The name of a dtype, as in configs and safetensors: "float32", "bfloat16", …"""
     return str(value).removeprefix("torch.")
+
+
+def check_device(device: Any) -> None:
+    """Raise BackendError where networks cannot be put on `device`; None, where they are, always serves."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise BackendError(f"PyTorch cannot use the device {str(device)!r} here: {reason}.") from error
 
 
 @contextmanager
