@@ -16,7 +16,7 @@ from mindspore import Parameter, Tensor, mint
 from mindspore.common.initializer import Zero
 from mindspore.nn import Cell, CellList, SequentialCell
 
-from longtake.backend.mindspore import ops
+from longtake.backend.mindspore import ops, runtime
 
 __all__ = [
     "Conv2d",
@@ -32,14 +32,6 @@ __all__ = [
     "RMSNorm",
     "Sequential",
 ]
-
-_empty = False
-
-
-def set_empty(empty: bool) -> None:
-    """Whether weights made from now on have shapes and no memory."""
-    global _empty
-    _empty = empty
 
 
 class Module(Cell):
@@ -73,8 +65,6 @@ class Module(Cell):
 
     def to(self, device: Any = None, dtype: Any = None) -> Module:
         """Put all weights on a device, in a dtype, or both."""
-        from longtake.backend.mindspore import runtime
-
         if device is not None and dtype is None and runtime.is_dtype(device):
             device, dtype = None, device
         # New Parameters, so that no kernel can go on with the old dtype.
@@ -215,14 +205,14 @@ class GroupNorm(Module):
 
 
 def _uniform(shape: tuple[int, ...], bound: float) -> Parameter:
-    if _empty:
+    if runtime.weights_are_empty():
         return _constant(shape, 0.0)
     values = np.random.default_rng().uniform(-bound, bound, shape)
     return Parameter(Tensor.from_numpy(values.astype(np.float32)))
 
 
 def _constant(shape: tuple[int, ...], value: float) -> Parameter:
-    if _empty:
+    if runtime.weights_are_empty():
         return Parameter(Tensor(shape=shape, dtype=ms.float32, init=Zero()))
     return Parameter(Tensor.from_numpy(np.full(shape, value, np.float32)))
 

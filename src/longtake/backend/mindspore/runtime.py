@@ -15,7 +15,6 @@ from mindspore import Parameter, Tensor
 from mindspore.nn import Cell
 from numpy.random import Generator
 
-from longtake.backend.mindspore import nn
 from longtake.errors import BackendError
 
 __all__ = [
@@ -85,14 +84,23 @@ def check_device(device: Any) -> None:
         raise BackendError(f"MindSpore cannot use the device {str(device)!r} here; it has {target()}.")
 
 
+_empty = False
+
+
 @contextmanager
 def empty_weights() -> Iterator[None]:
     """Networks built inside hold shapes and no memory."""
-    nn.set_empty(True)
+    global _empty
+    _empty = True
     try:
         yield
     finally:
-        nn.set_empty(False)
+        _empty = False
+
+
+def weights_are_empty() -> bool:
+    """Whether a network is being built that holds no memory."""
+    return _empty
 
 
 def no_grad() -> Any:
