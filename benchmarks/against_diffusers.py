@@ -68,6 +68,7 @@ def middle_model(folder: Path) -> None:
     import dataclasses
 
     import torch
+    from middle import AUTOENCODER, TRANSFORMER
 
     from longtake import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel, load_networks
     from longtake.pipeline.networks import save_networks
@@ -76,19 +77,12 @@ def middle_model(folder: Path) -> None:
     embedded = load_networks("embedded")
     c = embedded.transformer.config
     transformer = HunyuanVideoFramepackTransformer3DModel(
-        num_attention_heads=8,
-        attention_head_dim=64,
-        num_layers=4,
-        num_single_layers=8,
-        num_refiner_layers=2,
-        rope_axes_dim=(8, 28, 28),
-        in_channels=16,
-        out_channels=16,
+        **TRANSFORMER,
         text_embed_dim=c.text_embed_dim,
         pooled_projection_dim=c.pooled_projection_dim,
         image_proj_dim=c.image_proj_dim,
     )
-    vae = AutoencoderKLHunyuanVideo(block_out_channels=(32, 64, 128, 128), layers_per_block=2)
+    vae = AutoencoderKLHunyuanVideo(**AUTOENCODER)
     networks = dataclasses.replace(embedded, transformer=transformer, vae=vae)
     save_networks(networks, folder, "HunyuanVideoFramepackPipeline")
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import AutoencoderKLHunyuanVideo as Stock
+from middle import AUTOENCODER
 from torch.utils.flop_counter import FlopCounterMode
 
 from longtake import toyworld
@@ -35,7 +36,6 @@ from longtake.pipeline.decode import from_frames
 
 WINDOW = 9
 EMBEDDED = Path(__file__).parents[1] / "src" / "longtake" / "embedded" / "vae"
-MIDDLE = {"block_out_channels": (32, 64, 128, 128), "layers_per_block": 2}
 
 
 def networks(middle: bool) -> tuple[Any, Any]:
@@ -45,7 +45,7 @@ def networks(middle: bool) -> tuple[Any, Any]:
             AutoencoderKLHunyuanVideo.from_pretrained(EMBEDDED, dtype="float32")
         )
     torch.manual_seed(0)
-    stock, ours = Stock(**MIDDLE).eval(), AutoencoderKLHunyuanVideo(**MIDDLE).eval()
+    stock, ours = Stock(**AUTOENCODER).eval(), AutoencoderKLHunyuanVideo(**AUTOENCODER).eval()
     ours.load_state_dict(stock.state_dict())
     return stock, ours
 

@@ -3,8 +3,8 @@
     python benchmarks/step.py [--size 256] [--dtype float32] [--rounds 9]
     LONGTAKE_GRAPH=1 python benchmarks/step.py      # ours by torch.compile
 
-The middle geometry of against_diffusers.py (8 heads of 64, 4 double and 8 single blocks), random weights. Ours is timed
-as the loop asks for it: refined text, modulations, packed history and rotary tables are there from the steps before.
+The middle geometry (8 heads of 64, 4 double and 8 single blocks), random weights. Ours is timed as the loop asks for
+it: refined text, modulations, packed history and rotary tables are there from the steps before.
 Prints medians, the median of the ratios pair by pair, user and system seconds, page faults, and how far the two
 velocities are apart; turns in one process see the same clock and neighbours, and share one heap.
 """
@@ -20,18 +20,12 @@ from typing import Any
 
 import torch
 from diffusers import HunyuanVideoFramepackTransformer3DModel as Stock
+from middle import TRANSFORMER
 
 from longtake import HunyuanVideoFramepackTransformer3DModel as Ours
 
-MIDDLE: dict[str, Any] = {
-    "num_attention_heads": 8,
-    "attention_head_dim": 64,
-    "num_layers": 4,
-    "num_single_layers": 8,
-    "num_refiner_layers": 2,
-    "rope_axes_dim": (8, 28, 28),
-    "in_channels": 16,
-    "out_channels": 16,
+CONFIG: dict[str, Any] = {
+    **TRANSFORMER,
     "text_embed_dim": 64,
     "pooled_projection_dim": 64,
     "image_proj_dim": 64,
@@ -46,7 +40,7 @@ WORDS, PADDED = 24, 256
 def steps(size: int, dtype: torch.dtype) -> dict[str, Callable[[], torch.Tensor]]:
     """A step of each, by name."""
     torch.manual_seed(0)
-    stock, ours = Stock(**MIDDLE).eval(), Ours(**MIDDLE).eval()
+    stock, ours = Stock(**CONFIG).eval(), Ours(**CONFIG).eval()
     ours.load_state_dict(stock.state_dict())
     stock.to(dtype)
     ours.to(dtype)

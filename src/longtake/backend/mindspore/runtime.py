@@ -81,7 +81,11 @@ def check_device(device: Any) -> None:
     """Raise BackendError where networks cannot be put on `device`; None, where they are, always serves."""
     # By name: a tensor that was put on a device without its libraries fails later, at another line.
     if device is not None and str(device).split(":")[0].lower() not in ("cpu", target().lower()):
-        raise BackendError(f"MindSpore cannot use the device {str(device)!r} here; it has {target()}.")
+        raise _not_here(device)
+
+
+def _not_here(device: Any) -> BackendError:
+    return BackendError(f"MindSpore cannot use the device {str(device)!r} here; it has {target()}.")
 
 
 _empty = False
@@ -116,9 +120,7 @@ def place(tensor: Tensor, device: Any = None, dtype: Any = None) -> Tensor:
         try:
             tensor = tensor.to(device)
         except (RuntimeError, TypeError, ValueError) as error:
-            raise BackendError(
-                f"MindSpore cannot use the device {str(device)!r} here; it has {target()}."
-            ) from error
+            raise _not_here(device) from error
     return tensor
 
 
