@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 DEMO := runs/demo
 # What holds on either framework.
-BOTH := tests/backend tests/models tests/pipeline tests/plan tests/sampling tests/weights
+BOTH := tests/backend tests/compat tests/jobs tests/models tests/pipeline tests/plan tests/processors tests/sampling tests/weights
 
 .PHONY: env dev demo test check clean
 

@@ -93,8 +93,8 @@ def timers(who: str, pipe: Any, reference: bool) -> tuple[Timer, Timer]:
         pipe.transformer.forward = step = Timer(pipe.transformer.forward)
         pipe.vae.decode = decode = Timer(pipe.vae.decode)
         return step, decode
-    from longtake.models.streaming import StreamingDecoder
-    from longtake.pipeline.velocity import Predictor
+    from longtake.models.vae.streaming import StreamingDecoder
+    from longtake.pipeline.predict import Predictor
 
     step = Timer(Predictor.__call__)
     Predictor.__call__ = lambda self, *given: step(self, *given)  # type: ignore[method-assign]
@@ -170,7 +170,7 @@ def floor(args: argparse.Namespace, dtype: str) -> dict[str, float]:
     from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
     from longtake import AutoencoderKLHunyuanVideo, HunyuanVideoFramepackTransformer3DModel
-    from longtake.models.streaming import StreamingDecoder
+    from longtake.models.vae.streaming import StreamingDecoder
 
     torch.set_num_threads(args.threads)
     side = 2048

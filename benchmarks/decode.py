@@ -30,8 +30,8 @@ from middle import AUTOENCODER
 from torch.utils.flop_counter import FlopCounterMode
 
 from longtake import toyworld
-from longtake.models.streaming import StreamingDecoder
 from longtake.models.vae import AutoencoderKLHunyuanVideo
+from longtake.models.vae.streaming import StreamingDecoder
 from longtake.pipeline.decode import from_frames
 
 WINDOW = 9

@@ -21,13 +21,13 @@ from PIL import Image
 
 from longtake import toyworld
 from longtake.backend import ops, runtime
-from longtake.evaluation import toy
 from longtake.picture import contact_sheet
 from longtake.pipeline.decode import from_frames
 from longtake.pipeline.networks import SETTINGS, Networks, load_networks
 from longtake.pipeline.preview import LATENT_RGB, Projection, fit, preview, shown_by
-from longtake.plan.sections import video_frames
-from longtake.weights.model_folder import find_model
+from longtake.plan.plans import video_frames
+from longtake.toy import judge as toy
+from longtake.weights.folder import find_model
 
 SHOWN = 8  # scenes on the sheet
 SEED = 7

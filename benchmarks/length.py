@@ -74,8 +74,9 @@ def main() -> None:
 def measure(sampling: str, frames: int, steps: int) -> dict[str, float]:
     """One video; its figures."""
     from longtake import toyworld
-    from longtake.job import FramesReady, Job, SectionDone
-    from longtake.pipeline.generate import generate, load_networks
+    from longtake.events import FramesReady, SectionDone
+    from longtake.job import Job
+    from longtake.pipeline.loop import generate, load_networks
     from longtake.video import VideoWriter
 
     networks = load_networks("embedded")

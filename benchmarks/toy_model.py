@@ -18,10 +18,10 @@ import time
 import numpy as np
 import torch
 
-from longtake.evaluation import toy
 from longtake.picture import contact_sheet
 from longtake.pipeline.networks import load_networks
-from longtake.plan.sections import PLANS
+from longtake.plan.plans import PLANS
+from longtake.toy import judge as toy
 
 
 def main() -> None:

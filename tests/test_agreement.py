@@ -18,8 +18,9 @@ DRIVER = """
 import sys
 import numpy as np
 from longtake import toyworld
-from longtake.job import FramesReady, Job, SectionDone
-from longtake.pipeline.generate import generate, load_networks
+from longtake.events import FramesReady, SectionDone
+from longtake.job import Job
+from longtake.pipeline.loop import generate, load_networks
 from longtake.pipeline.noise import noise_source
 
 sampling, frames, steps, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longtake.errors import JobError
-from longtake.job import FramesReady, Job, Lora, SectionChange, SectionDone, Stepped
+from longtake.events import FramesReady, SectionDone, Stepped
+from longtake.job import Job, Lora, SectionChange
 
 
 @settings(deadline=None)  # a busy machine is no failure

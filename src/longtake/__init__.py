@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from longtake import errors
-    from longtake.job import FramesReady, Job, Lora, Planned, Preview, SectionChange, SectionDone, Stepped
+    from longtake.compat.framepack import HunyuanVideoFramepackPipeline
+    from longtake.compat.schedulers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+    from longtake.events import FramesReady, Planned, Preview, SectionDone, Stepped
+    from longtake.job import Job, Lora, SectionChange
+    from longtake.jobs.folder import JobFolder
     from longtake.models.clip import CLIPTextModel
     from longtake.models.llama import LlamaModel
-    from longtake.models.siglip import SiglipImageProcessor, SiglipVisionModel
+    from longtake.models.siglip import SiglipVisionModel
     from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
     from longtake.models.vae import AutoencoderKLHunyuanVideo
     from longtake.picture import load_image
-    from longtake.pipeline.folder import JobFolder
-    from longtake.pipeline.framepack import HunyuanVideoFramepackPipeline
-    from longtake.pipeline.generate import generate
+    from longtake.pipeline.loop import generate
     from longtake.pipeline.networks import load_networks
-    from longtake.pipeline.schedulers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+    from longtake.processors.siglip import SiglipImageProcessor
     from longtake.video import export_to_video
 
 __version__ = "0.1.0"
@@ -29,24 +31,24 @@ __version__ = "0.1.0"
 _HOMES = {
     "AutoencoderKLHunyuanVideo": "longtake.models.vae",
     "CLIPTextModel": "longtake.models.clip",
-    "FlowMatchEulerDiscreteScheduler": "longtake.pipeline.schedulers",
-    "FramesReady": "longtake.job",
-    "HunyuanVideoFramepackPipeline": "longtake.pipeline.framepack",
+    "FlowMatchEulerDiscreteScheduler": "longtake.compat.schedulers",
+    "FramesReady": "longtake.events",
+    "HunyuanVideoFramepackPipeline": "longtake.compat.framepack",
     "HunyuanVideoFramepackTransformer3DModel": "longtake.models.transformer",
     "Job": "longtake.job",
-    "JobFolder": "longtake.pipeline.folder",
+    "JobFolder": "longtake.jobs.folder",
     "LlamaModel": "longtake.models.llama",
     "Lora": "longtake.job",
-    "Planned": "longtake.job",
-    "Preview": "longtake.job",
+    "Planned": "longtake.events",
+    "Preview": "longtake.events",
     "SectionChange": "longtake.job",
-    "SectionDone": "longtake.job",
-    "SiglipImageProcessor": "longtake.models.siglip",
+    "SectionDone": "longtake.events",
+    "SiglipImageProcessor": "longtake.processors.siglip",
     "SiglipVisionModel": "longtake.models.siglip",
-    "Stepped": "longtake.job",
-    "UniPCMultistepScheduler": "longtake.pipeline.schedulers",
+    "Stepped": "longtake.events",
+    "UniPCMultistepScheduler": "longtake.compat.schedulers",
     "export_to_video": "longtake.video",
-    "generate": "longtake.pipeline.generate",
+    "generate": "longtake.pipeline.loop",
     "load_image": "longtake.picture",
     "load_networks": "longtake.pipeline.networks",
 }

@@ -1,14 +1,12 @@
-"""Job: what is asked, as JSON-able data; events: what happens while it is made."""
+"""Job: what is asked, as JSON-able data."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from longtake.errors import JobError
 from longtake.sampling.solvers import SOLVERS
@@ -162,59 +160,6 @@ class Job:
             return cls(**values, loras=loras, changes=changes)
         except (AttributeError, TypeError, ValueError) as error:
             raise JobError(f"This is not a job: {error}.") from None
-
-
-@dataclass(frozen=True)
-class Planned:
-    """The plan is known: `sections` to make, `frames` that will come out; `notice` tells of any difference."""
-
-    sections: int
-    frames: int
-    steps: int
-    notice: str | None = None
-
-
-@dataclass(frozen=True)
-class Stepped:
-    """One solver step is done; `section` counts in the order of generation, `step` from 0."""
-
-    section: int
-    step: int
-    steps: int
-    sigma: float
-    latents: Any = field(repr=False)
-    denoised: Any = field(repr=False)
-
-
-@dataclass(frozen=True)
-class SectionDone:
-    """A section's latents (B, C, T, H, W) are final; `number` is its place in the video."""
-
-    section: int
-    number: int
-    latents: np.ndarray = field(repr=False)
-
-
-@dataclass(frozen=True)
-class FramesReady:
-    """Final frames of every video, in order: `frames` (B, T, H, W, 3) uint8, the first at number `start`."""
-
-    start: int
-    frames: np.ndarray = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What a section may look like: `frames` (B, T, H, W, 3) uint8 of the section at place `number` in the video.
-
-    They are rough or made of this section alone, and may be smaller than the video.
-    """
-
-    number: int
-    frames: np.ndarray = field(repr=False)
-
-
-Event = Planned | Stepped | SectionDone | Preview | FramesReady
 
 
 def _is_count(value: Any) -> bool:

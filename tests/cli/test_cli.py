@@ -17,7 +17,8 @@ from longtake.cli.generate import _free_name
 from longtake.cli.options import lora, size
 from longtake.cli.progress import Progress
 from longtake.errors import LongtakeWarning, ModelError
-from longtake.job import FramesReady, Job, Lora, Planned, SectionChange, SectionDone, Stepped
+from longtake.events import FramesReady, Planned, SectionDone, Stepped
+from longtake.job import Job, Lora, SectionChange
 from longtake.video import read_metadata, read_video
 
 LOADED = 'print([name for name in ("torch", "mindspore", "numpy", "PIL", "av", "tokenizers") if name in sys.modules])'
@@ -82,7 +83,7 @@ def place(tmp_path, monkeypatch):
     Path("empty.png").touch()
     Path("folder.mp4").mkdir()
     Path("model").mkdir()
-    module = importlib.import_module("longtake.pipeline.generate")
+    module = importlib.import_module("longtake.pipeline.loop")
 
     def load_networks(*words, **options):
         raise AssertionError("a model was loaded")
@@ -237,7 +238,7 @@ def events_of(job):
 
 def job_events(folder, numbers=None):
     """The same for a job's folder, whose missing sections (or `numbers` of them) are made."""
-    from longtake.plan.sections import plan_of
+    from longtake.plan.plans import plan_of
 
     plan, planned = plan_of(folder.job)
     yield planned
@@ -269,10 +270,10 @@ def pipeline(place, monkeypatch):
         calls.job, calls.pictures, calls.folder = job, (picture, last_picture), folder
         yield from calls.events(job) if folder is None else job_events(folder, calls.numbers)
 
-    module = importlib.import_module("longtake.pipeline.generate")
+    module = importlib.import_module("longtake.pipeline.loop")
     monkeypatch.setattr(module, "load_networks", load_networks)
     monkeypatch.setattr(module, "generate", generate)
-    monkeypatch.setattr("longtake.weights.model_folder.describe", lambda name: {"folder": "model"})
+    monkeypatch.setattr("longtake.weights.folder.describe", lambda name: {"folder": "model"})
     return calls
 
 
@@ -627,7 +628,7 @@ def test_info_of_a_model(place, capsys, monkeypatch):
         "bytes": 2500010,
         "parts": {"transformer": part, "tokenizer": tokenizer},
     }
-    monkeypatch.setattr("longtake.weights.model_folder.describe", lambda name: facts)
+    monkeypatch.setattr("longtake.weights.folder.describe", lambda name: facts)
     assert main(["info", "x"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "/models/x: Pipeline"
@@ -641,9 +642,7 @@ def test_info_of_a_model(place, capsys, monkeypatch):
 
 
 def test_train_passes_on_what_is_asked(place, monkeypatch):
-    recipe, toy = (
-        importlib.import_module(f"longtake.{name}") for name in ("training.recipe", "evaluation.toy")
-    )
+    recipe, toy = (importlib.import_module(f"longtake.{name}") for name in ("toy.recipe", "toy.judge"))
     called = []
     monkeypatch.setattr(recipe, "train", lambda *words, **options: called.append((words, options)))
     assert (

@@ -8,7 +8,8 @@ from PIL import Image
 
 from longtake.cli import preview as cli
 from longtake.errors import LongtakeWarning, PictureError
-from longtake.job import Job, Planned, Preview, SectionDone
+from longtake.events import Planned, Preview, SectionDone
+from longtake.job import Job
 from longtake.video import read_metadata, read_video
 
 

@@ -4,7 +4,8 @@ from PIL import Image
 
 from longtake.backend import ops
 from longtake.errors import ModelError, PictureError
-from longtake.models.siglip import SiglipImageProcessor, SiglipVisionModel, resize
+from longtake.models.siglip import SiglipVisionModel
+from longtake.processors.siglip import SiglipImageProcessor, resize
 
 TINY = {
     "hidden_size": 24,

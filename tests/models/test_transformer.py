@@ -12,7 +12,7 @@ from longtake.backend import nn, ops, runtime
 from longtake.errors import JobError, ModelError
 from longtake.models.layers import sinusoid
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
-from longtake.models.transformer import Tokens, key_mask, valid_tokens
+from longtake.models.transformer.model import Tokens, key_mask, valid_tokens
 
 TINY: dict[str, Any] = {
     "num_attention_heads": 2,

@@ -16,9 +16,10 @@ from longtake.backend import runtime
 from longtake.config import PUBLISHED
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
-from longtake.models.siglip import SiglipImageProcessor, SiglipVisionModel
-from longtake.models.tokenizers import CLIPTokenizer, LlamaTokenizer
-from longtake.training.tokenizers import train_tokenizers
+from longtake.models.siglip import SiglipVisionModel
+from longtake.processors.siglip import SiglipImageProcessor
+from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
+from longtake.toy.tokenizers import train_tokenizers
 
 # float32 has 6e-8 per operation; a few layers of tiny width stay far below the bound.
 RELATIVE = 1e-5

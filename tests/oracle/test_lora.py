@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 
 from longtake.backend import runtime
+from longtake.compat.lora import LoraMixin
 from longtake.models import adapters
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
-from longtake.pipeline.lora import LoraMixin
 from longtake.weights.lora import read_lora
 
 diffusers = pytest.importorskip("diffusers")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +11,10 @@ import torch
 
 diffusers = pytest.importorskip("diffusers")
 
-from longtake.pipeline.framepack import HunyuanVideoFramepackPipeline  # noqa: E402
-
 # The tiny model and its pictures are the pipeline tests' own.
-spec = importlib.util.spec_from_file_location(
-    "pipeline_conftest", Path(__file__).parents[1] / "pipeline/conftest.py"
-)
-shared: Any = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-spec.loader.exec_module(shared)  # type: ignore[union-attr]
+import miniature as shared
+from longtake.compat.framepack import HunyuanVideoFramepackPipeline  # noqa: E402
+
 networks, picture, last_picture = shared.networks, shared.picture, shared.last_picture
 
 # The bound of the issue. Velocities of random networks grow over 3 sections x 3 steps; 1e-6 is what is measured.
@@ -161,7 +155,7 @@ def test_two_prompts_with_two_images_are_diffusers(
 
 
 def test_a_dynamic_shift_is_diffusers(ours: Any, stock: Any, picture: Any) -> None:
-    from longtake.pipeline.schedulers import FlowMatchEulerDiscreteScheduler
+    from longtake.compat.schedulers import FlowMatchEulerDiscreteScheduler
 
     mine = HunyuanVideoFramepackPipeline(
         **{**ours.components, "scheduler": FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)}
@@ -200,7 +194,7 @@ def test_sigmas_of_the_caller_are_diffusers(ours: Any, stock: Any, picture: Any)
 
 
 def test_a_scheduler_of_theirs_is_asked_step_by_step(ours: Any, picture: Any) -> None:
-    from longtake.pipeline.schedulers import UniPCMultistepScheduler
+    from longtake.compat.schedulers import UniPCMultistepScheduler
 
     settings = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
     call = {**CALL, "image": picture, "sampling_type": "vanilla", "generator": 1, "output_type": "latent"}

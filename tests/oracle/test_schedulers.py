@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-import longtake.pipeline.schedulers as ours
+import longtake.compat.schedulers as ours
 from longtake.sampling import sigmas as schedules
 
 theirs = pytest.importorskip("diffusers")

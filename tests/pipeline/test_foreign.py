@@ -12,10 +12,10 @@ from PIL import Image
 
 from longtake import backend
 from longtake.backend import exchange, ops
+from longtake.compat.framepack import HunyuanVideoFramepackPipeline
 from longtake.errors import BackendError
-from longtake.pipeline.conditioning import encode_picture, encode_text
-from longtake.pipeline.framepack import HunyuanVideoFramepackPipeline
 from longtake.pipeline.networks import ENCODERS, Networks
+from longtake.pipeline.prepare import encode_picture, encode_text
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

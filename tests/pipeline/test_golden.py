@@ -14,10 +14,10 @@ import pytest
 
 from longtake import backend
 from longtake.backend import ops, runtime
+from longtake.compat.framepack import HunyuanVideoFramepackPipeline
+from longtake.compat.schedulers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
-from longtake.pipeline.framepack import HunyuanVideoFramepackPipeline
-from longtake.pipeline.schedulers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from longtake.sampling import sigmas
 from longtake.sampling.solvers import euler
 

@@ -155,7 +155,7 @@ def test_a_section_is_decoded_alone(networks):
 
 def test_the_embedded_model_shows_what_is_there():
     from longtake.config import read_json
-    from longtake.weights.model_folder import find_model
+    from longtake.weights.folder import find_model
 
     place = find_model("embedded")
     projection = Projection.of(read_json(place / "model_index.json")["_longtake"]["latent_rgb"])

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from longtake.compat.framepack import HunyuanVideoFramepackPipeline
+from longtake.compat.schedulers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 from longtake.errors import BackendError, ModelError
-from longtake.pipeline.framepack import HunyuanVideoFramepackPipeline
 from longtake.pipeline.networks import COMPONENTS, SETTINGS, Networks
-from longtake.pipeline.schedulers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 OWN = {
     "width": 32,

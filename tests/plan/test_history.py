@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from longtake.errors import LongtakeError
 from longtake.plan.history import History
-from longtake.plan.sections import PLANS, inverted
+from longtake.plan.plans import PLANS, inverted
 
 
 def latents(first, count):

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from longtake.errors import ModelError
 from longtake.weights import fingerprint as room
 from longtake.weights.fingerprint import file_fingerprint, fingerprint
-from longtake.weights.model_folder import embedded_model
+from longtake.weights.folder import embedded_model
 
 
 @pytest.fixture(scope="module")

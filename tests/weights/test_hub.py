@@ -26,22 +26,23 @@ from PIL import Image
 
 from longtake.backend import ops, runtime
 from longtake.cli import main
+from longtake.compat.framepack import HunyuanVideoFramepackPipeline
+from longtake.compat.schedulers import FlowMatchEulerDiscreteScheduler
 from longtake.errors import LongtakeWarning, ModelError
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
-from longtake.models.siglip import SiglipImageProcessor, SiglipVisionModel
-from longtake.models.tokenizers import CLIPTokenizer, LlamaTokenizer
+from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
-from longtake.pipeline.conditioning import PROMPT_TEMPLATE
-from longtake.pipeline.framepack import HunyuanVideoFramepackPipeline
 from longtake.pipeline.networks import COMPONENTS, Networks, load_networks, save_networks
-from longtake.pipeline.schedulers import FlowMatchEulerDiscreteScheduler
-from longtake.training.tokenizers import train_tokenizers
+from longtake.pipeline.prepare import PROMPT_TEMPLATE
+from longtake.processors.siglip import SiglipImageProcessor
+from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
+from longtake.toy.tokenizers import train_tokenizers
 from longtake.weights import hub
+from longtake.weights.folder import describe, find_model, model_source
 from longtake.weights.hub import HubOptions, Part
 from longtake.weights.lora import find_file
-from longtake.weights.model_folder import describe, find_model, model_source
 
 WHOLE, SIGLIP = "tiny/framepack", "tiny/redux"
 STEM = "diffusion_pytorch_model"
@@ -816,7 +817,7 @@ def test_a_video_by_a_model_of_the_hub(
 def test_the_client_is_imported_where_it_is_needed() -> None:
     code = (
         "import sys; import longtake; from longtake.cli import main; main(['--help']);"
-        "from longtake.weights.model_folder import describe; describe('embedded');"
+        "from longtake.weights.folder import describe; describe('embedded');"
         "assert 'huggingface_hub' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from longtake.cli.progress import Progress
-    from longtake.job import Event, Job
-    from longtake.pipeline.folder import JobFolder
+    from longtake.events import Event
+    from longtake.job import Job
+    from longtake.jobs.folder import JobFolder
 
 SHOWN = 256  # players show smaller videos as a stamp
 SHEET_FRAMES = 24
@@ -143,8 +144,8 @@ def run(args: argparse.Namespace) -> None:
     from longtake.cli.progress import Progress, style_for
     from longtake.picture import load_image
     from longtake.weights.files import read_header
+    from longtake.weights.folder import describe
     from longtake.weights.lora import find_file
-    from longtake.weights.model_folder import describe
 
     job = job_of(args)
     output, sheet = _outputs(args)
@@ -216,7 +217,7 @@ def _outputs(args: argparse.Namespace) -> tuple[Path, Path | None]:
     if args.job is None:
         output = check_writable(args.output or _free_name(args.picture), ".mp4")
     else:
-        from longtake.pipeline.folder import VIDEO, check_new
+        from longtake.jobs.folder import VIDEO, check_new
 
         place = check_new(args.job)
         output = check_writable(args.output, ".mp4") if args.output else place / VIDEO
@@ -245,7 +246,7 @@ def load(
     begun = time.perf_counter()
     progress.emit("loading", model=model)
     progress.show(f"loading {model}")
-    from longtake.pipeline.generate import load_networks, size_of
+    from longtake.pipeline.loop import load_networks, size_of
 
     networks = load_networks(model, dtype=job.dtype, device=device)
     width, height = size_of(job, networks, picture)
@@ -266,7 +267,7 @@ def make(
     folder: JobFolder | None = None,
 ) -> None:
     """Make the video, or what a job's folder lacks of it, write it, and say what it cost."""
-    from longtake.pipeline.generate import generate
+    from longtake.pipeline.loop import generate
 
     events: Any = generate(
         job, networks, picture=picture, last_picture=last_picture, folder=folder, preview=files.preview_kind
@@ -284,7 +285,7 @@ def make(
 def _begin_folder(
     args: argparse.Namespace, job: Job, files: Files, picture: Image, last_picture: Image | None
 ) -> JobFolder:
-    from longtake.pipeline.folder import JobFolder
+    from longtake.jobs.folder import JobFolder
     from longtake.weights.fingerprint import fingerprint
 
     video = {
@@ -305,7 +306,7 @@ def _write(
     seconds: dict[str, float],
 ) -> int:
     """Follow the events and write the frames as they come; returns how many came."""
-    from longtake.job import FramesReady, Planned
+    from longtake.events import FramesReady, Planned
     from longtake.picture import contact_sheet, spread
     from longtake.video import VideoWriter
 
@@ -335,7 +336,7 @@ def _write(
 
 def _timed(events: Iterator[Event], seconds: dict[str, float]) -> Iterator[Event]:
     """The events; the time that each took is added to what it was spent on."""
-    from longtake.job import FramesReady
+    from longtake.events import FramesReady
 
     while True:
         begun = time.perf_counter()

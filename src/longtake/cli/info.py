@@ -48,13 +48,13 @@ def _video(path: str) -> dict[str, Any]:
 
 
 def _job(path: str) -> dict[str, Any]:
-    from longtake.pipeline.folder import describe_job
+    from longtake.jobs.folder import describe_job
 
     return describe_job(path)
 
 
 def _model(name: str) -> dict[str, Any]:
-    from longtake.weights.model_folder import describe
+    from longtake.weights.folder import describe
 
     mute_hub()
     return describe(name)

@@ -31,7 +31,7 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print the plan."""
     from longtake.job import Job
-    from longtake.plan.sections import plan_of, table, video_frames
+    from longtake.plan.plans import plan_of, table, video_frames
 
     width, height = args.size
     job = Job(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-    from longtake.job import Event, Job
+    from longtake.events import Event
+    from longtake.job import Job
 
 SUFFIXES = (".png", ".mp4")
 SIDE = 128
@@ -105,7 +106,7 @@ class PreviewFile:
 
     def tell(self, event: Event) -> None:
         """Take what a `Preview` shows into the file, now or with one of the next: writing never takes long."""
-        from longtake.job import Planned, Preview
+        from longtake.events import Planned, Preview
         from longtake.picture import spread
 
         if isinstance(event, Planned):

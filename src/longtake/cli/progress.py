@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from longtake.job import Event, FramesReady, Planned, Preview, SectionDone, Stepped
+from longtake.events import Event, FramesReady, Planned, Preview, SectionDone, Stepped
 
 
 class Progress:

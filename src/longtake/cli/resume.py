@@ -12,7 +12,7 @@ from longtake.cli.generate import SECONDS, Files, load, make
 from longtake.cli.options import add_device, mute_hub
 
 if TYPE_CHECKING:
-    from longtake.pipeline.folder import JobFolder
+    from longtake.jobs.folder import JobFolder
 
 
 def add_parser(verbs: Any) -> None:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def opened(args: argparse.Namespace) -> Iterator[JobFolder]:
     """The job's folder, once it is sure that the job can go on here."""
-    from longtake.pipeline.folder import JobFolder, read_job
+    from longtake.jobs.folder import JobFolder, read_job
     from longtake.weights.fingerprint import fingerprint
 
     mute_hub(args.json)
@@ -72,7 +72,7 @@ def go_on(folder: JobFolder, args: argparse.Namespace) -> None:
 
 def files_of(folder: JobFolder, args: argparse.Namespace) -> Files:
     """What the job writes, by its own settings and -o."""
-    from longtake.pipeline.folder import VIDEO
+    from longtake.jobs.folder import VIDEO
     from longtake.video import CRF, check_writable
 
     video = folder.made.video

@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> None:
         raise JobError(f"The seed must not be negative; {args.seed} was asked for.")
     if args.folder.exists() and not args.folder.is_dir():
         raise JobError(f"{args.folder} is a file; training needs a folder.")
-    from longtake.evaluation.toy import judge
-    from longtake.training.recipe import train
+    from longtake.toy.judge import judge
+    from longtake.toy.recipe import train
 
     train(
         args.stage,

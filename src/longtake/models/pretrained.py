@@ -10,8 +10,8 @@ from longtake.config import Config, class_of, read_json
 from longtake.errors import ModelError
 from longtake.models import adapters
 from longtake.weights import files
+from longtake.weights.folder import STEMS, model_source, part_of
 from longtake.weights.hub import HubOptions, Part
-from longtake.weights.model_folder import STEMS, model_source, part_of
 
 M = TypeVar("M", bound="PretrainedModel")
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from longtake.backend import ops, runtime
 from longtake.errors import JobError
-from longtake.job import FramesReady, SectionDone
-from longtake.models.streaming import StreamingDecoder
+from longtake.events import FramesReady, SectionDone
+from longtake.models.vae.streaming import StreamingDecoder
 from longtake.plan.layout import LATENT_FRAMES
-from longtake.plan.sections import video_frames
+from longtake.plan.plans import video_frames
 
 
 def decode(vae: Any, latents: np.ndarray) -> Any:

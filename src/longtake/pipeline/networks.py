@@ -8,24 +8,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from longtake.backend import exchange, runtime
+from longtake.compat import schedulers
 from longtake.config import read_json
 from longtake.errors import ModelError
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
-from longtake.models.siglip import SiglipImageProcessor, SiglipVisionModel
-from longtake.models.tokenizers import CLIPTokenizer, LlamaTokenizer
+from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
-from longtake.pipeline import schedulers
+from longtake.processors.siglip import SiglipImageProcessor
+from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
 from longtake.weights.files import write_json
-from longtake.weights.hub import HubOptions, Part, Repository
-from longtake.weights.model_folder import (
+from longtake.weights.folder import (
     ModelIndex,
     model_source,
     part_files,
     read_model_index,
     write_model_index,
 )
+from longtake.weights.hub import HubOptions, Part, Repository
 
 NETWORKS: dict[str, type[Any]] = {
     "text_encoder": LlamaModel,

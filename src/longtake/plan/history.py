@@ -9,7 +9,7 @@ import numpy as np
 
 from longtake.errors import LongtakeError
 from longtake.plan.layout import Slot
-from longtake.plan.sections import Section, ranges
+from longtake.plan.plans import Section, ranges
 
 
 class History:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from longtake.errors import ModelError
 from longtake.weights import files
+from longtake.weights.folder import model_source, part_files, read_model_index
 from longtake.weights.hub import Part
-from longtake.weights.model_folder import model_source, part_files, read_model_index
 
 WHOLE = 64 * 2**20
 """Files up to this many bytes are read whole."""

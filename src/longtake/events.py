@@ -1,0 +1,61 @@
+"""What happens while a video is made; `longtake.generate` yields these in their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The plan is known: `sections` to make, `frames` that will come out; `notice` tells of any difference."""
+
+    sections: int
+    frames: int
+    steps: int
+    notice: str | None = None
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One solver step is done; `section` counts in the order of generation, `step` from 0."""
+
+    section: int
+    step: int
+    steps: int
+    sigma: float
+    latents: Any = field(repr=False)
+    denoised: Any = field(repr=False)
+
+
+@dataclass(frozen=True)
+class SectionDone:
+    """A section's latents (B, C, T, H, W) are final; `number` is its place in the video."""
+
+    section: int
+    number: int
+    latents: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class FramesReady:
+    """Final frames of every video, in order: `frames` (B, T, H, W, 3) uint8, the first at number `start`."""
+
+    start: int
+    frames: np.ndarray = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a section may look like: `frames` (B, T, H, W, 3) uint8 of the section at place `number` in the video.
+
+    They are rough or made of this section alone, and may be smaller than the video.
+    """
+
+    number: int
+    frames: np.ndarray = field(repr=False)
+
+
+Event = Planned | Stepped | SectionDone | Preview | FramesReady

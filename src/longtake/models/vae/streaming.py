@@ -1,0 +1,93 @@
+"""A long video through the autoencoder piece by piece, in the memory of one piece.
+
+`exact` gives the frames that one call of `decode` on all latents gives (which equals the reference's): its grid of
+tiles, each decoded once, as soon as its last latent frame is there. `causal` carries every layer's past frames on, so
+that each latent frame is decoded once and there is no grid; its frames are near to the exact ones
+(docs/decisions/0004-causal-decoding.md). Memory does not depend on the video's length.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from longtake.backend import ops, runtime
+from longtake.errors import ModelError
+from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior
+from longtake.models.vae.causal import Memory
+from longtake.models.vae.tiles import Grid, TimeTiles
+
+Tensor = ops.Tensor
+MODES = ("exact", "causal")
+WINDOW = 5
+"""How many latent frames norms and attention look back over in causal mode: as many as a tile of the grid has."""
+
+UNCUT = Grid(sys.maxsize, sys.maxsize, sys.maxsize, 0)
+
+
+class StreamingDecoder:
+    """Latents (B, C, t, h, w), unscaled, in pieces of any length -> frames (B, 3, T, H, W), final and in order.
+
+    All pieces together give 1 + 4 (t - 1) frames.
+    """
+
+    def __init__(self, vae: Any, mode: str = "exact") -> None:
+        if mode not in MODES:
+            raise ModelError(f"mode is {mode!r}; known modes of decoding: {', '.join(MODES)}.")
+        ours = isinstance(vae, AutoencoderKLHunyuanVideo)
+        if mode == "causal" and not ours:
+            raise ModelError(
+                f"Causal decoding needs longtake's autoencoder, and this is a {type(vae).__name__}; use mode='exact'."
+            )
+        self.vae, self.mode = vae, mode
+        # Another library's autoencoder is given the whole video at its end.
+        self._tiles = (
+            vae.decoded_tiles() if ours else TimeTiles(UNCUT, lambda z: vae.decode(z, return_dict=False)[0])
+        )
+        self._memories: list[Memory] = []
+
+    def push(self, latents: Tensor) -> list[Tensor]:
+        """Take the next latent frames; the frames that are final now, maybe none."""
+        with runtime.no_grad():
+            if self.mode == "exact":
+                return list(self._tiles.push(latents))
+            return [self._continued(latents)] if latents.shape[2] else []
+
+    def finish(self) -> list[Tensor]:
+        """The rest of the frames; afterwards another video may begin."""
+        self._memories = []
+        with runtime.no_grad():
+            return list(self._tiles.finish())
+
+    def _continued(self, latents: Tensor) -> Tensor:
+        turn = 0
+
+        def decode(z: Tensor) -> Tensor:
+            nonlocal turn
+            if turn == len(self._memories):
+                self._memories.append(Memory(WINDOW))
+            turn += 1
+            return self.vae.decode_next(z, self._memories[turn - 1])
+
+        # Slices of the batch and tiles of space come in the same order every time; each has a memory of its own.
+        return self.vae.sliced(lambda z: self.vae.decode_space(z, decode), latents)
+
+
+class StreamingEncoder:
+    """Frames (B, 3, T, H, W) in [-1, 1], in pieces of any length -> posteriors of latents, final and in order.
+
+    All pieces together give what one call of `encode` gives.
+    """
+
+    def __init__(self, vae: AutoencoderKLHunyuanVideo) -> None:
+        self._tiles = vae.encoded_tiles()
+
+    def push(self, frames: Tensor) -> list[Posterior]:
+        """Take the next frames; the posteriors that are final now, maybe none."""
+        with runtime.no_grad():
+            return [Posterior(x) for x in self._tiles.push(frames)]
+
+    def finish(self) -> list[Posterior]:
+        """The rest of the posteriors; afterwards another video may begin."""
+        with runtime.no_grad():
+            return [Posterior(x) for x in self._tiles.finish()]

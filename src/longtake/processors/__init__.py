@@ -1,0 +1,1 @@
+"""What stands before a network: tokenizers and the preparation of pictures."""

@@ -1,0 +1,331 @@
+"""The one loop: events, lengths, seeds, solvers, changes, cancelling."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from longtake.backend import ops, runtime
+from longtake.errors import JobError, ModelError
+from longtake.events import Event, FramesReady, Planned, Preview, SectionDone, Stepped
+from longtake.job import Job
+from longtake.pipeline.decode import crossfade, decode, stages, to_frames
+from longtake.pipeline.loop import Change, generate, sample, solver_of
+from longtake.pipeline.networks import Networks, load_networks, save_networks
+from longtake.pipeline.noise import noise_source
+from longtake.pipeline.prepare import encode_pictures
+from longtake.plan.plans import plan_of
+from longtake.processors.pictures import pixels
+
+# Three sections of two latent frames: 25 frames, of which 20 are asked for.
+JOB = Job("a small blue bird takes off", frames=20, window=2, steps=2, solver=None, seed=3)
+
+
+def events_of(job: Job, networks: Networks, *given: Any) -> list[Event]:
+    return list(generate(job, networks, *given))
+
+
+def frames_of(job: Job, networks: Networks, *given: Any) -> np.ndarray:
+    return np.concatenate(
+        [e.frames for e in events_of(job, networks, *given) if isinstance(e, FramesReady)], axis=1
+    )
+
+
+@pytest.mark.parametrize(("sampling", "numbers"), [("inverted", [2, 1, 0]), ("vanilla", [0, 1, 2])])
+def test_events_come_in_order(
+    sampling: str, numbers: list[int], networks: Networks, picture: Image.Image
+) -> None:
+    events = events_of(replace(JOB, sampling=sampling), networks, picture)
+    section = [Stepped, Stepped, SectionDone]
+    others = [event for event in events if not isinstance(event, FramesReady)]
+    assert [type(event) for event in others] == [Planned, *section, *section, *section]
+    assert events[0] == Planned(sections=3, frames=20, steps=2)
+    done = [event for event in events if isinstance(event, SectionDone)]
+    assert [(event.section, event.number) for event in done] == list(enumerate(numbers))
+    assert all(event.latents.shape == (1, 4, 2, 4, 6) and event.latents.dtype == np.float32 for event in done)
+    steps = [(e.section, e.step, e.steps) for e in events if isinstance(e, Stepped)]
+    assert steps == [(section, step, 2) for section in range(3) for step in range(2)]
+    ready = [event for event in events if isinstance(event, FramesReady)]
+    starts = np.cumsum([0, *(event.frames.shape[1] for event in ready)])
+    assert [event.start for event in ready] == starts[:-1].tolist() and starts[-1] == 20
+    assert all(event.frames.shape[2:] == (32, 48, 3) and event.frames.dtype == np.uint8 for event in ready)
+    assert events[-1] is ready[-1]
+
+
+def test_frames_leave_as_soon_as_they_are_final(networks: Networks, picture: Image.Image) -> None:
+    # Ten sections of two latent frames: a tile of five and a stride of three are done well before the end.
+    job = replace(JOB, frames=81, steps=1)
+    before: dict[str, list[int]] = {}
+    for sampling in ("vanilla", "inverted"):
+        sections, before[sampling] = 0, []
+        for event in generate(replace(job, sampling=sampling), networks, picture):
+            sections += isinstance(event, SectionDone)
+            if isinstance(event, FramesReady):
+                before[sampling].append(sections)
+                # In pieces, none of which is longer than a few tiles.
+                assert event.frames.shape[1] <= 25
+    assert before["vanilla"][0] <= 3 and len(set(before["vanilla"])) >= 5
+    assert set(before["inverted"]) == {10} and len(before["inverted"]) >= 5
+
+
+def test_every_section_is_shown_where_that_is_asked_for(networks: Networks, picture: Image.Image) -> None:
+    events = [
+        e for e in generate(JOB, networks, picture, preview="decode") if isinstance(e, SectionDone | Preview)
+    ]
+    assert [type(event) for event in events] == [SectionDone, Preview] * 3
+    assert [event.number for event in events] == [2, 2, 1, 1, 0, 0]
+    assert all(event.frames.shape == (1, 8, 32, 48, 3) for event in events if isinstance(event, Preview))
+    with pytest.raises(JobError, match="No preview 'sketch'"):
+        next(generate(JOB, networks, picture, preview="sketch"))
+
+
+@pytest.mark.parametrize("sampling", ["inverted", "vanilla"])
+def test_the_frames_are_those_of_the_whole_video_decoded_at_once(
+    sampling: str, networks: Networks, picture: Image.Image
+) -> None:
+    job = replace(JOB, frames=41, steps=1, sampling=sampling)
+    events = events_of(job, networks, picture)
+    done = sorted(
+        (event for event in events if isinstance(event, SectionDone)), key=lambda event: event.number
+    )
+    _, start, _ = encode_pictures(networks, pixels(picture, 48, 32), None, noise_source(job.seed), 1)
+    whole = decode(networks.vae, np.concatenate([start, *(event.latents for event in done)], axis=2))
+    found = np.concatenate([event.frames for event in events if isinstance(event, FramesReady)], axis=1)
+    np.testing.assert_array_equal(found, to_frames(whole))
+
+
+@pytest.mark.parametrize("frames", [1, 2, 8, 9, 10, 17])
+@pytest.mark.parametrize("sampling", ["inverted", "vanilla"])
+def test_exactly_the_frames_asked_for_come_out(
+    frames: int, sampling: str, networks: Networks, picture: Image.Image
+) -> None:
+    assert frames_of(replace(JOB, frames=frames, sampling=sampling), networks, picture).shape[1] == frames
+
+
+@pytest.mark.parametrize(("frames", "made"), [(9, 9), (12, 9), (14, 17), (20, 17), (1, 9)])
+def test_with_a_last_picture_the_nearest_length_is_made(frames: int, made: int) -> None:
+    plan, planned = plan_of(replace(JOB, frames=frames), last_picture=True)
+    assert planned.frames == made == 8 * len(plan) + 1
+    assert (planned.notice is None) == (frames == made)
+
+
+def test_the_decode_is_the_autoencoders_own_of_all_latents_at_once(
+    networks: Networks, picture: Image.Image
+) -> None:
+    events = events_of(replace(JOB, frames=25, sampling="vanilla"), networks, picture)
+    done = [event for event in events if isinstance(event, SectionDone)]
+    start = np.zeros((1, 4, 1, 4, 6), np.float32)
+    *_, latents = stages(start, done, "vanilla")
+    assert latents.shape[2] == 7
+    assert tuple(decode(networks.vae, latents).shape) == (1, 3, 25, 32, 48)
+
+
+def test_the_same_seed_makes_the_same_frames_and_another_does_not(
+    networks: Networks, picture: Image.Image
+) -> None:
+    one, two = frames_of(JOB, networks, picture), frames_of(JOB, networks, picture)
+    np.testing.assert_array_equal(one, two)
+    assert not np.array_equal(one, frames_of(replace(JOB, seed=4), networks, picture))
+
+
+def test_frameworks_own_random_state_is_left_alone(
+    networks: Networks, picture: Image.Image, torch_only: Any
+) -> None:
+    torch = torch_only
+    state = torch.get_rng_state()
+    frames_of(JOB, networks, picture)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_closing_the_iterator_cancels(networks: Networks, picture: Image.Image) -> None:
+    calls = []
+    networks = replace(networks, transformer=Counted(networks.transformer, calls))
+    events = generate(JOB, networks, picture)
+    assert isinstance(next(events), Planned)
+    assert not calls
+    assert isinstance(next(events), Stepped)
+    events.close()  # type: ignore[attr-defined]
+    assert len(calls) == 1
+
+
+def test_gradients_stay_on_for_the_consumer(
+    networks: Networks, picture: Image.Image, torch_only: Any
+) -> None:
+    events = generate(replace(JOB, frames=5), networks, picture)
+    for _ in events:
+        assert torch_only.is_grad_enabled()
+    cancelled = generate(replace(JOB, frames=5), networks, picture)
+    assert [type(next(cancelled)) for _ in range(2)] == [Planned, Stepped]
+    cancelled.close()  # type: ignore[attr-defined]
+    assert torch_only.is_grad_enabled()
+
+
+class Counted:
+    """A transformer that keeps its calls."""
+
+    def __init__(self, network: Any, calls: list[dict[str, Any]]) -> None:
+        self.network, self.calls = network, calls
+        self.config, self.device, self.dtype = network.config, network.device, network.dtype
+
+    def __call__(self, **inputs: Any) -> Any:
+        self.calls.append(inputs)
+        return self.network(**inputs)
+
+
+def test_the_last_picture_is_seen_by_the_first_made_section_alone(
+    networks: Networks, picture: Image.Image, last_picture: Image.Image
+) -> None:
+    calls: list[dict[str, Any]] = []
+    counted = replace(networks, transformer=Counted(networks.transformer, calls))
+    events_of(replace(JOB, frames=17, steps=1), counted, picture, last_picture)
+    neighbours = [ops.to_numpy(call["latents_clean"])[:, :, 1] for call in calls]
+    assert len(neighbours) == 2
+    assert np.abs(neighbours[0]).max() > 0
+    blank: list[dict[str, Any]] = []
+    counted = replace(networks, transformer=Counted(networks.transformer, blank))
+    events_of(replace(JOB, frames=17, steps=1), counted, picture)
+    assert np.abs(ops.to_numpy(blank[0]["latents_clean"])[:, :, 1]).max() == 0
+
+
+def test_guidance_and_timestep_are_in_thousandths(networks: Networks, picture: Image.Image) -> None:
+    calls: list[dict[str, Any]] = []
+    counted = replace(networks, transformer=Counted(networks.transformer, calls))
+    events_of(replace(JOB, frames=5, guidance=9.0), counted, picture)
+    assert calls[0]["guidance"].tolist() == [9000.0]
+    assert calls[0]["timestep"].tolist() == [1000.0]
+    assert calls[1]["timestep"].tolist() == pytest.approx([875.0])  # 0.5 under a shift of 7
+
+
+def test_classifier_free_guidance_calls_twice_and_changes_the_video(
+    networks: Networks, picture: Image.Image
+) -> None:
+    calls: list[dict[str, Any]] = []
+    counted = replace(networks, transformer=Counted(networks.transformer, calls))
+    guided = frames_of(replace(JOB, frames=5, cfg_scale=4.0, negative_prompt="a red ball"), counted, picture)
+    assert len(calls) == 4
+    assert not np.array_equal(guided, frames_of(replace(JOB, frames=5), networks, picture))
+
+
+def test_a_consumers_changes_are_taken(networks: Networks, picture: Image.Image) -> None:
+    from longtake.pipeline.prepare import Conditioning, encode_pictures, encode_text
+    from longtake.processors.pictures import pixels
+
+    job = replace(JOB, frames=9)
+    plan, _ = plan_of(job)
+    noise = noise_source(0)
+    states, start, _ = encode_pictures(networks, pixels(picture, 48, 32), None, noise, 1)
+    conditioning = Conditioning(encode_text(networks, [job.prompt]), None, states, start)
+    events = sample(job, networks, plan, conditioning, noise)
+    event: Any = next(events)
+    while isinstance(event, Stepped):
+        event = events.send(Change(latents=event.latents * 0 + event.step))
+    np.testing.assert_array_equal(event.latents, np.ones_like(event.latents))
+
+
+@pytest.mark.parametrize("solver", ["euler", "unipc"])
+def test_every_solver_runs_and_the_default_is_the_schedulers(
+    solver: str, networks: Networks, picture: Image.Image
+) -> None:
+    job = replace(JOB, frames=5, steps=4)
+    asked = frames_of(replace(job, solver=solver), networks, picture)
+    assert np.array_equal(asked, frames_of(job, networks, picture)) == (solver == "euler")
+
+
+def test_a_shift_of_the_job_wins_over_the_schedulers(networks: Networks) -> None:
+    levels = [
+        solver_of(replace(JOB, steps=2, shift=shift), networks.scheduler, 54, None, "cpu")[0].args[1]  # type: ignore[attr-defined]
+        for shift in (None, 7.0, 1.0)
+    ]
+    assert levels[0] == pytest.approx([1.0, 0.875, 0.0])
+    assert levels[1] == levels[0]
+    assert levels[2] == [1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 50}, "multiple of 16"),
+        ({"frames": 0}, "frames"),
+        ({"sampling": "sideways"}, "sideways"),
+        ({"solver": "magic"}, "magic"),
+    ],
+)
+def test_a_bad_request_is_one_sentence(
+    changes: dict[str, Any], words: str, networks: Networks, picture: Image.Image
+) -> None:
+    with pytest.raises(JobError, match=words):
+        events_of(replace(JOB, **changes), networks, picture)
+
+
+def test_a_last_picture_needs_inverted_sampling(networks: Networks, picture: Image.Image) -> None:
+    with pytest.raises(JobError, match="inverted"):
+        events_of(replace(JOB, sampling="vanilla"), networks, picture, picture)
+
+
+def test_no_picture_is_refused(networks: Networks) -> None:
+    with pytest.raises(JobError, match="picture"):
+        events_of(JOB, networks)
+
+
+def test_a_model_without_a_size_takes_the_bucket_nearest_to_the_picture(networks: Networks) -> None:
+    from longtake.pipeline.loop import size_of
+
+    picture = Image.new("RGB", (100, 100))
+    assert size_of(JOB, networks, picture) == (48, 32)
+    assert size_of(JOB, replace(networks, settings={}), picture) == (608, 640)
+    assert size_of(replace(JOB, width=64, height=96), networks, picture) == (64, 96)
+    assert replace(networks, settings={}).default_size == (832, 480)
+
+
+def test_networks_are_saved_and_loaded(networks: Networks, picture: Image.Image, tmp_path: Any) -> None:
+    save_networks(networks, tmp_path, "HunyuanVideoFramepackPipeline")
+    loaded = load_networks(tmp_path)
+    assert loaded.default_size == (48, 32)
+    assert loaded.scheduler.config.shift == 7.0
+    job = replace(JOB, frames=5, steps=1)
+    again, before = frames_of(job, loaded, picture), frames_of(job, networks, picture)
+    # Mapped weights lie otherwise in memory, which changes the order of float32 sums.
+    assert np.abs(again.astype(int) - before).max() <= 1
+    half = load_networks(
+        tmp_path, {"default": "float32", "transformer": "float16"}, given={"vae": networks.vae}
+    )
+    found = [runtime.dtype_name(network.dtype) for network in (half.transformer, half.text_encoder)]
+    assert found == ["float16", "float32"]
+    assert half.vae is networks.vae
+    assert frames_of(job, half, picture).shape == (1, 5, 32, 48, 3)
+
+
+def test_a_part_that_does_not_exist_is_refused(networks: Networks, tmp_path: Any) -> None:
+    save_networks(networks, tmp_path, "HunyuanVideoFramepackPipeline")
+    with pytest.raises(ModelError, match="unet"):
+        load_networks(tmp_path, given={"unet": networks.vae})
+
+
+def test_the_reference_switch_makes_the_references_sections_and_never_cuts(
+    networks: Networks, picture: Image.Image
+) -> None:
+    # ceil(12 / 5) = 3 sections, where 2 would do.
+    events = events_of(replace(JOB, frames=12, reference=True), networks, picture)
+    planned = events[0]
+    assert isinstance(planned, Planned)
+    assert (planned.sections, planned.frames) == (3, 25)
+    assert planned.notice is not None
+    assert isinstance(events[-1], FramesReady)
+    assert events[-1].frames.shape[1] == 25
+
+
+def test_a_crossfade_ends_in_either_side() -> None:
+    earlier, later = ops.zeros(1, 1, 5, 1, 1), ops.ones(1, 1, 5, 1, 1)
+    joined = ops.to_numpy(crossfade(earlier, later, 3)).reshape(-1).tolist()
+    assert joined == [0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0]
+
+
+def test_the_packages_generate_is_the_function_whatever_was_imported_before() -> None:
+    import longtake.pipeline
+    import longtake.pipeline.loop
+
+    assert longtake.pipeline.loop is generate is longtake.generate

@@ -1,0 +1,42 @@
+"""The recipe: each stage runs what it says and nothing else, and leaves a model that a pipeline loads."""
+
+from dataclasses import replace
+
+import pytest
+
+from longtake.errors import ModelError
+from longtake.pipeline.networks import load_networks
+from longtake.toy import autoencoder, recipe, transformer
+
+SHORT = 0.0005  # minutes: a step or two
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    config = replace(autoencoder.CONFIG, block_out_channels=(4, 4, 8, 8), latent_channels=4)
+    for module in (autoencoder, recipe):
+        monkeypatch.setattr(module, "CONFIG", config)
+    small = {"num_attention_heads": 2, "attention_head_dim": 8, "rope_axes_dim": (4, 2, 2), "num_layers": 1}
+    shape = replace(transformer.TRANSFORMER, in_channels=4, out_channels=4, num_single_layers=1, **small)
+    monkeypatch.setattr(transformer, "TRANSFORMER", shape)
+
+
+def test_each_stage_runs_alone_and_all_leave_a_model(tiny, tmp_path):
+    recipe.train("autoencoder", tmp_path, lambda *_: {}, minutes=SHORT)
+    recipe.train("decoder", tmp_path, lambda *_: {}, minutes=SHORT)
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == {
+        "autoencoder.safetensors",
+        "decoder.safetensors",
+    }
+    judged = []
+    recipe.train("transformer", tmp_path, lambda *_: judged.append(1) or {}, minutes=SHORT, scenes=2)
+    assert judged
+    networks = load_networks(tmp_path / "model")
+    assert networks.default_size == (64, 64)
+    assert networks.vae.config.scaling_factor != 1
+
+
+def test_without_an_autoencoder_the_other_stages_are_refused(tmp_path):
+    for stage in ("decoder", "transformer"):
+        with pytest.raises(ModelError, match="train the stage 'autoencoder' first"):
+            recipe.train(stage, tmp_path, lambda *_: {}, minutes=SHORT)
