@@ -202,7 +202,13 @@ def sample(
     tokens = window * shape[3] * shape[4] / transformer.config.patch_size**2
     solve, steps = solver_of(job, networks.scheduler, tokens, sigmas, transformer.device)
     texts = {number: _placed_text(text, transformer) for number, text in (texts or {}).items()}
-    predict = Predictor(job, transformer, attention_kwargs)
+    predict = Predictor(
+        transformer,
+        guidance=job.guidance,
+        cfg_scale=job.cfg_scale,
+        cfg_rescale=job.cfg_rescale,
+        attention_kwargs=attention_kwargs,
+    )
     history = History(plan)
     history.write(0, conditioning.start)
     if conditioning.last is not None:
@@ -249,7 +255,7 @@ def denoise(
     now = conditioning
 
     def velocity(x: Any, sigma: float) -> Any:
-        return predict(now, x, sigma)
+        return predict(now.text, now.negative, now.image_states, x, sigma)
 
     solver = solve(velocity, latents)
     step: Step | None = next(solver)
