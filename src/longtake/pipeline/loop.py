@@ -32,10 +32,9 @@ from longtake.pipeline.store import Scratch, Store
 from longtake.plan.history import History
 from longtake.plan.plans import Section
 from longtake.plan.timeline import Direction, direct
-from longtake.sampling import sigmas as schedules
-from longtake.sampling.driven import driven
+from longtake.sampling.driven import Solve, driven, schedule_of
 from longtake.sampling.schedule import Schedule
-from longtake.sampling.solvers import SOLVERS, Step, Steps, Velocity
+from longtake.sampling.solvers import SOLVERS, Solver, Step, Steps, Velocity
 
 Events = Generator[Event, "Change | None", None]
 
@@ -317,33 +316,28 @@ class Lagging:
             )
 
 
-def solver_of(request: Request, shape: tuple[int, ...]) -> tuple[Callable[[Velocity, Any], Steps], int]:
+def solver_of(request: Request, shape: tuple[int, ...]) -> tuple[Solve, int]:
     """The solver over its schedule for latents of this shape, and how many steps it makes.
 
     The job's solver and shift win; else the scheduler decides: one that is data is solved by us, another is asked for
     each step.
     """
     job, scheduler = request.job, request.scheduler
-    config = request.networks.part("transformer").config
-    tokens = float(np.prod(shape[2:])) / config.patch_size**2
+    transformer = request.networks.part("transformer")
+    tokens = float(np.prod(shape[2:])) / transformer.config.patch_size**2
     even = np.linspace(1.0, 0.0, job.steps + 1)[:-1]
     plain = [float(sigma) for sigma in (even if request.sigmas is None else request.sigmas)]
+    if job.shift is None and job.solver is None and not isinstance(scheduler, Schedule):
+        return driven(scheduler, plain, tokens, exchange.device_of(transformer)), len(plain)
+    schedule = schedule_of(scheduler)
     if job.shift is not None:
-        levels = schedules.shift([*plain, 0.0], job.shift)
-        return partial(_solved, SOLVERS[job.solver or "euler"], levels), len(plain)
-    if isinstance(scheduler, Schedule):
-        levels = scheduler.sigmas(sigmas=plain, tokens=tokens)
-        solver = SOLVERS[job.solver] if job.solver else scheduler.solve()
-        return partial(_solved, solver, levels), len(levels) - 1
-    device = exchange.device_of(request.networks.part("transformer"))
-    asks = driven(scheduler, plain, tokens, device)
-    if job.solver is None:
-        return asks, len(plain)
-    levels = [float(sigma) for sigma in scheduler.sigmas]
-    return partial(_solved, SOLVERS[job.solver], levels), len(levels) - 1
+        schedule = schedule.shifted_by(job.shift)
+    levels = schedule.sigmas(sigmas=plain, tokens=tokens)
+    solver = SOLVERS[job.solver] if job.solver else schedule.solve()
+    return partial(_solved, solver, levels), len(levels) - 1
 
 
-def _solved(solver: Callable[..., Steps], levels: list[float], velocity: Velocity, latents: Any) -> Steps:
+def _solved(solver: Solver, levels: list[float], velocity: Velocity, latents: Any) -> Steps:
     return solver(velocity, latents, levels)
 
 

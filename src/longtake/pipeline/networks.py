@@ -20,7 +20,7 @@ from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.placement import Placement, Resident
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
-from longtake.sampling.schedule import Schedule
+from longtake.sampling.schedule import CONFIG_NAME, Schedule
 from longtake.weights.files import write_json
 from longtake.weights.folder import (
     Folder,
@@ -184,10 +184,13 @@ def save_networks(
             continue
         if name in NETWORKS:
             part.save_pretrained(place / name, max_shard_size=max_shard_size)
+        elif isinstance(part, Schedule):
+            (place / name).mkdir(parents=True, exist_ok=True)
+            write_json(place / name / CONFIG_NAME, part.published())
         else:
             part.save_pretrained(place / name)
         library = "diffusers" if name in ("transformer", "vae", "scheduler") else "transformers"
-        # A tokenizer of ours is published under another name than its own.
+        # A schedule and a tokenizer of ours are published under another name than their own.
         entries[name] = (library, getattr(part, "published_class", type(part).__name__))
     write_model_index(place, ModelIndex(class_name, entries))
     if networks.settings:
@@ -257,7 +260,8 @@ class Source:
         if name in NETWORKS:
             return NETWORKS[name].from_pretrained(folder, dtype=dtype, device=device, variant=self.variant)
         if name == "scheduler":
-            return Schedule.read_folder(folder)
+            entry = self.index.parts[name] if self.whole else None
+            return Schedule.read_folder(folder, entry[1] if entry else None)
         return PREPARATION[name].from_pretrained(folder)
 
     def _files(self, name: str) -> Part:
