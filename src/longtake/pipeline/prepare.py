@@ -121,6 +121,7 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
 
 def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     """Check the request as a whole; JobError, PictureError or ModelError in one sentence if it cannot be met."""
+    given = (_first(inputs.picture, job.picture), _first(inputs.last_picture, job.last_picture))
     job = _with_anchors(job, inputs)
     job.check()
     if job.dtype not in ("auto", networks.dtype_name):
@@ -128,10 +129,10 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
             f"The job asks for {job.dtype} and the networks are {networks.dtype_name}; "
             "load them in the job's dtype, or leave it to them (dtype auto)."
         )
-    given = (_first(inputs.picture, job.picture), _first(inputs.last_picture, job.last_picture))
     if given[0] is None and inputs.latents is None:
         raise JobError("A video begins with a picture; none was given.")
     job = settled(job, networks, given[0])
+    job.check()  # again, since its size may be the model's
     plan = plan_of(job)
     timeline.check(job, plan)
     count = _prompt_count(inputs)
@@ -140,8 +141,8 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
         _latents(each, count, f"{name}_latents", job)
         for each, name in zip((inputs.latents, inputs.last_latents), NAMES, strict=True)
     )
-    if inputs.videos < 1:
-        raise JobError(f"Each prompt makes at least 1 video; {inputs.videos} were asked for.")
+    if isinstance(inputs.videos, bool) or not isinstance(inputs.videos, int) or inputs.videos < 1:
+        raise JobError(f"Each prompt makes at least 1 video; {inputs.videos!r} were asked for.")
     # The reference's stream is the framework's own; ours is the same on every framework and device.
     seed = runtime.seeded(job.seed) if job.reference else job.seed
     noise = noise_source(_first(inputs.generator, seed), count * inputs.videos)
