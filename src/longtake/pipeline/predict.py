@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from longtake.backend import ops, runtime
+from longtake.backend import exchange, ops, runtime
 from longtake.models import adapters
 from longtake.models.pretrained import is_untouched
 from longtake.models.transformer import (
@@ -51,8 +51,8 @@ class Text(Protocol):
 class Predictor:
     """The velocity of a job's sections: `begin` a section, then call with what it is told, latents and a noise level.
 
-    `wrap` is asked for a velocity of its own for each section and each branch of guidance, so that what it keeps belongs
-    to one of them alone.
+    `wrap` is asked for a velocity of its own for each section and each branch of guidance, so that what it keeps
+    belongs to one of them alone.
     """
 
     def __init__(
@@ -187,7 +187,8 @@ class Predictor:
         return runtime.place(timestep, latents.device), begun.guidance
 
     def _placed(self, array: np.ndarray) -> Any:
-        return runtime.place(ops.from_numpy(array), self.transformer.device, self.transformer.dtype)
+        network = self.transformer
+        return runtime.place(ops.from_numpy(array), exchange.device_of(network), network.dtype)
 
 
 class Begun:

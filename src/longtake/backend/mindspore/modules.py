@@ -23,7 +23,7 @@ def note_place(model: Cell, device: Any = None, dtype: Any = None) -> None:
 
 
 def placed(model: Any) -> Tensor:
-    """A tensor on the network's device and in its dtype; of networks that were not told, their first floating weight."""
+    """A tensor on the network's device and in its dtype: its first floating weight if it was never told."""
     found = model.__dict__.get(PLACE)
     if found is None:
         found = next((weight for weight in model.get_parameters() if weight.is_floating_point()), None)

@@ -22,6 +22,7 @@ __all__ = [
     "Generator",
     "assign_weights",
     "auto_dtype",
+    "best_device",
     "check_device",
     "compiled",
     "dtype",
@@ -80,6 +81,11 @@ def target() -> str:
     return str(ms.get_context("device_target"))
 
 
+def best_device() -> str:
+    """The device that MindSpore was set up for: an accelerator where it has one."""
+    return target()
+
+
 def auto_dtype(device: Any) -> str:
     """The dtype for networks on a device where nothing else is asked for: float32 on CPUs, bfloat16 elsewhere."""
     return "float32" if str(device).split(":")[0].lower() == "cpu" else "bfloat16"
@@ -91,7 +97,7 @@ def check_device(device: Any) -> Any:
     Raises BackendError for a device that MindSpore was not set up for.
     """
     if isinstance(device, str) and device == "auto":
-        return target()
+        return best_device()
     # By name: a tensor that was put on a device without its libraries fails later, at another line.
     if device is not None and str(device).split(":")[0].lower() not in ("cpu", target().lower()):
         raise _not_here(device)

@@ -19,7 +19,7 @@ def note_place(model: torch.nn.Module, device: Any = None, dtype: Any = None) ->
 
 
 def placed(model: Any) -> torch.Tensor:
-    """A tensor on the network's device and in its dtype; of networks that were not told, their first floating weight."""
+    """A tensor on the network's device and in its dtype: its first floating weight if it was never told."""
     found: torch.Tensor | None = getattr(model, PLACE, None)
     # Built without memory, and never told where its weights went.
     if found is None or found.device.type == "meta":

@@ -21,6 +21,7 @@ __all__ = [
     "Generator",
     "assign_weights",
     "auto_dtype",
+    "best_device",
     "check_device",
     "compiled",
     "dtype",
@@ -58,7 +59,7 @@ def dtype_name(value: torch.dtype) -> str:
     return str(value).removeprefix("torch.")
 
 
-def _best_device() -> str:
+def best_device() -> str:
     """The accelerator that PyTorch finds here ("cuda", "xpu", "npu", "mps" …), else "cpu"."""
     if hasattr(torch, "accelerator"):
         found = torch.accelerator.current_accelerator()
@@ -88,7 +89,7 @@ def check_device(device: Any) -> Any:
     Raises BackendError for a device that PyTorch cannot use here.
     """
     if isinstance(device, str) and device == "auto":
-        return _best_device()
+        return best_device()
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
