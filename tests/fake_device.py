@@ -134,7 +134,9 @@ def _by_truth(indices: Any) -> bool:
 def _place() -> str:
     """The line of the package, or of a test, that asked."""
     for frame in reversed(traceback.extract_stack()):
-        if ("longtake" in frame.filename or "/tests/" in frame.filename) and "fake_device" not in frame.filename:
+        if (
+            "longtake" in frame.filename or "/tests/" in frame.filename
+        ) and "fake_device" not in frame.filename:
             return f"{frame.filename.rsplit('/', 2)[-1]}:{frame.lineno} {frame.line}"
     return "?"
 
@@ -145,13 +147,17 @@ class _Hook(backend_registration._DummyPrivateUse1Hook):
     there = False
 
     def is_available(self) -> bool:
-        return self.there
+        return _Hook.there
 
-    def has_primary_context(self, dev_id: int) -> bool:
-        return True
 
-    def is_built(self) -> bool:
-        return True
+class _Module(backend_registration._DummyBackendModule):
+    """torch.npu."""
+
+    def is_available(self) -> bool:
+        return _Hook.there
+
+    def device_count(self) -> int:
+        return int(_Hook.there)
 
 
 _hook = _Hook()
@@ -159,7 +165,7 @@ _hook = _Hook()
 
 @functools.cache
 def _known_to_torch() -> None:
-    backend_registration._setup_privateuseone_for_python_backend(NAME, hook=_hook)
+    backend_registration._setup_privateuseone_for_python_backend(NAME, _Module(), _hook)
 
 
 @contextmanager

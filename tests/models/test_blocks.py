@@ -134,7 +134,10 @@ def test_a_callable_in_the_place_of_a_block_sees_the_whole_sequence() -> None:
 
 def test_too_few_blocks_are_refused() -> None:
     model = Transformer.from_pretrained(FOLDER)
-    with runtime.no_grad(), pytest.raises(ModelError, match="has 8 blocks and was run with 7; give one for each"):
+    with (
+        runtime.no_grad(),
+        pytest.raises(ModelError, match="has 8 blocks and was run with 7; give one for each"),
+    ):
         model.run_blocks(embedded(model, keep=False), model.blocks[:-1])
 
 
@@ -154,7 +157,9 @@ def test_equal_blocks_share_one_compilation(monkeypatch: pytest.MonkeyPatch) -> 
 
     compile = torch.compile
     monkeypatch.setattr(runtime, "graph", True)
-    monkeypatch.setattr(torch, "compile", lambda module, **options: compile(module, backend=counting, **options))
+    monkeypatch.setattr(
+        torch, "compile", lambda module, **options: compile(module, backend=counting, **options)
+    )
     torch.compiler.reset()
     with runtime.no_grad():
         for _ in range(2):
@@ -171,7 +176,9 @@ def test_a_copy_of_a_compiled_network_computes_with_its_own_weights(monkeypatch:
     torch = pytest.importorskip("torch")
     compile = torch.compile
     monkeypatch.setattr(runtime, "graph", True)
-    monkeypatch.setattr(torch, "compile", lambda module, **options: compile(module, backend="eager", **options))
+    monkeypatch.setattr(
+        torch, "compile", lambda module, **options: compile(module, backend="eager", **options)
+    )
     layer = torch.nn.Linear(2, 2)
     x = torch.ones(1, 2)
     before = runtime.compiled(layer)(x)

@@ -174,7 +174,9 @@ def test_what_a_callback_changes_is_told_at_the_next_step(transformer: Any) -> N
 
 def test_a_scale_that_no_kernel_has_is_refused(transformer: Any) -> None:
     section = replace(SECTION, slots={**SLOTS, 8: Slot(8, (1, 2), (1, 2))})
-    with pytest.raises(JobError, match="packs clean frames by 8, and this transformer has kernels for 1, 2, 4"):
+    with pytest.raises(
+        JobError, match="packs clean frames by 8, and this transformer has kernels for 1, 2, 4"
+    ):
         Predictor(transformer, guidance=9.0).begin(section, History())
 
 

@@ -36,7 +36,10 @@ class Stored:
 
     def read(self, dtype: Any = None, device: Any = None) -> Any:
         """The weight as a tensor, in the network's dtype and on its device where nothing else is asked for."""
-        wanted = (self.dtype if dtype is None else dtype, self.device if device is None else device)
+        wanted = (
+            self.dtype if dtype is None else runtime.dtype(dtype),
+            self.device if device is None else device,
+        )
         return next(runtime.read_safetensors(self.weight.file, [self.name], *wanted))[1]
 
 
