@@ -7,8 +7,8 @@ from longtake.backend import ops, runtime
 from longtake.errors import JobError, ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.models.vae.causal import CausalAttention
-from longtake.models.vae.tiles import blend
 from longtake.models.vae.halves import scalings
+from longtake.models.vae.tiles import blend
 
 TINY = {
     "block_out_channels": (8, 8, 16, 16),

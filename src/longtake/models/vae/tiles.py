@@ -36,7 +36,9 @@ class Tiles:
         for value in (size, stride):
             whole = isinstance(value, int) and not isinstance(value, bool)
             if not whole or value < ratio or value % ratio:
-                raise JobError(f"Tiles are cut in multiples of {ratio} along {axis}; {value!r} was asked for.")
+                raise JobError(
+                    f"Tiles are cut in multiples of {ratio} along {axis}; {value!r} was asked for."
+                )
         if stride > size:
             raise JobError(
                 f"Tiles of {size} every {stride} along {axis} leave gaps; the stride is at most the tile's size."

@@ -70,7 +70,10 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
         # The field's names, read at every call: setting one is another way to choose the tiles.
         self.tile_sample_min_height, self.tile_sample_stride_height = usual.height, usual.stride_height
         self.tile_sample_min_width, self.tile_sample_stride_width = usual.width, usual.stride_width
-        self.tile_sample_min_num_frames, self.tile_sample_stride_num_frames = usual.frames, usual.stride_frames
+        self.tile_sample_min_num_frames, self.tile_sample_stride_num_frames = (
+            usual.frames,
+            usual.stride_frames,
+        )
         self.use_tiling = False
         self.use_slicing = False
         self.use_framewise_encoding = True
