@@ -150,6 +150,37 @@ def test_fuse_and_unfuse(pipe: Any, walk: Path, picture: Image.Image) -> None:
         pipe.unfuse_lora()
 
 
+def test_the_fields_keywords_are_taken_or_refused(pipe: Any, walk: Path, picture: Image.Image) -> None:
+    pipe.load_lora_weights(
+        walk, "a", prefix="transformer", use_safetensors=True, low_cpu_mem_usage=True, hotswap=False
+    )
+    pipe.set_adapters("a", 0.5)
+    half = called(pipe, picture)
+    for weights in ({"transformer": 0.5}, [{"transformer": 0.5}]):
+        pipe.set_adapters("a", 1.0)
+        pipe.set_adapters("a", weights)
+        assert np.array_equal(called(pipe, picture), half)
+    pipe.set_adapters(["a"], [None])
+    whole = called(pipe, picture)
+    pipe.fuse_lora(["transformer"], 1.0, True, adapter_names=["a"])
+    assert pipe.fused_loras == {"a"}
+    pipe.unfuse_lora(components="transformer")
+    assert np.array_equal(called(pipe, picture), whole)
+    for request, words in [
+        (lambda: pipe.load_lora_weights(walk, "b", prefix="unet"), "'transformer' and not 'unet'"),
+        (lambda: pipe.load_lora_weights(walk, "b", hotswap=True), "not replaced in place"),
+        (lambda: pipe.fuse_lora(["text_encoder"]), r"not \['text_encoder'\]"),
+        (lambda: pipe.fuse_lora(0.5), "not 0.5"),
+        (lambda: pipe.set_adapters("a", {"transformer": {"single": 0.5}}), "says more than that"),
+        (lambda: pipe.set_adapters("a", {"text_encoder": 0.5}), "says more than that"),
+        (lambda: pipe.set_adapters("a", True), "is a number, not True"),
+    ]:
+        with pytest.raises(JobError, match=words):
+            request()
+    with pytest.raises(ModelError, match="safetensors alone"):
+        pipe.load_lora_weights(walk, "b", use_safetensors=False)
+
+
 def test_several_adapters(pipe: Any, walk: Path, picture: Image.Image, tmp_path: Path) -> None:
     other = write(tmp_path / "other.safetensors", keys_of(pipe.transformer, 1))
     pipe.load_lora_weights(walk, "a")
