@@ -116,7 +116,7 @@ def test_a_step_of_the_transformer_reaches_every_network(tiny, tmp_path):
 
 def test_training_text_is_what_the_pipeline_reads(tiny, tmp_path):
     """The states that the transformer learns from are those that it is given later."""
-    from longtake.pipeline.prepare import encode_text
+    from longtake.pipeline.encode import encode_text
 
     vae = AutoencoderKLHunyuanVideo(TINY_VAE)
     stage = transformer.TransformerStage(

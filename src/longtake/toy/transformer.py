@@ -23,8 +23,8 @@ from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.decode import from_frames
+from longtake.pipeline.encode import MAX_CLIP_TOKENS, PROMPT_TEMPLATE
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.prepare import MAX_CLIP_TOKENS, PROMPT_TEMPLATE
 from longtake.plan.plans import PLANS, Section, inverted
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.toy.initialise import initialise
