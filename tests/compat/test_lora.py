@@ -19,6 +19,7 @@ from longtake.job import Job, Lora
 from longtake.models import adapters
 from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
+from longtake.pipeline.prepare import Inputs
 from longtake.weights import files
 from longtake.weights.arrays import read_arrays
 
@@ -66,7 +67,7 @@ def as_before(networks: Networks) -> Iterator[None]:
 
 def latents_of(job: Job, networks: Networks, picture: Image.Image) -> list[np.ndarray]:
     """The latents of each section, in the order of the video's time."""
-    done = [event for event in generate(job, networks, picture) if isinstance(event, SectionDone)]
+    done = [event for event in generate(job, networks, Inputs(picture=picture)) if isinstance(event, SectionDone)]
     return [event.latents for event in sorted(done, key=lambda event: event.number)]
 
 
@@ -286,7 +287,7 @@ def test_weights_go_by_sections_of_the_videos_time(
     job = replace(JOB, frames=25, sampling=sampling, loras=(Lora(str(walk), (1.0, 0.0)),))
     seen: dict[int, set[float]] = {}
     structure = []
-    events = generate(job, networks, picture)
+    events = generate(job, networks, Inputs(picture=picture))
     next(events)  # attached
     monkeypatch.setattr(runtime, "structure_changed", structure.append)
     number = {}
@@ -351,11 +352,11 @@ def test_a_lora_that_does_not_fit_stops_the_job_before_anything_is_attached(
 def test_a_job_beside_adapters_that_are_there(networks: Networks, walk: Path, picture: Image.Image) -> None:
     adapters.attach(networks.transformer, "walk_v2", _changes(networks, walk))
     job = replace(JOB, loras=(Lora(str(walk)),))
-    events = generate(job, networks, picture)
+    events = generate(job, networks, Inputs(picture=picture))
     next(events)
     assert adapters.names(networks.transformer) == ["walk_v2", "walk_v2_2"]
     events.close()
     assert adapters.names(networks.transformer) == ["walk_v2"]
     adapters.enable(networks.transformer, False)
     with pytest.raises(JobError, match="disabled"):
-        next(generate(job, networks, picture))
+        next(generate(job, networks, Inputs(picture=picture)))

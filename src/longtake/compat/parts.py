@@ -99,14 +99,16 @@ class Parts:
 
         A part that is given as None is left out. The dtype goes by any of the field's names, is one for all networks or
         a mapping by part with `default`, and is float32 if none is named. `device_map` may name one device, as `device`
-        does. `low_cpu_mem_usage` and `attn_implementation` change nothing: there is never a second copy of a weight, and
-        the framework chooses the kernel.
+        does. `low_cpu_mem_usage` and `attn_implementation` change nothing: there is never a second copy of a weight,
+        and the framework chooses the kernel.
 
         Raises ModelError for what cannot be read, and for a keyword that is not done here.
         """
         only_safetensors(use_safetensors)
         if quantization_config is not None:
-            raise ModelError(f"Quantised networks are not made here; {INTEGRATION} takes a quantization_config.")
+            raise ModelError(
+                f"Quantised networks are not made here; {INTEGRATION} takes a quantization_config."
+            )
         named = {
             "text_encoder": text_encoder,
             "tokenizer": tokenizer,
@@ -168,7 +170,9 @@ class Parts:
         """
         only_safetensors(safe_serialization)
         if push_to_hub:
-            raise ModelError("Nothing is written to the hub; upload the folder, with huggingface_hub's upload_folder.")
+            raise ModelError(
+                "Nothing is written to the hub; upload the folder, with huggingface_hub's upload_folder."
+            )
         save_networks(self.networks, folder, type(self).__name__, max_shard_size or "10GB", variant)
 
     @property
