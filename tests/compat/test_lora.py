@@ -18,6 +18,7 @@ from longtake.events import SectionDone, Stepped
 from longtake.job import Job, Lora
 from longtake.models import adapters
 from longtake.pipeline.loop import generate
+from longtake.pipeline.loras import OF_A_JOB
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.prepare import Inputs
 from longtake.weights import files
@@ -67,7 +68,9 @@ def as_before(networks: Networks) -> Iterator[None]:
 
 def latents_of(job: Job, networks: Networks, picture: Image.Image) -> list[np.ndarray]:
     """The latents of each section, in the order of the video's time."""
-    done = [event for event in generate(job, networks, Inputs(picture=picture)) if isinstance(event, SectionDone)]
+    done = [
+        event for event in generate(job, networks, Inputs(picture=picture)) if isinstance(event, SectionDone)
+    ]
     return [event.latents for event in sorted(done, key=lambda event: event.number)]
 
 
@@ -288,7 +291,7 @@ def test_weights_go_by_sections_of_the_videos_time(
     seen: dict[int, set[float]] = {}
     structure = []
     events = generate(job, networks, Inputs(picture=picture))
-    next(events)  # attached
+    next(events), next(events)  # planned; attached and encoded
     monkeypatch.setattr(runtime, "structure_changed", structure.append)
     number = {}
     for event in events:
@@ -325,14 +328,14 @@ def test_a_section_without_a_lora_is_as_without_it(
     assert not np.array_equal(always[0], nothing[0])
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("taken", [2, 4])
 def test_a_job_that_is_given_up_leaves_nothing(
-    networks: Networks, walk: Path, picture: Image.Image, steps: int
+    networks: Networks, walk: Path, picture: Image.Image, taken: int
 ) -> None:
-    events = generate(replace(JOB, loras=(Lora(str(walk)),)), networks, picture)
-    for _ in range(steps):
+    events = generate(replace(JOB, loras=(Lora(str(walk)),)), networks, Inputs(picture=picture))
+    for _ in range(taken):
         next(events)
-    assert adapters.names(networks.transformer) == ["walk_v2"]
+    assert adapters.names(networks.transformer) == [f"{OF_A_JOB}walk_v2"]
     events.close()
     assert adapters.names(networks.transformer) == []
 
@@ -343,9 +346,9 @@ def test_a_lora_that_does_not_fit_stops_the_job_before_anything_is_attached(
     foreign = write(
         tmp_path / "foreign.safetensors", {"blocks.0.q.lora_A.weight": np.ones((2, 2), np.float32)}
     )
-    events = generate(replace(JOB, loras=(Lora(str(walk)), Lora(str(foreign)))), networks, picture)
+    loras = (Lora(str(walk)), Lora(str(foreign)))
     with pytest.raises(ModelError, match=r"None of the 1 keys of .*foreign.safetensors"):
-        next(events)
+        list(generate(replace(JOB, loras=loras), networks, Inputs(picture=picture)))
     assert adapters.names(networks.transformer) == []
 
 
@@ -353,10 +356,10 @@ def test_a_job_beside_adapters_that_are_there(networks: Networks, walk: Path, pi
     adapters.attach(networks.transformer, "walk_v2", _changes(networks, walk))
     job = replace(JOB, loras=(Lora(str(walk)),))
     events = generate(job, networks, Inputs(picture=picture))
-    next(events)
-    assert adapters.names(networks.transformer) == ["walk_v2", "walk_v2_2"]
+    next(events), next(events)
+    assert adapters.names(networks.transformer) == ["walk_v2", f"{OF_A_JOB}walk_v2"]
     events.close()
     assert adapters.names(networks.transformer) == ["walk_v2"]
     adapters.enable(networks.transformer, False)
     with pytest.raises(JobError, match="disabled"):
-        next(generate(job, networks, Inputs(picture=picture)))
+        list(generate(job, networks, Inputs(picture=picture)))
