@@ -19,7 +19,7 @@ from longtake.job import Job, Lora
 from longtake.models import adapters
 from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
-from longtake.weights import files
+from longtake.weights import saving
 from longtake.weights.arrays import read_arrays
 
 JOB = Job("a small blue bird takes off", frames=9, window=2, steps=1, seed=3)
@@ -39,7 +39,7 @@ def keys_of(transformer: Any, seed: int, only: tuple[str, ...] = ("",)) -> dict[
 
 
 def write(file: Path, keys: dict[str, np.ndarray]) -> Path:
-    files.write_file(file, {name: ops.from_numpy(value) for name, value in keys.items()})
+    saving.write_file(file, {name: ops.from_numpy(value) for name, value in keys.items()})
     return file
 
 

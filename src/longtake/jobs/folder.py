@@ -38,8 +38,8 @@ from longtake.job import Job
 from longtake.picture import load_image
 from longtake.plan.plans import Section, plan_of, sources
 from longtake.weights.arrays import read_arrays
-from longtake.weights.files import read_layout
 from longtake.weights.fingerprint import file_fingerprint
+from longtake.weights.header import read_layout
 from longtake.weights.lora import find_file
 
 try:

@@ -18,7 +18,6 @@ from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
-from longtake.weights.files import write_json
 from longtake.weights.folder import (
     ModelIndex,
     model_source,
@@ -27,6 +26,7 @@ from longtake.weights.folder import (
     write_model_index,
 )
 from longtake.weights.hub import HubOptions, Part, Repository
+from longtake.weights.saving import write_json
 
 NETWORKS: dict[str, type[Any]] = {
     "text_encoder": LlamaModel,

@@ -17,7 +17,7 @@ from longtake.pipeline.networks import Networks, save_networks
 from longtake.toy.autoencoder import CONFIG, AutoencoderStage, DecoderStage, clips
 from longtake.toy.transformer import TransformerStage, load_or_make_pool
 from longtake.training.loop import run
-from longtake.weights.files import write_json
+from longtake.weights.saving import write_json
 
 STAGES = ("autoencoder", "decoder", "transformer")
 MINUTES = {"autoencoder": 40.0, "decoder": 20.0, "transformer": 120.0}
