@@ -67,7 +67,7 @@ JOBS = st.builds(
 @given(JOBS)
 def test_a_job_survives_json(job):
     job.check()
-    assert Job.from_json(job.to_json()) == job
+    assert Job.from_json(job.to_json()) == job == Job.of(job.values())
     assert hash(Job.from_json(job.to_json())) == hash(job)
     assert "\n" not in job.to_json()
 
@@ -331,6 +331,7 @@ def test_every_field_says_what_it_is():
     assert list(options(Job)) == NAMES
     assert all(option.help for option in options(Job).values())
     assert options(Job)["sampling"].choices == tuple(PLANS)
+    assert options(Job)["solver"].choices == tuple(SOLVERS)
 
 
 def test_a_job_needs_no_numpy_and_no_framework():
