@@ -42,7 +42,7 @@ class Predictor:
     def begin(self, section: Section, history: History) -> None:
         """Read what the section sees."""
         self.times = section.times
-        self.clean = [(self._placed(history.read(slot)), slot.times) for slot in section.slots]
+        self.clean = [(self._placed(history.read(slot)), slot.times) for slot in section.slots.values()]
         for known in self.texts.values():
             known.context = None
 
