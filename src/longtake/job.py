@@ -196,6 +196,8 @@ class Job:
 
     def __post_init__(self) -> None:
         _freeze(self, "prompts", "anchors", "loras", "changes")
+        if isinstance(self.parts, Mapping):
+            object.__setattr__(self, "parts", dict(self.parts))
 
     @property
     def picture(self) -> str | None:
@@ -274,7 +276,7 @@ JSON_NAMES = {(PromptSpan, "start"): "from", (PromptSpan, "end"): "to"}
 
 
 def _freeze(data: Any, *names: str) -> None:
-    """Turn the lists among these fields of a frozen dataclass into tuples, so that it can be hashed."""
+    """Turn the lists among these fields into tuples, so that the dataclass can be hashed."""
     for name in names:
         if isinstance(getattr(data, name), list):
             object.__setattr__(data, name, tuple(getattr(data, name)))
