@@ -20,6 +20,8 @@ from longtake.pipeline.noise import noise_source
 from longtake.pipeline.prepare import encode_pictures
 from longtake.plan.plans import plan_of
 from longtake.processors.pictures import pixels
+from longtake.sampling.driven import schedule_of
+from longtake.sampling.schedule import FlowMatchEuler
 
 # Three sections of two latent frames: 25 frames, of which 20 are asked for.
 JOB = Job("a small blue bird takes off", frames=20, window=2, steps=2, solver=None, seed=3)
@@ -237,7 +239,9 @@ def test_every_solver_runs_and_the_default_is_the_schedulers(
 
 def test_a_shift_of_the_job_wins_over_the_schedulers(networks: Networks) -> None:
     levels = [
-        solver_of(replace(JOB, steps=2, shift=shift), networks.scheduler, 54, None, "cpu")[0].args[1]  # type: ignore[attr-defined]
+        solver_of(replace(JOB, steps=2, shift=shift), schedule_of(networks.scheduler), 54, None, "cpu")[
+            0
+        ].args[1]  # type: ignore[attr-defined]
         for shift in (None, 7.0, 1.0)
     ]
     assert levels[0] == pytest.approx([1.0, 0.875, 0.0])
@@ -285,7 +289,7 @@ def test_networks_are_saved_and_loaded(networks: Networks, picture: Image.Image,
     save_networks(networks, tmp_path, "HunyuanVideoFramepackPipeline")
     loaded = load_networks(tmp_path)
     assert loaded.default_size == (48, 32)
-    assert loaded.scheduler.config.shift == 7.0
+    assert loaded.scheduler == FlowMatchEuler(shift=7.0)
     job = replace(JOB, frames=5, steps=1)
     again, before = frames_of(job, loaded, picture), frames_of(job, networks, picture)
     # Mapped weights lie otherwise in memory, which changes the order of float32 sums.

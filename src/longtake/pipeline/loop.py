@@ -6,7 +6,6 @@ the plan, read what it sees, denoise it, write it down. No line of it knows whic
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import ops, runtime
+from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobError
 from longtake.events import Event, FramesReady, Planned, Preview, SectionDone, Stepped
 from longtake.job import Job
@@ -30,8 +29,9 @@ from longtake.pipeline.preview import previewer
 from longtake.plan.history import History
 from longtake.plan.plans import Section, plan_of
 from longtake.processors import pictures
-from longtake.sampling import sigmas as schedules
-from longtake.sampling.solvers import SOLVERS, Step, Steps, Velocity, euler
+from longtake.sampling.driven import driven, schedule_of
+from longtake.sampling.schedule import Schedule
+from longtake.sampling.solvers import SOLVERS, Step, Steps, Velocity
 
 __all__ = ["Change", "Networks", "generate", "load_networks", "sample"]
 
@@ -200,7 +200,7 @@ def sample(
     window = len(plan[0].frames)
     shape = (*conditioning.start.shape[:2], window, *conditioning.start.shape[3:])
     tokens = window * shape[3] * shape[4] / transformer.config.patch_size**2
-    solve, steps = solver_of(job, networks.scheduler, tokens, sigmas, transformer.device)
+    solve, steps = solver_of(job, networks.scheduler, tokens, sigmas, exchange.device_of(transformer))
     texts = {number: _placed_text(text, transformer) for number, text in (texts or {}).items()}
     predict = Predictor(job, transformer, attention_kwargs)
     history = History(plan)
@@ -213,7 +213,7 @@ def sample(
         finished = None if kept is None else kept.read_section(section.number)
         if finished is None:
             set_for_section(transformer, loras or {}, section.number)
-            latents = runtime.place(ops.from_numpy(drawn), transformer.device)
+            latents = runtime.place(ops.from_numpy(drawn), exchange.device_of(transformer))
             predict.begin(section, history)
             own = texts.get(section.number)
             given = conditioning if own is None else replace(conditioning, text=own)
@@ -275,19 +275,16 @@ def solver_of(
 ) -> tuple[Solve, int]:
     """The solver over its schedule, and how many steps it makes.
 
-    The job's solver and shift win; else the scheduler decides: Euler is ours, any other class is asked step by step.
+    The job's solver and shift win over a schedule's; a scheduler of the field is asked step by step.
     """
-    even = np.linspace(1.0, 0.0, job.steps + 1)[:-1]
-    plain = even if sigmas is None else np.asarray(sigmas, dtype=np.float64)
-    if job.shift is not None:
-        levels = schedules.shift([*plain, 0.0], job.shift)
-        return partial(_solved, SOLVERS[job.solver or "euler"], levels), len(levels) - 1
-    _set_timesteps(scheduler, plain, tokens, device)
-    levels = [float(sigma) for sigma in scheduler.sigmas]
-    if job.solver is None and not _is_euler(scheduler):
-        begin = partial(_set_timesteps, scheduler, plain, tokens, device)
-        return partial(_scheduled, scheduler, begin), len(plain)
-    return partial(_solved, SOLVERS[job.solver] if job.solver else euler, levels), len(levels) - 1
+    if isinstance(scheduler, Schedule) or job.solver is not None or job.shift is not None:
+        schedule = schedule_of(scheduler)
+        schedule = schedule if job.shift is None else schedule.shifted_by(job.shift)
+        levels = schedule.sigmas(job.steps, sigmas, tokens)
+        solver = SOLVERS[job.solver] if job.solver else schedule.solve()
+        return partial(_solved, solver, levels), len(levels) - 1
+    plain = np.linspace(1.0, 0.0, job.steps + 1)[:-1] if sigmas is None else sigmas
+    return driven(scheduler, plain, tokens, device), len(plain)
 
 
 def decoded(job: Job, vae: Any, start: np.ndarray, done: Sequence[SectionDone]) -> Iterator[Any]:
@@ -299,7 +296,7 @@ def decoded(job: Job, vae: Any, start: np.ndarray, done: Sequence[SectionDone]) 
 
 def _placed(conditioning: Conditioning, transformer: Any) -> Conditioning:
     """The conditioning where the transformer is, in its dtype."""
-    place = partial(runtime.place, device=transformer.device, dtype=transformer.dtype)
+    place = partial(runtime.place, device=exchange.device_of(transformer), dtype=transformer.dtype)
 
     return replace(
         conditioning,
@@ -310,7 +307,7 @@ def _placed(conditioning: Conditioning, transformer: Any) -> Conditioning:
 
 
 def _placed_text(text: Text, transformer: Any) -> Text:
-    place = partial(runtime.place, device=transformer.device, dtype=transformer.dtype)
+    place = partial(runtime.place, device=exchange.device_of(transformer), dtype=transformer.dtype)
     return Text(place(text.states), place(text.mask), place(text.pooled))
 
 
@@ -323,37 +320,3 @@ def _advance(solver: Steps, sent: Any) -> Step | None:
 
 def _solved(solver: Callable[..., Steps], levels: list[float], velocity: Velocity, latents: Any) -> Steps:
     return solver(velocity, latents, levels)
-
-
-def _scheduled(scheduler: Any, begin: Callable[[], None], velocity: Velocity, latents: Any) -> Steps:
-    """A solver that asks a scheduler of the field for each step."""
-    begin()
-    training = scheduler.config.num_train_timesteps
-    for index, timestep in enumerate(scheduler.timesteps):
-        slope = velocity(latents, float(timestep) / training)
-        sigma = float(scheduler.sigmas[index])
-        denoised = latents - sigma * slope
-        latents = scheduler.step(slope, timestep, latents, return_dict=False)[0]
-        sent = yield Step(index, sigma, latents, denoised)
-        latents = latents if sent is None else sent
-
-
-def _set_timesteps(scheduler: Any, sigmas: np.ndarray, tokens: float, device: Any) -> None:
-    """Make the scheduler's schedule, shifted as its config says."""
-    known = inspect.signature(scheduler.set_timesteps).parameters
-    if "sigmas" not in known:
-        raise JobError(f"{type(scheduler).__name__} takes no sigmas; a flow-matching scheduler is needed.")
-    config = scheduler.config
-    mu = schedules.dynamic_mu(
-        tokens,
-        config.get("base_image_seq_len", 256),
-        config.get("max_image_seq_len", 4096),
-        config.get("base_shift", 0.5),
-        config.get("max_shift", 1.15),
-    )
-    scheduler.set_timesteps(sigmas=sigmas, device=device, **({"mu": mu} if "mu" in known else {}))
-
-
-def _is_euler(scheduler: Any) -> bool:
-    stochastic = scheduler.config.get("stochastic_sampling", False)
-    return type(scheduler).__name__ == "FlowMatchEulerDiscreteScheduler" and not stochastic

@@ -8,7 +8,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from longtake.backend import exchange, runtime
-from longtake.compat import schedulers
 from longtake.config import read_json
 from longtake.errors import ModelError
 from longtake.models.clip import CLIPTextModel
@@ -18,6 +17,7 @@ from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
+from longtake.sampling.schedule import CONFIG_NAME, Schedule
 from longtake.weights.folder import (
     ModelIndex,
     model_source,
@@ -143,10 +143,13 @@ def save_networks(
     for name, part in networks.components.items():
         if name in NETWORKS:
             part.save_pretrained(place / name, max_shard_size=max_shard_size)
+        elif isinstance(part, Schedule):
+            (place / name).mkdir(parents=True, exist_ok=True)
+            write_json(place / name / CONFIG_NAME, part.published())
         else:
             part.save_pretrained(place / name)
         library = "diffusers" if name in ("transformer", "vae", "scheduler") else "transformers"
-        # A tokenizer of ours is published under another name than its own.
+        # A schedule and a tokenizer of ours are published under another name than their own.
         entries[name] = (library, getattr(part, "published_class", type(part).__name__))
     write_model_index(place, ModelIndex(class_name, entries))
     if networks.settings:
@@ -191,16 +194,5 @@ def _read_part(
             place, subfolder=name, dtype=dtype, device=device, variant=variant
         )
     if name == "scheduler":
-        return _read_scheduler(place, index)
+        return Schedule.read_folder(place / "scheduler", index.parts[name][1])  # type: ignore[index]
     return PREPARATION[name].from_pretrained(place, subfolder=name)
-
-
-def _read_scheduler(place: Path, index: ModelIndex) -> Any:
-    entry = index.parts["scheduler"]
-    known = {kind.__name__: kind for kind in schedulers.Scheduler.__subclasses__()}
-    class_name = entry[1] if entry else ""
-    if class_name not in known:
-        raise ModelError(
-            f"{place} asks for the scheduler {class_name}; known schedulers: {', '.join(known)}."
-        )
-    return known[class_name].from_pretrained(place, subfolder="scheduler")
