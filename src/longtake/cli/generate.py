@@ -143,8 +143,8 @@ def run(args: argparse.Namespace) -> None:
     """Check all that can be checked, then load the model, make the video, and say what it cost."""
     from longtake.cli.progress import Progress, style_for
     from longtake.picture import load_image
-    from longtake.weights.files import read_header
     from longtake.weights.folder import describe
+    from longtake.weights.header import read_header
     from longtake.weights.lora import find_file
 
     job = job_of(args)
