@@ -1,12 +1,16 @@
-"""How events are told: a line that moves on a terminal, a line for each section in a log, JSON for machines."""
+"""How events are told: a line that moves on a terminal, a line for each section in a log, JSON for machines.
+
+It sees every event, so it also measures: what loading, sampling, decoding and writing took.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from longtake.events import Event, FramesReady, Planned, Preview, SectionDone, Stepped
@@ -16,10 +20,12 @@ class Progress:
     """Follows the events and tells them through `show` (what moves), `say` (what stays) and `emit` (JSON).
 
     The time left is what the steps so far took, for as many as are left; decoding shows its own share at the end.
+    `seconds` says what the time was spent on.
     """
 
-    def __init__(self, style: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, style: str, clock: Callable[[], float] = time.perf_counter) -> None:
         self.style = style
+        self.seconds = dict.fromkeys(("load", "sampling", "decoding", "writing"), 0.0)
         self._clock = clock
         self._begun = self._section_begun = clock()
         self._planned: Planned | None = None
@@ -34,6 +40,29 @@ class Progress:
             return None
         left = self._planned.sections * self._planned.steps - self._steps_done - self._steps_kept
         return (self._clock() - self._begun) / self._steps_done * left
+
+    @contextlib.contextmanager
+    def loading(self, model: str) -> Iterator[None]:
+        """Tell that a model is being loaded, and measure it."""
+        begun = self._clock()
+        self.emit("loading", model=model)
+        self.show(f"loading {model}")
+        yield
+        self.seconds["load"] += self._clock() - begun
+
+    def follow(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The events, each told as it comes; what is done with them in between counts as writing."""
+        begun = self._clock()
+        try:
+            for event in events:
+                come = self._clock()
+                self.seconds["decoding" if isinstance(event, FramesReady) else "sampling"] += come - begun
+                self.tell(event)
+                yield event
+                begun = self._clock()
+                self.seconds["writing"] += begun - come
+        finally:
+            self.clear()
 
     def tell(self, event: Event) -> None:
         """Tell one event of the pipeline."""
@@ -132,7 +161,7 @@ class Progress:
 
 
 def style_for(as_json: bool) -> str:
-    """How to tell: "json" where asked for, else "terminal" or "log" by where standard error goes."""
+    """How to tell: "json" if it was asked for, else "terminal" or "log" by where standard error goes."""
     return "json" if as_json else "terminal" if sys.stderr.isatty() else "log"
 
 
