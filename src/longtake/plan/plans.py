@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from longtake.errors import JobError
-from longtake.events import Planned
-from longtake.job import Job
 from longtake.plan.layout import LATENT_FRAMES, Slot, slot_tokens, token_count
+
+if TYPE_CHECKING:
+    from longtake.events import Planned
+    from longtake.job import Job
 
 WINDOW = 9
 """Latent frames of one section in the released models."""
@@ -113,7 +116,21 @@ def paddings(sections: int) -> list[int]:
     return list(reversed(range(sections)))
 
 
-PLANS: dict[str, Callable[..., list[Section]]] = {"vanilla": vanilla, "inverted": inverted}
+@dataclass(frozen=True)
+class Kind:
+    """A kind of plan: how it is laid out, if it can end in a given picture, if it can be made longer later."""
+
+    lay_out: Callable[..., list[Section]]
+    sees_end: bool
+    extendable: bool
+    help: str
+
+
+PLANS: dict[str, Kind] = {
+    "inverted": Kind(inverted, sees_end=True, extendable=False, help="from the end to the picture"),
+    "vanilla": Kind(vanilla, sees_end=False, extendable=True, help="from the picture onwards"),
+}
+"""All kinds of plans: the one place that has their names."""
 
 
 def video_frames(sections: int, window: int = WINDOW) -> int:
@@ -164,7 +181,9 @@ def plan_of(job: Job, last_picture: bool = False) -> tuple[list[Section], Planne
             "the reference never cuts" if job.reference else "a video with a last picture ends with a section"
         )
         notice = f"{frames} frames are made instead of {job.frames}: {reason}."
-    lay_out = partial(inverted, last_picture=True) if last_picture else PLANS[job.sampling]
+    from longtake.events import Planned
+
+    lay_out = partial(inverted, last_picture=True) if last_picture else PLANS[job.sampling].lay_out
     return lay_out(sections, job.window), Planned(sections, frames, job.steps, notice)
 
 
