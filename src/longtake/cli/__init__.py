@@ -21,37 +21,11 @@ from longtake.errors import JobError, LongtakeError, LongtakeWarning
 VERBS = (generate, resume, extend, redo, plan, scene, train, info)
 REFUSED, INTERRUPTED = 2, 130
 
-_EXAMPLES = """\
-examples:
-  longtake scene "a penguin in the snow" -o penguin.png
-  longtake generate penguin.png "A penguin dances in the snow." -o penguin.mp4
-  longtake generate penguin.png "A penguin dances in the snow." --sampling vanilla --job penguin
-  longtake resume penguin
-  longtake extend penguin --seconds 10
-  longtake plan --seconds 5 --sampling inverted
-"""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse's parser, whose complaints are errors of ours: one sentence instead of the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise JobError(f"{message[0].upper()}{message[1:]}; see: {self.prog} --help.")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs; loads nothing but argparse."""
-    parser = Parser(
-        prog="longtake",
-        description="A picture and a sentence become a video of any length (FramePack).",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"longtake {__version__}")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in VERBS:
-        verb.add_parser(verbs)
-    return parser
+VERBS = {
+    "generate": generate, "resume": resume, "extend": extend, "redo": redo,
+    "plan": plan, "scene": scene, "train": train, "info": info,
+}  # fmt: skip
+FAILED, REFUSED, INTERRUPTED = 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:

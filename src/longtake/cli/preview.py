@@ -144,8 +144,7 @@ class PreviewWriter:
     def _write_sheet(self) -> None:
         import numpy as np
 
-        from longtake.cli.outputs import save_picture
-        from longtake.picture import contact_sheet
+        from longtake.picture import contact_sheet, save_picture
 
         some = next(iter(self._pictures.values()))
         missing = [np.full_like(some[0], 200)] * len(some)

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from longtake.cli.options import mute_hub
 from longtake.events import Event, FramesReady, Planned, Preview, SectionDone, Stepped
+
+if TYPE_CHECKING:
+    from longtake.job import Job
 
 
 class Progress:
@@ -41,6 +47,11 @@ class Progress:
         left = self._planned.sections * self._planned.steps - self._steps_done - self._steps_kept
         return (self._clock() - self._begun) / self._steps_done * left
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the pipeline has planned the video, so that nothing is refused any more."""
+        return self._planned is not None
+
     @contextlib.contextmanager
     def loading(self, model: str) -> Iterator[None]:
         """Tell that a model is being loaded, and measure it."""
@@ -49,6 +60,10 @@ class Progress:
         self.show(f"loading {model}")
         yield
         self.seconds["load"] += self._clock() - begun
+
+    def loaded(self, job: Job) -> None:
+        """Tell the job as it will be made, with its size and dtype."""
+        self.emit("loaded", seconds=round(self.seconds["load"], 2), job=json.loads(job.to_json()))
 
     def follow(self, events: Iterable[Event]) -> Iterator[Event]:
         """The events, each told as it comes; what is done with them in between counts as writing."""
@@ -133,6 +148,17 @@ class Progress:
         total = self._planned.frames if self._planned else "?"
         self.show(f"frame {event.start + count}/{total} decoded")
 
+    def changed(self, dropped: list[int], kept: int) -> None:
+        """Tell which sections a change of the job makes anew, and how many stay."""
+        self.emit("changed", dropped=dropped, kept=kept)
+        if dropped:
+            self.say(f"sections to make again: {', '.join(map(str, dropped))}; kept: {kept}")
+
+    def stopped(self, folder: Path) -> None:
+        """Tell that a job stopped on its way, and how it goes on."""
+        self.emit("stopped", folder=str(folder))
+        self.say(f"what is finished is kept; go on by: longtake resume {shlex.quote(str(folder))}")
+
     def show(self, text: str) -> None:
         """Text that the next one replaces; on a terminal alone."""
         if self.style == "terminal":
@@ -160,9 +186,10 @@ class Progress:
             self._wide = False
 
 
-def style_for(as_json: bool) -> str:
-    """How to tell: "json" if it was asked for, else "terminal" or "log" by where standard error goes."""
-    return "json" if as_json else "terminal" if sys.stderr.isatty() else "log"
+def progress_for(as_json: bool) -> Progress:
+    """What tells events: as JSON if it was asked for, else on a terminal or into a log, by where standard error goes."""
+    mute_hub(as_json)
+    return Progress("json" if as_json else "terminal" if sys.stderr.isatty() else "log")
 
 
 def _count(number: int, noun: str) -> str:
