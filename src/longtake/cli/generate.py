@@ -24,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The picture, the sentence, an option for each field of a job, and the files."""
     parser.add_argument("picture", metavar="PICTURE", help="the first frame: a file or an http(s) address")
     parser.add_argument("prompt", metavar="PROMPT", help=OPTIONS["prompt"].help)
-    add_output_options(parser)
     add_job_options(parser)
+    add_output_options(parser)
     add_device(parser)
     add_json(parser)
 

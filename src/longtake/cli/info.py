@@ -11,7 +11,6 @@ from typing import Any
 from longtake.cli.options import add_option, mute_hub, parts_of
 from longtake.errors import JobError, ModelError
 
-
 USAGE = "WHAT [options]"
 EXAMPLES = """\
 longtake info embedded
@@ -28,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHAT",
         help='a model: a folder, "embedded" or owner/name on the hub; a job\'s folder; or a video (.mp4)',
     )
-    add_option(parser, "parts", "where one part of the model is, if it is elsewhere; may be given several times")
+    add_option(
+        parser, "parts", "where one part of the model is, if it is elsewhere; may be given several times"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, with the configs")
 
 

@@ -34,20 +34,22 @@ def make(job: Job, outputs: Outputs, place: Path | None, device: str, progress: 
 
     Whatever can be refused is refused before the model loads: pictures, LoRAs, and what the model's headers say.
     """
-    pictures = [load_image(source) if source else None for source in (job.picture, job.last_picture)]
+    picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     mark = _checked_model(job, place is not None)
     networks = load(job, device, progress)
-    job = _settled(job, networks, pictures[0], progress)
+    job = _settled(job, networks, picture, progress)
     outputs = replace(outputs, zoom=outputs.zoom_for(job))
     found = replace(job, loras=loras)
     if place is None:
         from longtake.pipeline.prepare import Inputs
 
-        run(job, _events(found, networks, Inputs(*pictures), outputs), outputs, None, progress)
+        inputs = Inputs(picture=picture, last_picture=last_picture)
+        run(job, _events(found, networks, inputs, outputs), outputs, None, progress)
         return
-    with JobFolder.create(place, found, *pictures, mark, outputs.kept_in(place)) as folder:
-        run(folder.job, _events(folder.job, networks, folder.inputs, outputs, folder), outputs, folder, progress)
+    with JobFolder.create(place, found, picture, last_picture, mark, outputs.kept_in(place)) as folder:
+        events = _events(folder.job, networks, folder.inputs, outputs, folder)
+        run(folder.job, events, outputs, folder, progress)
 
 
 def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> None:
@@ -77,9 +79,7 @@ def load(job: Job, device: str, progress: Progress) -> Networks:
         return load_networks(job.model, job.dtype, device, parts=job.parts)
 
 
-def run(
-    job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress
-) -> None:
+def run(job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress) -> None:
     """Follow the events of a job and write what comes; in the end, say what it cost."""
     with contextlib.closing(events), _under_way(folder, progress):
         frames = write(job, progress.follow(events), outputs)

@@ -41,7 +41,9 @@ def add_job_options(parser: argparse.ArgumentParser, names: Collection[str] = tu
         fields = [name for name, option in OPTIONS.items() if option.group == group and name in names]
         section: Any = parser.add_argument_group(title) if fields else None
         if "width" in names and group == "video":
-            section.add_argument("--size", type=size, metavar="WxH", help=f"{SIZE} (default: the model's own)")
+            section.add_argument(
+                "--size", type=size, metavar="WxH", help=f"{SIZE} (default: the model's own)"
+            )
         for name in fields:
             if name == "frames":
                 length = section.add_mutually_exclusive_group()

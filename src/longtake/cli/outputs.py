@@ -1,4 +1,4 @@
-"""Which files a verb writes: the video, perhaps a contact sheet and a preview; found and checked before anything runs."""
+"""The files that a verb writes: a video, perhaps a contact sheet and a preview; checked before anything runs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,11 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     )
     files = parser.add_argument_group("the files")
     files.add_argument(
-        "--crf", type=number, default=CRF, metavar="X", help=f"video quality, {QUALITY} (default: %(default)s)"
+        "--crf",
+        type=number,
+        default=CRF,
+        metavar="X",
+        help=f"video quality, {QUALITY} (default: %(default)s)",
     )
     files.add_argument(
         "--zoom",
@@ -137,9 +141,14 @@ def _check_numbers(zoom: int | None, crf: float) -> None:
 
 
 def _video_in(folder: str) -> Path:
+    """Where the video of a new job goes; JobError if its folder cannot be made."""
     from longtake.jobs.folder import VIDEO, check_new
 
-    return check_new(folder) / VIDEO
+    place = check_new(folder)
+    above = next(each for each in place.parents if each.exists())
+    if not above.is_dir():
+        raise JobError(f"{above} is a file; the job's folder {place} cannot lie below it.")
+    return place / VIDEO
 
 
 @contextlib.contextmanager

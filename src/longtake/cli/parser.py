@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -32,7 +33,10 @@ class Parser(argparse.ArgumentParser):
 
 
 class Form(argparse.RawDescriptionHelpFormatter):
-    """argparse's form of the help, the same for every Python: `-o, --output FILE`, as 3.13 writes it."""
+    """argparse's form of the help, the same for every Python: `-o, --output FILE`, as 3.13 writes it.
+
+    docs/cli.md is made from it, and a test compares the two.
+    """
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings or action.nargs == 0:
@@ -51,10 +55,20 @@ def build_parser(verbs: Mapping[str, ModuleType]) -> Parser:
         formatter_class=Form,
     )
     parser.add_argument("--version", action="version", version=f"longtake {__version__}")
-    choices = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=Parser)
+    choices = parser.add_subparsers(title="verbs", metavar="VERB", required=True, prog="longtake", parser_class=Parser)
     for name, verb in verbs.items():
         add_verb(choices, name, verb)
     return parser
+
+
+def help_of_verbs(parser: Parser, columns: int) -> dict[str, str]:
+    """The help of each verb, so many columns wide."""
+    choices = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    texts = {}
+    for name, verb in choices.choices.items():
+        verb.formatter_class = partial(Form, width=columns)
+        texts[name] = verb.format_help()
+    return texts
 
 
 def add_verb(choices: Any, name: str, verb: ModuleType) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from typing import Any
+from collections.abc import Iterator
 
 from longtake.cli.options import add_job_options, job_of, size
 from longtake.job import Anchor, Job
-
+from longtake.plan.plans import plan_of
+from longtake.plan.table import table
 
 USAGE = "[options]"
 EXAMPLES = """\
@@ -32,12 +33,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="as with a picture to end with",
     )
     parser.add_argument(
-        "--size", type=size, default=(64, 64), metavar="WxH", help="pixels, for the token counts (default: 64x64)"
+        "--size",
+        type=size,
+        default=(64, 64),
+        metavar="WxH",
+        help="pixels, for the token counts (default: 64x64)",
     )
     parser.add_argument("--json", action="store_true", help="print the plan as one JSON object")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the plan."""
+    """Print the plan, section by section: it may be long."""
     job = job_of(args)
-    print(json.dumps(as_json(job)) if args.json else as_text(job))
+    for piece in as_json(job) if args.json else as_text(job):
+        print(piece, end="")
+    print()
+
+
+def as_json(job: Job) -> Iterator[str]:
+    """The plan of a job as one object of JSON, in pieces."""
+    plan = plan_of(job)
+    head = json.dumps({"sampling": job.sampling, "frames": plan.frames, "made": plan.made, "sections": []})
+    yield head.removesuffix("]}")
+    for place, section in enumerate(plan):
+        yield (", " if place else "") + json.dumps(dataclasses.asdict(section))
+    yield "]}"
+
+
+def as_text(job: Job) -> Iterator[str]:
+    """The plan of a job as a table under two sentences, in pieces."""
+    plan, width, height = plan_of(job), job.width or 0, job.height or 0
+    kept = f"{plan.made} frames" if plan.made == plan.frames else f"{plan.made} frames, cut to {plan.frames}"
+    plural = "s" if plan.count != 1 else ""
+    yield f"{job.sampling}: {plan.count} section{plural} of {plan.window} latent frames make {kept}\n"
+    if plan.notice:
+        yield f"note: {plan.notice}\n"
+    yield f"tokens at {width} x {height} pixels; latent frame 0 is the picture\n\n"
+    yield table(plan, height, width)

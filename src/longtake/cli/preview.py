@@ -43,7 +43,7 @@ def add_options(group: Any) -> None:
         "--preview",
         type=_name,
         nargs="?",
-        const="",
+        const=True,
         metavar="FILE",
         help="show each section as soon as it is made: FILE.png, a contact sheet that fills up, or FILE.mp4, "
         "a small video that is replaced (default: the video's name with -preview.png)",
@@ -56,9 +56,9 @@ def add_options(group: Any) -> None:
 
 
 def preview_file(
-    name: str | None, decode: bool, video: Path, *others: str | Path | None
+    name: str | bool | None, decode: bool, video: Path, *others: str | Path | None
 ) -> PreviewFile | None:
-    """What `--preview` and `--preview-decode` ask for; an empty name is one after the video's.
+    """What `--preview` and `--preview-decode` ask for; True is a name after the video's.
 
     Raises PictureError if it cannot be written, or if it is the video or one of the `others`.
     """
@@ -66,7 +66,8 @@ def preview_file(
 
     if name is None and not decode:
         return None
-    file = check_writable(name or video.with_name(f"{video.stem}-preview.png"), *SUFFIXES)
+    place = name if isinstance(name, str) else video.with_name(f"{video.stem}-preview.png")
+    file = check_writable(place, *SUFFIXES)
     if file in {Path(other).resolve() for other in (video, *others) if other}:
         raise PictureError(f"The preview would take the place of {file}; name another file.")
     return PreviewFile(file, "decode" if decode else "rgb")

@@ -187,7 +187,7 @@ class Progress:
 
 
 def progress_for(as_json: bool) -> Progress:
-    """What tells events: as JSON if it was asked for, else on a terminal or into a log, by where standard error goes."""
+    """Events told as JSON if that was asked for, else for a terminal or a log, by where standard error goes."""
     mute_hub(as_json)
     return Progress("json" if as_json else "terminal" if sys.stderr.isatty() else "log")
 

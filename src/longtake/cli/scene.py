@@ -7,7 +7,6 @@ import argparse
 from longtake.cli.options import size
 from longtake.errors import JobError
 
-
 USAGE = "TEXT [options]"
 EXAMPLES = """\
 longtake scene "a penguin in the snow" -o penguin.png

@@ -8,7 +8,6 @@ from pathlib import Path
 from longtake.cli.options import number
 from longtake.errors import JobError
 
-
 USAGE = "STAGE [options]"
 EXAMPLES = """\
 longtake train all
@@ -29,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("runs/train"),
         help="checkpoints, log and sheets (default: %(default)s)",
     )
-    parser.add_argument("--minutes", type=number, metavar="X", help="stop after so long (default: when the recipe ends)")
+    parser.add_argument(
+        "--minutes", type=number, metavar="X", help="stop after so long (default: when the recipe ends)"
+    )
     parser.add_argument(
         "--resume", action=argparse.BooleanOptionalAction, default=True, help="go on from the last checkpoint"
     )

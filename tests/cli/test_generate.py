@@ -1,0 +1,180 @@
+"""`generate`: what the pipeline is asked for, and what comes of its events."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from grey import events_of
+from longtake.cli import main
+from longtake.cli.options import lora
+from longtake.cli.outputs import free_names
+from longtake.errors import LongtakeWarning, ModelError
+from longtake.events import FramesReady
+from longtake.job import Anchor, Job, Lora
+from longtake.video import read_metadata, read_video
+
+FIRST = Anchor(0, "a.png")
+
+
+def test_generate_writes_what_the_pipeline_makes(pipeline, place, capsys):
+    words = ["generate", "a.png", "It moves.", "--seconds", "1.5", "--sheet", "sheet.png", "-o", "out.mp4"]
+    assert main([*words, "--seed", "3", "--dtype", "bfloat16", "--device", "cuda:1"]) == 0
+    said = capsys.readouterr()
+    assert "out.mp4: 45 frames, 64 x 48 (enlarged 6 times, to 384 x 288), 1.5 s at 30 fps" in said.out
+    for words in ("load ", "sampling ", "decoding ", "writing ", "peak memory: "):
+        assert words in said.out
+    lines = said.err.splitlines()
+    assert lines[:2] == ["45 frames in 2 sections of 3 steps", "note: a notice."]
+    assert [line.split(" done")[0] for line in lines[2:]] == ["section 1/2", "section 2/2"]
+
+    assert (pipeline.dtype, pipeline.device) == ("bfloat16", "cuda:1")
+    expected = Job("It moves.", anchors=(FIRST,), frames=45, width=64, height=48, seed=3, dtype="bfloat16")
+    assert pipeline.job == expected
+    assert pipeline.inputs.picture.size == (64, 64) and pipeline.inputs.last_picture is None
+    assert read_metadata("out.mp4").job == expected
+    frames, fps = read_video("out.mp4")
+    assert frames.shape == (45, 288, 384, 3) and fps == 30
+    assert Image.open("sheet.png").size == (6 * 66 + 2, 4 * 50 + 2)
+
+
+def test_generate_takes_every_option(pipeline):
+    options = """--frames 50 --fps 24 --size 32x64 --last-image a.png --negative blur --steps 7 --solver unipc
+        --shift 2.5 --guidance 6 --cfg 3 --cfg-rescale 0.5 --window 5 --reference --crf 30 --zoom 1 --model model
+        -o out.mp4"""
+    assert main(["generate", "a.png", "It moves.", *options.split()]) == 0
+    assert pipeline.job == Job(
+        "It moves.",
+        negative_prompt="blur",
+        anchors=(FIRST, Anchor("end", "a.png")),
+        model="model",
+        frames=50,
+        fps=24,
+        width=32,
+        height=64,
+        window=5,
+        steps=7,
+        solver="unipc",
+        guidance=6.0,
+        cfg_scale=3.0,
+        cfg_rescale=0.5,
+        shift=2.5,
+        dtype="float32",
+        reference=True,
+    )
+    meta = read_metadata("out.mp4")
+    assert (meta.width, meta.height, meta.fps, meta.frames) == (32, 64, 24, 50)
+
+
+def test_generate_takes_loras(pipeline):
+    for name in ("walk.safetensors", "odd:0.5"):  # a file wins against the reading as a weight
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes((2).to_bytes(8, "little") + b"{}")
+    Path("odd:0.5").rename("odd:0.5.safetensors")
+    words = [
+        "--lora",
+        "walk.safetensors",
+        "--lora",
+        "./walk.safetensors:-1,0.5",
+        "--lora",
+        "odd:0.5.safetensors",
+    ]
+    assert main(["generate", "a.png", "It moves.", *words]) == 0
+    assert pipeline.job.loras == (
+        Lora("walk.safetensors"),
+        Lora("./walk.safetensors", (-1.0, 0.5)),
+        Lora("odd:0.5.safetensors"),
+    )
+
+
+@pytest.mark.parametrize(
+    "path", ["C:/films/walk.safetensors", "C:\\films\\walk.safetensors", "/a:b/walk", "who/what"]
+)
+def test_colons_in_paths_are_no_weights(path):
+    assert lora(path) == Lora(path)
+    assert lora(f"{path}:0.5") == Lora(path, (0.5,))
+
+
+def test_generate_for_machines(pipeline, capsys):
+    assert main(["generate", "a.png", "It moves.", "--frames", "20", "--json", "-o", "out.mp4"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    events = [json.loads(line) for line in said.out.splitlines()]
+    kinds = [event["event"] for event in events]
+    section = ["stepped"] * 3 + ["section_done"]
+    assert kinds == [
+        "loading",
+        "loaded",
+        "planned",
+        *section,
+        *section,
+        "frames_ready",
+        "frames_ready",
+        "done",
+    ]
+    assert events[1]["job"]["prompt"] == "It moves." and events[1]["job"]["height"] == 48
+    assert events[3] | {"seconds_left": 0} == {
+        "event": "stepped",
+        "section": 0,
+        "step": 0,
+        "steps": 3,
+        "sigma": 1.0,
+        "seconds_left": 0,
+    }
+    assert [event["seconds_left"] for event in events if event["event"] == "section_done"][-1] == 0
+    done = events[-1]
+    assert (done["frames"], done["width"], done["height"], done["zoom"]) == (20, 64, 48, 6)
+    assert set(done["seconds"]) == {"load", "sampling", "decoding", "writing", "total"}
+    assert done["file"] == os.path.realpath("out.mp4") and done["peak_memory_mb"] > 10
+
+
+def test_a_name_that_is_taken_is_not_overwritten_by_default(pipeline):
+    for name in ("a.mp4", "a-2.mp4", "a-3.mp4"):
+        assert not Path(name).exists()
+        assert main(["generate", "a.png", "It moves.", "--frames", "2"]) == 0
+        assert Path(name).exists()
+    assert next(free_names("https://host/pictures/bird.jpeg?size=2")) == "bird.mp4"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (ModelError("The model is broken."), 2, "longtake: The model is broken."),
+    ],
+)
+def test_a_video_that_is_not_finished_leaves_what_was_written_of_it(
+    pipeline, place, capsys, error, code, words
+):
+    closed = []
+
+    def events(job):
+        try:
+            for event in events_of(job):
+                yield event
+                if isinstance(event, FramesReady):
+                    raise error
+        finally:
+            closed.append(True)
+
+    pipeline.events = events
+    before = sorted(place.iterdir())
+    assert main(["generate", "a.png", "It moves.", "-o", "out.mp4", "--sheet", "s.png"]) == code
+    assert words in capsys.readouterr().err
+    assert sorted(place.iterdir()) == sorted([*before, place / "out.partial.mp4"])
+    assert len(read_video("out.partial.mp4")[0]) > 0
+    assert closed
+
+
+def test_warnings_of_ours_are_notes(pipeline, capsys):
+    import warnings
+
+    def events(job):
+        warnings.warn("Something was done differently.", LongtakeWarning, stacklevel=1)
+        yield from events_of(job)
+
+    pipeline.events = events
+    assert main(["generate", "a.png", "x", "--frames", "2", "-o", "out.mp4"]) == 0
+    assert "note: Something was done differently.\n" in capsys.readouterr().err
