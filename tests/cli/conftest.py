@@ -32,7 +32,7 @@ def pipeline(place, monkeypatch):
     """A pipeline that makes grey frames; `calls` tells what it was given, `events` can be replaced."""
     calls = SimpleNamespace(
         events=events_of, job=None, model=None, dtype=None, device=None, parts=None, inputs=None, folder=None,
-        numbers=None, preview=None,
+        numbers=None, preview=None, job_events=job_events,
     )  # fmt: skip
 
     def load_networks(model, dtype, device, *, parts):
@@ -48,7 +48,7 @@ def pipeline(place, monkeypatch):
             yield from calls.events(job)
         else:
             store.begin(job, networks.form)
-            yield from job_events(store, calls.numbers)
+            yield from calls.job_events(store, calls.numbers)
 
     modules = {name: importlib.import_module(f"longtake.pipeline.{name}") for name in ("networks", "loop")}
     monkeypatch.setattr(modules["networks"], "load_networks", load_networks)

@@ -1,5 +1,6 @@
 """`generate`: what the pipeline is asked for, and what comes of its events."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from grey import events_of
 from longtake.cli import main
 from longtake.cli.options import lora
 from longtake.cli.outputs import free_names
-from longtake.errors import LongtakeWarning, ModelError
+from longtake.errors import LongtakeWarning, ModelError, PictureError, RunError
 from longtake.events import FramesReady
 from longtake.job import Anchor, Job, Lora
 from longtake.video import read_metadata, read_video
@@ -89,6 +90,51 @@ def test_generate_takes_loras(pipeline):
     )
 
 
+def test_a_lora_is_looked_for_once_and_named_as_it_was(pipeline, monkeypatch):
+    looked = []
+
+    def find_file(name):
+        looked.append(name)
+        return found
+
+    found = Path("cached.safetensors")
+    found.write_bytes((2).to_bytes(8, "little") + b"{}")
+    monkeypatch.setattr("longtake.cli.make.find_file", find_file)
+    assert main(["generate", "a.png", "It moves.", "--frames", "2", "--lora", "who/what:0.5"]) == 0
+    assert looked == ["who/what"] and pipeline.job.loras == (Lora("cached.safetensors", (0.5,)),)
+    assert read_metadata("a.mp4").job.loras == (Lora("who/what", (0.5,)),)
+
+
+def test_the_parts_of_a_model_can_lie_elsewhere(pipeline, monkeypatch):
+    places = {"base": ["transformer", "vae"], "other": ["transformer"], "siglip": ["image_encoder", "vae"]}
+    described = []
+
+    def describe(name):
+        described.append(name)
+        return {"parts": {part: {"class": "Net", "bytes": 1} for part in places[name]}}
+
+    monkeypatch.setattr("longtake.weights.folder.describe", describe)
+    words = ["--model", "base", "--part", "transformer=other", "--part", "image_encoder=siglip"]
+    assert main(["generate", "a.png", "It moves.", "--frames", "2", *words]) == 0
+    parts = {"transformer": "other", "image_encoder": "siglip"}
+    assert (pipeline.model, pipeline.parts, pipeline.job.parts) == ("base", parts, parts)
+    assert described == ["base", "other", "siglip"]
+    assert read_metadata("a.mp4").job.parts == parts
+
+
+def test_what_is_not_said_is_left_to_the_job(pipeline):
+    assert main(["generate", "a.png", "It moves.", "-o", "out.mp4"]) == 0
+    assert (pipeline.dtype, pipeline.device, pipeline.preview) == ("auto", "auto", None)
+    assert pipeline.job == Job("It moves.", anchors=(FIRST,), width=64, height=48, dtype="float32")
+
+
+def test_a_zoom_that_is_too_much_for_the_model_s_size(pipeline, place, capsys):
+    before = sorted(place.iterdir())
+    assert main(["generate", "a.png", "It moves.", "--zoom", "300"]) == 2
+    assert "64 x 48, enlarged 300 times, is 19200 x 14400" in capsys.readouterr().err
+    assert pipeline.job is None and sorted(place.iterdir()) == before
+
+
 @pytest.mark.parametrize(
     "path", ["C:/films/walk.safetensors", "C:\\films\\walk.safetensors", "/a:b/walk", "who/what"]
 )
@@ -138,11 +184,40 @@ def test_a_name_that_is_taken_is_not_overwritten_by_default(pipeline):
     assert next(free_names("https://host/pictures/bird.jpeg?size=2")) == "bird.mp4"
 
 
+def test_two_runs_at_once_take_two_names(pipeline, place):
+    words = ["generate", "a.png", "It moves.", "--frames", "2"]
+
+    def events(job):
+        pipeline.events = events_of
+        assert main([*words, "--seed", "1"]) == 0  # another process, while this one is at work
+        yield from events_of(job)
+
+    pipeline.events = events
+    assert main(words) == 0
+    assert [read_metadata(name).job.seed for name in ("a.mp4", "a-2.mp4")] == [0, 1]
+
+
+def test_a_name_that_came_to_nothing_is_free_again(pipeline, place):
+    before = sorted(place.iterdir())
+
+    def events(job):
+        assert Path("a.mp4").exists()
+        raise ModelError("The model is broken.")
+        yield
+
+    pipeline.events = events
+    assert main(["generate", "a.png", "It moves."]) == 2
+    assert sorted(place.iterdir()) == before
+
+
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
         (KeyboardInterrupt(), 130, "interrupted"),
         (ModelError("The model is broken."), 2, "longtake: The model is broken."),
+        (RunError("The numbers went wrong.", 1, 2), 1, "longtake: The numbers went wrong."),
+        (PictureError("The disk is full."), 1, "longtake: The disk is full."),
+        (MemoryError(), 1, "longtake: There is not enough memory"),
     ],
 )
 def test_a_video_that_is_not_finished_leaves_what_was_written_of_it(
@@ -166,6 +241,17 @@ def test_a_video_that_is_not_finished_leaves_what_was_written_of_it(
     assert sorted(place.iterdir()) == sorted([*before, place / "out.partial.mp4"])
     assert len(read_video("out.partial.mp4")[0]) > 0
     assert closed
+
+
+def test_a_failure_for_machines(pipeline, capsys):
+    def events(job):
+        yield from itertools.islice(events_of(job), 3)
+        raise RunError("The numbers went wrong.", section=0, step=2)
+
+    pipeline.events = events
+    assert main(["generate", "a.png", "It moves.", "--json"]) == 1
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last == {"event": "error", "message": "The numbers went wrong.", "section": 0, "step": 2}
 
 
 def test_warnings_of_ours_are_notes(pipeline, capsys):

@@ -4,7 +4,11 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
 from longtake.cli import main
+from longtake.errors import RunError
+from longtake.events import Planned
 from longtake.job import SectionChange
 from longtake.video import read_metadata
 
@@ -43,6 +47,34 @@ def test_a_job_is_begun_stopped_and_resumed(pipeline, place, capsys, monkeypatch
     meta = read_metadata("video.mp4")
     assert (meta.width, meta.frames, meta.job) == (128, 100, pipeline.job)
     assert (pipeline.job.seed, pipeline.job.width) == (4, 64)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RunError("The memory is full.")])
+def test_what_stops_says_how_to_go_on(pipeline, place, capsys, error):
+    folder = place / "a job"
+
+    def stopped(folder, numbers):
+        yield Planned(3, 100, 2)
+        raise error
+
+    pipeline.job_events = stopped
+    words = ["generate", "a.png", "It moves.", "--frames", "100", "--job", "a job"]
+    code = 130 if isinstance(error, KeyboardInterrupt) else 1
+    assert f"go on by: longtake resume '{folder}'\n" in said(capsys, words, code).err
+    events = [json.loads(line) for line in said(capsys, ["resume", "a job", "--json"], code).out.splitlines()]
+    assert [event["event"] for event in events[-2:]] == ["stopped", "error"]
+    assert events[-2]["folder"] == str(folder)
+
+
+def test_a_refusal_says_nothing_of_going_on(pipeline, capsys):
+    said(capsys, BEGIN)
+    assert "go on by" not in said(capsys, ["extend", "job", "--frames", "1"], 2).err
+
+
+def test_a_part_may_be_elsewhere_by_now(pipeline, capsys):
+    said(capsys, BEGIN)
+    said(capsys, ["resume", "job", "--part", "vae=embedded"])
+    assert pipeline.parts == {"vae": "embedded"}
 
 
 def test_a_video_elsewhere_is_remembered(pipeline, place, capsys):

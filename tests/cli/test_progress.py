@@ -1,8 +1,10 @@
 """How events are told."""
 
+import numpy as np
+
 from grey import events_of
 from longtake.cli.progress import Progress
-from longtake.events import Planned, Stepped
+from longtake.events import FramesReady, Planned, SectionDone, Stepped
 from longtake.job import Job
 
 
@@ -28,3 +30,24 @@ def test_time_left():
     now[0] = 10.0
     progress.tell(Stepped(0, 0, 25, 1.0, None, None))
     assert progress.seconds_left == 990.0
+
+
+def test_time_is_counted_by_what_it_was_spent_on():
+    now = [0.0]
+
+    def events():
+        for seconds, event in (
+            (1, Planned(1, 2, 1)),
+            (2, Stepped(0, 0, 1, 1.0, None, None)),
+            (3, SectionDone(0, 0, None)),
+            (4, FramesReady(0, np.zeros((1, 2, 4, 4, 3), np.uint8))),
+        ):
+            now[0] += seconds
+            yield event
+
+    progress = Progress("log", clock=lambda: now[0])
+    with progress.loading("embedded"):
+        now[0] += 10
+    for event in progress.follow(events()):
+        now[0] += 0.5 if isinstance(event, FramesReady) else 0.0
+    assert progress.seconds == {"load": 10, "sampling": 6, "decoding": 4, "writing": 0.5}

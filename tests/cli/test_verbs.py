@@ -23,6 +23,7 @@ def test_plan(place, capsys):
     plan = json.loads(capsys.readouterr().out)
     assert [section["number"] for section in plan["sections"]] == [0, 1, 2, 3]
     assert plan["frames"] == plan["made"] == 145
+    assert plan["sections"][1]["slots"]["1"]["frames"] == [0, 9]
     assert main(["plan", "--frames", "91", "--reference"]) == 0
     assert "3 sections" in capsys.readouterr().out
     assert main(["plan", "--frames", "91", "--last-image"]) == 0
@@ -75,6 +76,34 @@ def test_info_of_a_model(place, capsys, monkeypatch):
     ]
     assert main(["info", "x", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == facts
+
+
+def test_info_of_a_model_in_parts(place, capsys, monkeypatch):
+    def part(size):
+        return {"class": "Net", "parameters": size, "bytes": size, "dtypes": {"float32": size}, "config": {}}
+
+    models = {
+        "base": {"transformer": part(1), "vae": part(2)},
+        "who/what": {"what": part(40)},  # a network alone
+        "many": {"image_encoder": part(5), "vae": part(6)},
+    }
+
+    def describe(name):
+        return {"folder": name, "class": "Pipeline", "parameters": 0, "bytes": 0, "parts": models[name]}
+
+    monkeypatch.setattr("longtake.weights.folder.describe", describe)
+    words = ["--part", "transformer=who/what", "--part", "image_encoder=many"]
+    assert main(["info", "base", *words, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["parameters"], facts["bytes"]) == (47, 47)
+    assert facts["parts"]["transformer"] == {**part(40), "from": "who/what"}
+    assert main(["info", "base", *words]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["transformer", "Net", "40", "float32", "0.0", "who/what"] in lines
+    assert main(["info", "base", "--part", "text_encoder=many"]) == 2
+    assert "many has no part 'text_encoder'; its parts: image_encoder, vae." in capsys.readouterr().err
+    assert main(["info", "a.mp4", "--part", "vae=many"]) == 2
+    assert "--part names a part of a model; a.mp4 is a video" in capsys.readouterr().err
 
 
 def test_train_passes_on_what_is_asked(place, monkeypatch):

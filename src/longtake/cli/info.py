@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,24 +95,27 @@ def _text(facts: dict[str, Any]) -> str:
     if "parts" not in facts:
         job, head = facts.pop("job") or {}, "the job" if "running" in facts else "made by the job"
         return "\n".join([*_pairs(facts), *(["", head] if job else []), *_pairs(job)])
-    rows = [("part", "class", "parameters", "dtype", "MB")]
+    rows = [("part", "class", "parameters", "dtype", "MB", "from")]
     for name, part in facts["parts"].items():
         count = f"{part['parameters']:,}" if "parameters" in part else ""
-        rows.append(
-            (name, part["class"], count, ", ".join(part.get("dtypes", ())), _megabytes(part["bytes"]))
-        )
-    rows.append(("total", "", f"{facts['parameters']:,}", "", _megabytes(facts["bytes"])))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"{facts.get('repository', facts['folder'])}: {facts['class']}"]
-    for part_name, kind, count, dtypes, size in rows:
-        cells = (
-            part_name.ljust(widths[0]),
-            kind.ljust(widths[1]),
-            count.rjust(widths[2]),
-            dtypes.ljust(widths[3]),
-        )
-        lines.append("  ".join((*cells, size.rjust(widths[4]))))
-    return "\n".join(lines)
+        dtypes, size = ", ".join(part.get("dtypes", ())), _megabytes(part["bytes"])
+        rows.append((name, part["class"], count, dtypes, size, part.get("from", "")))
+    rows.append(("total", "", f"{facts['parameters']:,}", "", _megabytes(facts["bytes"]), ""))
+    head = f"{facts.get('repository', facts['folder'])}: {facts['class']}"
+    return "\n".join([head, *_aligned(rows, "<<><><")])
+
+
+def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Rows as lines, each column to its side; a column that has only its head is left out."""
+    columns = [
+        (column, side) for column, side in zip(zip(*rows, strict=True), sides, strict=True) if any(column[1:])
+    ]
+    widths = [max(map(len, column)) for column, _ in columns]
+    cells = [
+        [f"{cell:{side}{width}}" for cell in column]
+        for (column, side), width in zip(columns, widths, strict=True)
+    ]
+    return ["  ".join(line).rstrip() for line in zip(*cells, strict=True)]
 
 
 def _pairs(facts: dict[str, Any]) -> list[str]:

@@ -122,7 +122,8 @@ def outputs_of(args: argparse.Namespace, job: Job) -> Iterator[Outputs]:
             )
         shown = preview_file(args.preview, args.preview_decode, video, *pictures, sheet)
         outputs = Outputs(video, sheet, args.zoom, args.crf, shown)
-        outputs.zoom_for(job)
+        if job.width and job.height:  # else the model knows
+            outputs.zoom_for(job)
         yield outputs
 
 

@@ -55,7 +55,9 @@ def build_parser(verbs: Mapping[str, ModuleType]) -> Parser:
         formatter_class=Form,
     )
     parser.add_argument("--version", action="version", version=f"longtake {__version__}")
-    choices = parser.add_subparsers(title="verbs", metavar="VERB", required=True, prog="longtake", parser_class=Parser)
+    choices = parser.add_subparsers(
+        title="verbs", metavar="VERB", required=True, prog="longtake", parser_class=Parser
+    )
     for name, verb in verbs.items():
         add_verb(choices, name, verb)
     return parser
