@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
+from longtake import strictjson
 from longtake.errors import JobError, JobTypeError
 from longtake.option import ITEMS, NAME, TEXT, Option, check_choice, check_number, check_text, option, shown
 from longtake.plan.plans import PLANS
@@ -33,9 +34,6 @@ SEEDS = 2**64 - 1
 
 SECTION_PIXELS = 2**30
 """Most pixels of a section, counted by latent frames: 16 of 8192 x 8192. Its noise alone takes 2 GB."""
-
-JSON_LENGTH = 10_000_000
-"""Most characters of a job's JSON; a list of any use is far shorter."""
 
 T = TypeVar("T")
 
@@ -244,7 +242,7 @@ class Job:
     @classmethod
     def from_json(cls, text: str) -> Job:
         """The job that `to_json` of this longtake or of 0.1.0 wrote, checked; JobError for anything else."""
-        values = _parsed(text)
+        values = strictjson.parse(text, "a job")
         if isinstance(values, dict):
             if "anchors" not in values:
                 # 0.1.0 had two names for the only two anchors.
@@ -319,8 +317,8 @@ def _check_sampling(job: Job) -> None:
 def _check_guidance(job: Job) -> None:
     if job.negative_prompt and job.cfg_scale <= 1:
         raise JobError(
-            f"A negative prompt needs classifier-free guidance: a cfg_scale above 1, and it is {job.cfg_scale}; "
-            "raise it, or leave the negative prompt out."
+            f"A negative prompt needs classifier-free guidance: cfg_scale (--cfg) is {job.cfg_scale} and must be above "
+            "1; raise it, or leave the negative prompt out."
         )
 
 
@@ -358,37 +356,4 @@ def _read(kind: type[T], values: Any, name: str) -> T:
 def _entries(values: Any, name: str) -> list[Any]:
     if not isinstance(values, list):
         raise JobTypeError(f"This is not a job: {name} should be a list; {shown(values)} was given.")
-    return values
-
-
-def _parsed(text: Any) -> Any:
-    """What JSON from anywhere says; JobError if it is none, or more than any job needs."""
-    if not isinstance(text, str):
-        raise JobTypeError(f"This is not a job: JSON is a text; {shown(text)} was given.")
-    if len(text) > JSON_LENGTH:
-        raise JobError(f"This is not a job: it has {len(text)} characters; a job has at most {JSON_LENGTH}.")
-    try:
-        return json.loads(text, parse_int=_int, parse_constant=_no_number, object_pairs_hook=_object)
-    except RecursionError:
-        raise JobError("This is not a job: its JSON is nested too deeply.") from None
-    except JobError:
-        raise
-    except ValueError as error:
-        raise JobError(f"This is not a job: {error}.") from None
-
-
-def _int(digits: str) -> int:
-    if len(digits) > 100:
-        raise JobError(f"This is not a job: it has a number of {len(digits)} digits.")
-    return int(digits)
-
-
-def _no_number(word: str) -> Any:
-    raise JobError(f"This is not a job: it has the number {word}, which is none in JSON.")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        raise JobError("This is not a job: an object in it has a key twice.")
     return values

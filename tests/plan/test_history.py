@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from invented import invented
 
+from invented import invented
 from longtake.errors import LongtakeError
 from longtake.plan.history import History
 from longtake.plan.plans import PLANS, inverted, vanilla

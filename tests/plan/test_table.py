@@ -1,6 +1,6 @@
 import pytest
-from invented import invented
 
+from invented import invented
 from longtake.plan.plans import inverted, vanilla
 from longtake.plan.table import ranges, table, tokens
 
