@@ -3,13 +3,14 @@
 import numpy as np
 
 from longtake.errors import ModelError
-from longtake.events import FramesReady, Planned, SectionDone, Stepped
+from longtake.events import Encoded, FramesReady, Planned, SectionDone, Stepped
 from longtake.plan.plans import plan_of
 
 
 def events_of(job):
     """What the pipeline tells of a video of two sections of three steps."""
     yield Planned(sections=2, frames=job.frames, steps=3, notice="a notice.")
+    yield Encoded({})
     latents = np.zeros((1, 16, 9, 8, 8))
     for section in range(2):
         for step in range(3):

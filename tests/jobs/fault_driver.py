@@ -24,9 +24,9 @@ def main() -> None:
     """Serve until there is no more input."""
     from longtake.cli import main as command_line
 
-    loop = importlib.import_module("longtake.pipeline.loop")
-    networks = loop.load_networks("embedded")
-    loop.load_networks = lambda model, dtype, device: networks
+    module = importlib.import_module("longtake.pipeline.networks")
+    networks = module.load_networks("embedded")
+    module.load_networks = lambda *words, **options: networks
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
