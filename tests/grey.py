@@ -30,7 +30,11 @@ def job_events(folder, numbers=None):
         if latents is None:
             if numbers is not None and place >= numbers:
                 raise ModelError("The power is out.")
-            latents = np.full((1, 4, len(section.frames), 2, 2), folder.job.seed, np.float32)
+            latents = np.full(
+                (1, 4, len(section.frames), folder.job.height // 8, folder.job.width // 8),
+                folder.job.seed,
+                np.float32,
+            )
             for step in range(steps):
                 yield Stepped(place, step, steps, 1 - step / steps, latents, latents)
             folder.write_section(section.number, latents)

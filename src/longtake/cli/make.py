@@ -20,8 +20,8 @@ from longtake.job import Job
 from longtake.jobs.folder import DONE, JobFolder, read_job
 from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.video import VideoWriter
-from longtake.weights.files import read_header
 from longtake.weights.fingerprint import fingerprint
+from longtake.weights.header import read_header
 from longtake.weights.lora import find_file
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
     """Change the job in a folder, if `change` does, and make what it lacks then, and its video anew."""
     asked, _ = read_job(place.folder)
     at = replace(asked, model=place.model or asked.model, parts={**asked.parts, **place.parts})
-    with JobFolder.open(place.folder, fingerprint(at.model)) as folder:
+    with JobFolder.open(place.folder, fingerprint(at.model, at.parts)) as folder:
         outputs = outputs_in(folder, place.output)  # refused before anything is changed
         changed = change(folder.job)
         changed.check()
@@ -131,7 +131,7 @@ def _whole(lora: str) -> str:
 def _checked_model(job: Job, kept: bool) -> str:
     """The fingerprint of the job's model if it is to be kept; ModelError if a header of it is not as it should be."""
     if kept:
-        return fingerprint(job.model)
+        return fingerprint(job.model, job.parts)
     describe_model(job.model, job.parts)
     return ""
 

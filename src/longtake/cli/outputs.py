@@ -141,14 +141,10 @@ def _check_numbers(zoom: int | None, crf: float) -> None:
 
 
 def _video_in(folder: str) -> Path:
-    """Where the video of a new job goes; JobError if its folder cannot be made."""
+    """Where the video of a new job goes; JobError if its folder cannot be new."""
     from longtake.jobs.folder import VIDEO, check_new
 
-    place = check_new(folder)
-    above = next(each for each in place.parents if each.exists())
-    if not above.is_dir():
-        raise JobError(f"{above} is a file; the job's folder {place} cannot lie below it.")
-    return place / VIDEO
+    return check_new(folder) / VIDEO
 
 
 @contextlib.contextmanager
