@@ -16,7 +16,7 @@ from longtake import toyworld
 from longtake.backend import ops, runtime, training
 from longtake.errors import LongtakeWarning
 from longtake.pipeline.decode import from_frames
-from longtake.plan.plans import video_frames
+from longtake.plan.lengths import video_frames
 from longtake.weights import files
 from longtake.weights.arrays import read_arrays
 
