@@ -25,6 +25,8 @@ from longtake.models.transformer import (
     HunyuanVideoFramepackTransformer3DModel,
     Moment,
     Prompted,
+    Sight,
+    check_scales,
 )
 from longtake.plan.history import History
 from longtake.plan.plans import Section
@@ -49,8 +51,8 @@ class Text(Protocol):
 class Predictor:
     """The velocity of a job's sections: `begin` a section, then call with what it is told, latents and a noise level.
 
-    `wrap` is asked for a velocity of its own for each section and each branch of guidance, so that what it keeps belongs
-    to one of them alone.
+    `wrap` is asked for a velocity of its own for each section and each branch of guidance, so that what it keeps
+    belongs to one of them alone.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Predictor:
 
     def begin(self, section: Section, history: History) -> None:
         """Read what the section sees. Raises JobError for clean frames at a scale that the transformer cannot take."""
+        check_scales(section.slots)
         clean = {
             scale: (self._placed(history.read(slot)), slot.times) for scale, slot in section.slots.items()
         }
@@ -121,14 +124,14 @@ class Predictor:
     def _opened(self, branch: Branch, latents: Any, sigma: float) -> Any:
         network, begun = self.transformer, branch.begun
         known = self._known(branch)
+        if begun.context is None:
+            begun.context = network.context(tuple(latents.shape), begun.times, begun.clean)
         if known.sight is None:
-            known.sight = network.context(
-                tuple(latents.shape), begun.times, list(begun.clean.values()), known.prompted
-            )
+            known.sight = network.sight(begun.context, known.prompted)
         if sigma not in known.moments:
             timestep, guidance = self._levels(begun, latents, sigma)
-            known.moments[sigma] = network.moment(known.prompted, timestep, guidance)
-        tokens = network.tokens(latents, known.sight, known.moments[sigma])
+            known.moments[sigma] = network.moment(known.prompted, timestep, guidance, keep=True)
+        tokens = network.tokens(latents, known.moments[sigma], begun.context, known.sight)
         return network.head(network.run_blocks(tokens), tokens)
 
     def _whole(self, branch: Branch, latents: Any, sigma: float) -> Any:
@@ -184,9 +187,8 @@ class Predictor:
         return runtime.place(timestep, latents.device), begun.guidance
 
     def _placed(self, array: np.ndarray) -> Any:
-        return runtime.place(
-            ops.from_numpy(array), exchange.device_of(self.transformer), self.transformer.dtype
-        )
+        network = self.transformer
+        return runtime.place(ops.from_numpy(array), exchange.device_of(network), network.dtype)
 
 
 class Begun:
@@ -216,7 +218,7 @@ class Known:
         # Held, so that no other text can take their identity.
         self.held = (branch.text, branch.image_states)
         self.prompted = prompted
-        self.sight: Any = None
+        self.sight: Sight | None = None
         self.moments: dict[float, Moment] = {}
 
 
