@@ -70,7 +70,7 @@ def test_a_batch_reads_the_frames_that_the_plan_names(pool):
     ]  # the inverted plan's first section sees nothing behind it: zeros
     assert numbers(double) == [[8, 8.5], [0, 0]]
     assert quadruple.shape == (2, 4, 16, 8, 8)
-    assert clean_times.tolist() == [list(section.clean.times) for section in sections]
+    assert clean_times.tolist() == [list(section.slots[1].times) for section in sections]
 
 
 def test_an_end_picture_is_the_latent_of_the_frame_behind_the_end(pool):
