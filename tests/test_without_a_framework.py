@@ -24,8 +24,9 @@ from longtake.cli import main
 def longtake(*words):
     """What the command line answers in a process of its own that can import no framework."""
     call = ABSENT + f"sys.exit(main({list(words)!r}))"
+    asked = {name: value for name, value in os.environ.items() if name != "LONGTAKE_BACKEND"}
     return subprocess.run(
-        [sys.executable, "-W", "error", "-c", call], capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "error", "-c", call], capture_output=True, text=True, timeout=120, env=asked
     )
 
 
