@@ -150,6 +150,7 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
 
 
 NAMES = ("image", "last_image")
+GIVEN = "a picture that was given as a value"
 
 
 def encode(asked: Asked) -> Request:
