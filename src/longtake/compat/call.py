@@ -24,7 +24,15 @@ from longtake.compat.outputs import OUTPUTS, Collected, HunyuanVideoFramepackPip
 from longtake.errors import JobError, LongtakeWarning
 from longtake.events import Encoded, Planned, SectionDone, Stepped
 from longtake.job import Job
-from longtake.pipeline.encode import Text, decode_picture, encode_picture, encode_text, repeated
+from longtake.pipeline.encode import (
+    MAX_TEXT_TOKENS,
+    PROMPT_TEMPLATE,
+    Text,
+    decode_picture,
+    encode_picture,
+    encode_text,
+    repeated,
+)
 from longtake.pipeline.loop import Change, Events, generate
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.prepare import Inputs
@@ -47,7 +55,7 @@ class FramepackCall:
     progress_bar: Callable[..., Any]
 
     _sources: ClassVar[tuple[str, ...]] = (__file__,)
-    """Files whose encode_prompt and encode_image may be passed by; any other's is called."""
+    """Files whose encode_prompt and encode_image need not be called; those of any other are."""
 
     _guidance_scale: float | None = None
     _attention_kwargs: dict[str, Any] | None = None
@@ -258,16 +266,18 @@ class FramepackCall:
 
     def _encoded(self, inputs: Inputs, side: Side) -> Text:
         """One side of the text through `encode_prompt`, called as the field's pipelines call it."""
+        template = inputs.template or self.settings.get("prompt_template", PROMPT_TEMPLATE)
+        most = inputs.max_tokens or self.settings.get("max_sequence_length", MAX_TEXT_TOKENS)
         states, pooled, mask = self.encode_prompt(
             prompt=side.prompt if side.given else "",
             prompt_2=side.prompt_2,
-            prompt_template=inputs.template,
+            prompt_template=template,
             num_videos_per_prompt=1,
             prompt_embeds=side.text.states,
             pooled_prompt_embeds=side.text.pooled,
             prompt_attention_mask=side.text.mask,
             device=self.transformer.device,
-            max_sequence_length=inputs.max_tokens,
+            max_sequence_length=most,
         )
         return Text(states, mask, pooled)
 
