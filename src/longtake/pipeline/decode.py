@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import ops, runtime
+from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobError
 from longtake.events import FramesReady, SectionDone
 from longtake.models.vae.streaming import StreamingDecoder
@@ -88,7 +88,9 @@ class Decoding:
 
 def unscaled(vae: Any, latents: np.ndarray) -> Any:
     """Latents as the autoencoder takes them, where it is and in its dtype."""
-    return runtime.place(ops.from_numpy(latents), vae.device, vae.dtype) / vae.config.scaling_factor
+    return (
+        runtime.place(ops.from_numpy(latents), exchange.device_of(vae), vae.dtype) / vae.config.scaling_factor
+    )
 
 
 def is_finite(values: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import ops, runtime
+from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobError
 from longtake.events import Event, FramesReady, Planned, Preview, SectionDone, Stepped
 from longtake.job import Job
@@ -200,7 +200,7 @@ def sample(
     window = len(plan[0].frames)
     shape = (*conditioning.start.shape[:2], window, *conditioning.start.shape[3:])
     tokens = window * shape[3] * shape[4] / transformer.config.patch_size**2
-    solve, steps = solver_of(job, networks.scheduler, tokens, sigmas, transformer.device)
+    solve, steps = solver_of(job, networks.scheduler, tokens, sigmas, exchange.device_of(transformer))
     texts = {number: _placed_text(text, transformer) for number, text in (texts or {}).items()}
     predict = Predictor(job, transformer, attention_kwargs)
     history = History(plan)
@@ -213,7 +213,7 @@ def sample(
         finished = None if kept is None else kept.read_section(section.number)
         if finished is None:
             set_for_section(transformer, loras or {}, section.number)
-            latents = runtime.place(ops.from_numpy(drawn), transformer.device)
+            latents = runtime.place(ops.from_numpy(drawn), exchange.device_of(transformer))
             predict.begin(section, history)
             own = texts.get(section.number)
             given = conditioning if own is None else replace(conditioning, text=own)
@@ -299,7 +299,7 @@ def decoded(job: Job, vae: Any, start: np.ndarray, done: Sequence[SectionDone]) 
 
 def _placed(conditioning: Conditioning, transformer: Any) -> Conditioning:
     """The conditioning where the transformer is, in its dtype."""
-    place = partial(runtime.place, device=transformer.device, dtype=transformer.dtype)
+    place = partial(runtime.place, device=exchange.device_of(transformer), dtype=transformer.dtype)
 
     return replace(
         conditioning,
@@ -310,7 +310,7 @@ def _placed(conditioning: Conditioning, transformer: Any) -> Conditioning:
 
 
 def _placed_text(text: Text, transformer: Any) -> Text:
-    place = partial(runtime.place, device=transformer.device, dtype=transformer.dtype)
+    place = partial(runtime.place, device=exchange.device_of(transformer), dtype=transformer.dtype)
     return Text(place(text.states), place(text.mask), place(text.pooled))
 
 

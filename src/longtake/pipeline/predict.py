@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import ops, runtime
+from longtake.backend import exchange, ops, runtime
 from longtake.job import Job
 from longtake.models import adapters
 from longtake.models.transformer import (
@@ -123,7 +123,9 @@ class Predictor:
         return runtime.place(timestep, latents.device), guidance
 
     def _placed(self, array: np.ndarray) -> Any:
-        return runtime.place(ops.from_numpy(array), self.transformer.device, self.transformer.dtype)
+        return runtime.place(
+            ops.from_numpy(array), exchange.device_of(self.transformer), self.transformer.dtype
+        )
 
 
 class Known:

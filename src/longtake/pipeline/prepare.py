@@ -128,7 +128,7 @@ def encode_latents(vae: Any, pixels: np.ndarray, what: str, noise: Noise, videos
 
     Each video takes a sample of its own; `videos` is B or, for one picture, any number.
     """
-    frame = runtime.place(ops.from_numpy(pixels[:, :, None]), vae.device, vae.dtype)
+    frame = runtime.place(ops.from_numpy(pixels[:, :, None]), exchange.device_of(vae), vae.dtype)
     with runtime.no_grad():
         posterior = vae.encode(frame).latent_dist
         mean, std = (repeated(part, videos) for part in (posterior.mean, posterior.std))
@@ -183,7 +183,9 @@ def repeated(rows: Any, count: int) -> Any:
 
 def _decoded(vae: Any, latents: Any) -> np.ndarray:
     """The pictures (B, 3, H, W) of latents (B, C, 1, h, w)."""
-    unscaled = runtime.place(ops.from_numpy(latents / vae.config.scaling_factor), vae.device, vae.dtype)
+    unscaled = runtime.place(
+        ops.from_numpy(latents / vae.config.scaling_factor), exchange.device_of(vae), vae.dtype
+    )
     with runtime.no_grad():
         frame = vae.decode(unscaled, return_dict=False)[0]
     return np.asarray(ops.to_numpy(frame)[:, :, 0].clip(-1.0, 1.0), dtype=np.float32)
