@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -27,8 +28,6 @@ CLASSES = {
 }
 ALL = "all"
 NONE = "–"
-# Where a method passes its keywords on, the method that takes them.
-PASSED_ON = {"from_pretrained": "__init__"}
 
 
 def names(kind: Any) -> dict[str, frozenset[str]]:
@@ -52,6 +51,8 @@ def keywords(kind: Any, name: str) -> frozenset[str]:
     if any(each.kind is each.VAR_KEYWORD for each in parameters):
         source = inspect.getsource(method)
         found |= set(re.findall(r"kwargs\.(?:pop|get)\(\s*\"(\w+)\"", source))
+    if name == "__init__" and hasattr(kind, "config_class"):
+        found |= {field.name for field in dataclasses.fields(kind.config_class)}
     return frozenset(found - {"self", "cls", "kwargs"})
 
 
@@ -88,6 +89,8 @@ def test_it_says_what_ours_takes(kind: str) -> None:
 
 def said(ours: Any, name: str, wanted: frozenset[str]) -> str:
     """The second column of a row: which of the wanted keywords ours takes."""
+    if name == "config" and hasattr(ours, "config_class"):
+        return ALL  # an attribute of instances
     if not hasattr(ours, name):
         return NONE
     taken = wanted & keywords(ours, name)
