@@ -28,7 +28,7 @@ def folder(networks: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def read(folder: Path, networks: Any) -> Callable[..., Any]:
-    """Read the folder as the given class of diffusers' does; the picture processor is ours (theirs rounds to 8 bits)."""
+    """Read the folder by a class of diffusers; the picture processor is ours (theirs rounds to 8 bits)."""
 
     def load(kind: Any, **options: Any) -> Any:
         pipe = kind.from_pretrained(folder, feature_extractor=None, **options)

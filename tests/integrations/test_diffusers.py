@@ -40,7 +40,7 @@ def model_offload(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sequential_offload(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # diffusers numbers the device, and accelerate takes "cpu:0" for another one than "cpu" and loses the weights' class.
+    # diffusers numbers the device; accelerate takes "cpu:0" for another one than "cpu", and loses the weights' class.
     offload = accelerate.cpu_offload
     monkeypatch.setattr(
         accelerate, "cpu_offload", lambda part, device, **options: offload(part, CPU, **options)
@@ -78,7 +78,7 @@ WAYS = (
     group_offload_of_leaves,
     a_device_map,
     caching_nothing,
-    compilation,
+    pytest.param(compilation, marks=pytest.mark.slow),  # loads PyTorch's compiler
 )
 
 
@@ -122,9 +122,7 @@ def test_each_network_comes_when_it_is_needed(
     pipe.enable_model_cpu_offload(device="cpu")
     seen: list[str] = []
     for hook, name in zip(pipe._all_hooks, pipe.model_cpu_offload_seq.split("->"), strict=True):
-        monkeypatch.setattr(
-            hook.hook, "pre_forward", _noted(hook.hook.pre_forward, seen, name), raising=True
-        )
+        monkeypatch.setattr(hook.hook, "pre_forward", _noted(hook.hook.pre_forward, seen, name), raising=True)
     freed: list[bool] = []
     monkeypatch.setattr(pipe, "maybe_free_model_hooks", lambda: freed.append(True))
     pipe(**call)
@@ -162,9 +160,7 @@ def test_tiles_and_slices_are_the_plain_pipelines(
 
 def layerwise_casting(read: Any, kind: Any) -> Any:
     pipe = read(kind)
-    pipe.transformer.enable_layerwise_casting(
-        storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32
-    )
+    pipe.transformer.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=torch.float32)
     return pipe
 
 
@@ -172,7 +168,7 @@ def torchao(read: Any, kind: Any) -> Any:
     quantization = pytest.importorskip("torchao.quantization")
     config = diffusers.TorchAoConfig(quantization.Int8WeightOnlyConfig(version=2))
     # In bfloat16, its default, one rounding the other way would be larger than the tolerance.
-    return read(kind, torch_dtype=torch.float32, quantization_config=_only_transformer(config))
+    return read(kind, dtype=torch.float32, quantization_config=_only_transformer(config))
 
 
 def quanto(read: Any, kind: Any) -> Any:

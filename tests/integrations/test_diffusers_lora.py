@@ -20,6 +20,8 @@ from longtake.integrations.diffusers import HunyuanVideoFramepackPipeline  # noq
 from longtake.models import adapters  # noqa: E402
 
 RANK = 4
+# PEFT's, of a second adapter.
+pytestmark = pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +102,6 @@ def test_a_lora_under_offloading(
     assert_same(pipe(**call).frames, plain(**call).frames)
 
 
-# PEFT's, of an adapter that was unloaded just before.
-@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
 def test_an_adapter_of_a_trainer_is_saved_and_read(
     pipe: Any, files: list[Path], call: dict[str, Any], tmp_path: Path, assert_same: Any
 ) -> None:
