@@ -222,7 +222,7 @@ class TransformerConfig(Config):
     mlp_ratio: float = 4.0
     patch_size: int = 2
     patch_size_t: int = 1
-    qk_norm: str = "rms_norm"
+    qk_norm: str | None = "rms_norm"
     guidance_embeds: bool = True
     text_embed_dim: int = 4096
     pooled_projection_dim: int = 768

@@ -21,7 +21,7 @@ SOURCES = [
     for path in PACKAGE.rglob("*.py")
     if not {"torch", "mindspore"} & set(path.relative_to(PACKAGE).parts)
 ]
-MODULES = ("nn", "ops", "runtime")
+MODULES = ("modules", "nn", "ops", "runtime")
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 4)).astype(np.float32)
 HALVES = ("float16", "bfloat16") if backend.name == "torch" else ("float16",)
@@ -245,7 +245,7 @@ def turned(x):
         ("moments", lambda x: ops.cat([each[None] for each in ops.moments(ops.from_numpy(FRAMES))]),
          lambda x: np.stack([FRAMES.mean((3, 4)), FRAMES.var((3, 4))]), 2e-6),
         ("scale_shift", lambda x: ops.scale_shift(x, x[:1], x[:, :1]), lambda x: x * x[:1] + x[:, :1], 1e-6),
-        ("rotate_pairs", lambda x: ops.rotate_pairs(x, *map(ops.from_numpy, (TURNS.real, TURNS.imag))), turned, 1e-6),
+        ("rotate_pairs", lambda x: ops.rotate_pairs(x, ops.turning(*map(ops.from_numpy, (TURNS.real, TURNS.imag)))), turned, 1e-6),
         ("channels_last", lambda x: ops.channels_last(ops.from_numpy(FRAMES)), lambda x: FRAMES, 0),
         ("pad", lambda x: ops.pad(ops.from_numpy(FRAMES), (1, 1, 1, 1, 2, 0), mode="replicate"),
          lambda x: np.pad(FRAMES, ((0, 0), (0, 0), (2, 0), (1, 1), (1, 1)), "edge"), 0),

@@ -6,7 +6,11 @@ import numpy as np
 import pytest
 
 from longtake.backend import ops, runtime
-from longtake.compat.schedulers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from longtake.compat.schedulers import (
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+    scheduler_of,
+)
 from longtake.errors import JobError, ModelError
 from longtake.sampling import sigmas
 from longtake.sampling.solvers import euler
@@ -32,7 +36,7 @@ def test_config_reads_as_mapping_and_by_attribute(kind):
     assert scheduler.config.num_train_timesteps == scheduler.config["num_train_timesteps"] == 500
     assert len(scheduler) == 500
     assert scheduler.config.get("nothing", 3) == 3
-    assert set(scheduler.config) == kind.settings()
+    assert set(scheduler.config) == kind.kind.names()
     with pytest.raises(AttributeError, match="nothing"):
         _ = scheduler.config.nothing
     with pytest.raises(TypeError, match="read only"):
@@ -159,3 +163,44 @@ def test_the_shift_goes_along_from_one_kind_to_the_other():
     assert unipc.config.flow_shift == 7.0
     assert FlowMatchEulerDiscreteScheduler.from_config(unipc.config).config.shift == 7.0
     assert UniPCMultistepScheduler.from_config(unipc.config, flow_shift=3.0).config.flow_shift == 3.0
+
+
+@BOTH
+def test_the_object_is_over_a_schedule(kind):
+    scheduler = kind(num_train_timesteps=500)
+    assert scheduler.schedule == kind.kind(num_train_timesteps=500)
+    assert scheduler_of(scheduler.schedule).config == scheduler.config
+    assert type(scheduler_of(scheduler.schedule)) is kind
+    assert scheduler_of(scheduler) is scheduler
+    assert set(scheduler.compatibles) == {FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler}
+    assert "num_train_timesteps" in scheduler.config and len(scheduler.config) == len(kind.kind.names())
+
+
+@BOTH
+def test_what_is_declined_is_said(kind):
+    with pytest.raises(JobError, match="takes sigmas, not timesteps"):
+        kind().set_timesteps(timesteps=[1000, 500])
+    with pytest.raises(JobError, match=r"pass scheduler\.config"):
+        kind.from_config(kind())
+    with pytest.raises(JobError, match="2 sigmas do not make 3 steps"):
+        kind().set_timesteps(3, sigmas=[1.0, 0.5])
+    with pytest.raises(ModelError, match="above 0"):
+        kind.from_config({"shift": 0.0, "flow_shift": 0.0})
+
+
+def test_a_changed_shift_is_the_schedules():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_shift(7)
+    assert scheduler.shift == scheduler.schedule.shift == 7.0
+    scheduler.set_timesteps(sigmas=[1.0, 0.5])
+    assert scheduler.sigmas.tolist() == pytest.approx([1.0, 0.875, 0.0])
+
+
+@BOTH
+def test_a_copy_has_a_place_of_its_own(kind):
+    scheduler, latents = kind(), ops.ones(1, 4, 1, 2, 2)
+    scheduler.set_timesteps(3)
+    scheduler.step(latents, scheduler.timesteps[0], latents)
+    other = copy.deepcopy(scheduler)
+    other.step(latents, other.timesteps[1], latents)
+    assert (scheduler.step_index, other.step_index) == (1, 2)

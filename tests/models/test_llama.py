@@ -94,7 +94,9 @@ def test_names_of_a_language_model_are_understood():
     assert LlamaModel.rename("norm.weight") == "norm.weight"
 
 
-@pytest.mark.parametrize("fields", [{"hidden_act": "gelu"}, {"num_key_value_heads": 3}])
+@pytest.mark.parametrize("fields", [{"hidden_act": "relu6"}, {"num_key_value_heads": 3}])
 def test_configs_that_it_cannot_follow_are_refused(fields):
-    with pytest.raises(ModelError, match="LlamaModel"):
+    with pytest.raises(
+        ModelError, match="LlamaModel cannot share|hidden_act is 'relu6'; known activations: silu"
+    ):
         LlamaModel(**{**TINY, **fields})

@@ -12,7 +12,8 @@ from longtake.backend import nn, ops, runtime
 from longtake.errors import JobError, ModelError
 from longtake.models.layers import sinusoid
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
-from longtake.models.transformer.model import Tokens, key_mask, valid_tokens
+from longtake.models.transformer import Tokens
+from longtake.models.transformer.packing import key_mask, valid_tokens
 
 TINY: dict[str, Any] = {
     "num_attention_heads": 2,
@@ -123,19 +124,20 @@ def test_the_joints_are_the_forward(build: Callable) -> None:
             a["image_embeds"],
             a["indices_latents"],
             a["guidance"],
-            [
-                (a["latents_clean"], [0, 19]),
-                (a["latents_history_2x"], [17, 18]),
-                (a["latents_history_4x"], list(range(1, 17))),
-            ],
+            {
+                1: (a["latents_clean"], [0, 19]),
+                2: (a["latents_history_2x"], [17, 18]),
+                4: (a["latents_history_4x"], list(range(1, 17))),
+            },
         )
         assert isinstance(tokens, Tokens)
         # 6 x 10 latents are 3 x 5 tokens; packed by 2 they are 2 x 3, by 4 they are 1 x 2.
         assert tokens.latents.shape[1] == 4 * 1 * 2 + 1 * 2 * 3 + 2 * 15 + 3 * 15
         assert tokens.context.grid == (3, 3, 5)
         assert tokens.moment.text.shape[1] == 5 + 7
-        assert tuple(tokens.context.rotary[0].shape) == (1, tokens.latents.shape[1] + 12, 1, 16)
-        assert tokens.context.mask is None
+        assert tuple(tokens.context.rotary[0].shape) == (1, tokens.latents.shape[1], 1, 16)
+        assert tuple(tokens.sight.rotary[0].shape) == (1, tokens.latents.shape[1] + 12, 1, 16)
+        assert tokens.sight.mask is None
         blocks = model.run_blocks(tokens)
         assert blocks.shape == (2, 3 * 15, tokens.latents.shape[2])
         found = ops.to_numpy(model.head(blocks, tokens))
@@ -314,18 +316,21 @@ def test_is_built_without_memory() -> None:
 
 def test_valid_tokens_cuts_at_the_longest_row() -> None:
     text = ops.from_numpy(np.arange(12, dtype=np.float32).reshape(2, 6, 1))
-    kept, counts = valid_tokens(text, np.array([[1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]]))
-    assert tuple(kept.shape) == (2, 3, 1) and counts.tolist() == [2, 3]
-    kept, counts = valid_tokens(text, np.array([[0, 0, 0, 1, 1, 0], [1, 0, 1, 0, 1, 0]]))
+    kept, valid = valid_tokens(text, np.array([[1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0]]))
+    assert tuple(kept.shape) == (2, 3, 1)
+    assert ops.to_numpy(valid).tolist() == [[True, True, False], [True, True, True]]
+    kept, valid = valid_tokens(text, np.array([[0, 0, 0, 1, 1, 0], [1, 0, 1, 0, 1, 0]]))
+    assert ops.to_numpy(valid).tolist() == [[True, True, False], [True, True, True]]
     kept = ops.to_numpy(kept)
     assert kept[:, :2, 0].tolist() == [[3.0, 4.0], [6.0, 8.0]] and kept[1, 2, 0] == 10
 
 
 def test_key_mask_is_none_where_nothing_is_hidden() -> None:
-    _, counts = valid_tokens(ops.zeros(2, 6, 1), None)
-    assert key_mask(counts, 6, ops.zeros(1)) is None
-    mask = key_mask(counts - [0, 2], 6, ops.zeros(1))
-    assert mask is not None and tuple(mask.shape) == (2, 1, 1, 6) and ops.to_numpy(mask).sum() == 10
+    text = ops.zeros(2, 6, 1)
+    assert valid_tokens(text, None)[1] is None and valid_tokens(text, np.ones((2, 6)))[1] is None
+    assert key_mask(None, 4) is None
+    mask = key_mask(valid_tokens(text, np.array([[1] * 6, [1] * 4 + [0] * 2]))[1], 3)
+    assert mask is not None and tuple(mask.shape) == (2, 1, 1, 9) and ops.to_numpy(mask).sum() == 16
 
 
 def test_sinusoid_is_cosines_then_sines() -> None:

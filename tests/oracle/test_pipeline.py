@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+import miniature as shared
+
 diffusers = pytest.importorskip("diffusers")
 
-# The tiny model and its pictures are the pipeline tests' own.
-import miniature as shared
 from longtake.compat.framepack import HunyuanVideoFramepackPipeline  # noqa: E402
 
 networks, picture, last_picture = shared.networks, shared.picture, shared.last_picture

@@ -8,7 +8,10 @@ import pytest
 import torch
 
 import longtake.compat.schedulers as ours
+from longtake.errors import JobError
 from longtake.sampling import sigmas as schedules
+from longtake.sampling.driven import driven
+from longtake.sampling.schedule import Schedule
 
 theirs = pytest.importorskip("diffusers")
 
@@ -184,7 +187,7 @@ def test_files_are_read_by_the_other(name, settings, tmp_path):
     assert type(mine).from_config(stock.config).config == mine.config
     assert dict(type(stock).from_config(mine.config).config).items() >= dict(mine.config).items()
     # Every setting of theirs is known here.
-    assert {key for key in stock.config if not key.startswith("_")} == type(mine).settings()
+    assert {key for key in stock.config if not key.startswith("_")} == type(mine).kind.names()
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_dynamic_shifting": True}])
@@ -209,3 +212,42 @@ def test_stock_pipeline_retrieves_our_timesteps(name, settings):
     assert pipeline.scheduler is mine
     assert count == 5
     assert times.tolist() == pytest.approx(expected.tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_a_scheduler_that_stock_refuses_is_refused(name):
+    framepack = pytest.importorskip("diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video_framepack")
+    scheduler, even = getattr(theirs, name)(), np.linspace(1.0, 0.0, 6)[:-1]
+    with pytest.raises((ValueError, TypeError)):
+        framepack.retrieve_timesteps(scheduler, 5, "cpu", sigmas=even, mu=1.0)
+    with pytest.raises(JobError, match=f"{name} is no scheduler for flow matching"):
+        driven(scheduler, even, 2304, "cpu")
+
+
+def test_a_scheduler_that_is_none_for_flow_by_its_settings():
+    with pytest.raises(JobError, match="UniPCMultistepScheduler with prediction_type = 'epsilon'"):
+        driven(theirs.UniPCMultistepScheduler(), [1.0, 0.5], 2304, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 7.0}),
+        ("FlowMatchEulerDiscreteScheduler", DYNAMIC),
+        ("UniPCMultistepScheduler", FLOW | {"flow_shift": 3.0}),
+    ],
+)
+def test_a_schedule_of_their_file_solves_as_they_do(name, settings, tmp_path):
+    """The folder's data alone, and their object step by step."""
+    stock = getattr(theirs, name)(**settings)
+    stock.save_pretrained(tmp_path)
+    schedule = Schedule.read_folder(tmp_path)
+
+    def slope(latents, sigma):
+        return velocity(latents, 1000 * sigma)
+
+    mine = list(schedule.solve()(slope, NOISE.float(), schedule.sigmas(12, tokens=2304)))
+    their_steps = list(driven(stock, np.linspace(1.0, 0.0, 13)[:-1], 2304, "cpu")(slope, NOISE.float()))
+    assert stock.step_index == 12
+    # float32; stock's UniPC computes lambda there too, and near sigma 1 its 1 - sigma has few digits left.
+    assert mine[-1].latents.numpy() == pytest.approx(their_steps[-1].latents.numpy(), abs=1e-4)

@@ -6,7 +6,7 @@ import pytest
 from longtake.backend import ops
 from longtake.errors import JobError
 from longtake.sampling import sigmas
-from longtake.sampling.solvers import SNR_TIME, SOLVERS, Point, euler, phi, unipc, unipc_update
+from longtake.sampling.solvers import SNR_TIME, SOLVERS, Point, UniPC, euler, phi, unic, unip, unipc
 
 MEAN, SPREAD = 0.7, 0.5
 
@@ -123,19 +123,20 @@ def test_unipc_is_exact_for_a_constant_prediction():
 def test_order_three_follows_a_quadratic_prediction_in_its_own_time(variant):
     # The prediction is a quadratic in lambda, so three points tell it wholly and the step is exact.
     def denoised(sigma):
-        place = SNR_TIME.position(sigma)
+        place = SNR_TIME.lam(sigma)
         return 0.3 + 0.2 * place - 0.1 * place**2
 
     levels = [0.9, 0.8, 0.65]
     points = [Point(level, denoised(level)) for level in reversed(levels)]
     start, end = levels[-1], 0.5
-    places = np.linspace(SNR_TIME.position(start), SNR_TIME.position(end), 20001)
+    places = np.linspace(SNR_TIME.lam(start), SNR_TIME.lam(end), 20001)
     predictions = 0.3 + 0.2 * places - 0.1 * places**2
     integral = np.trapz(np.exp(places) * predictions, places)
     expected = end / start * 1.0 + end * integral
     # The trapezoid rule with 20000 steps is good to 1e-9.
-    assert unipc_update(1.0, points, end, variant, SNR_TIME) == pytest.approx(expected, abs=1e-8)
-    corrected = unipc_update(1.0, points, end, variant, SNR_TIME, at_target=denoised(end))
+    options = UniPC(3, variant, SNR_TIME)
+    assert unip(1.0, points, end, options) == pytest.approx(expected, abs=1e-8)
+    corrected = unic(1.0, points, end, denoised(end), options)
     assert corrected == pytest.approx(expected, abs=1e-8)
 
 

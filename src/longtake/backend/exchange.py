@@ -30,6 +30,11 @@ def framework_of(network: Any) -> str:
     return next((name for name in backend.FRAMEWORKS if name in rooms), backend.name)
 
 
+def dtype_name_of(network: Any) -> str:
+    """The dtype of a network of either framework, such as "bfloat16"."""
+    return str(network.dtype).rpartition(".")[2].lower()
+
+
 def is_foreign(network: Any) -> bool:
     """Whether the network is of another framework than the process's."""
     return framework_of(network) != backend.name

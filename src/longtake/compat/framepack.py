@@ -25,6 +25,7 @@ from PIL import Image
 
 from longtake.backend import exchange, ops, runtime
 from longtake.compat.lora import LoraMixin
+from longtake.compat.schedulers import scheduler_of
 from longtake.errors import JobError, LongtakeWarning, ModelError
 from longtake.events import Event, SectionDone, Stepped
 from longtake.job import Job
@@ -162,7 +163,7 @@ class HunyuanVideoFramepackPipeline(LoraMixin):
         self.tokenizer = tokenizer
         self.transformer = transformer
         self.vae = vae
-        self.scheduler = scheduler
+        self.scheduler = scheduler_of(scheduler)
         self.text_encoder_2 = text_encoder_2
         self.tokenizer_2 = tokenizer_2
         self.image_encoder = image_encoder

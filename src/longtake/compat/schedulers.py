@@ -1,33 +1,26 @@
-"""The field's schedulers over our sampling room: each can stand in for its namesake in diffusers.
+"""The field's schedulers over `sampling.schedule`: each can stand in for its namesake in diffusers.
 
-Networks and pipelines of ours use `longtake.sampling` itself; these classes are for folders (`scheduler_config.json`)
-and for code that was written for diffusers. The arithmetic is diffusers' where the two differ from FramePack's.
+The pipeline itself runs on a `Schedule`, which is data; these classes are for code that was written for diffusers. The
+arithmetic is diffusers' where the two differ from FramePack's.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
 from longtake.backend import ops
-from longtake.config import read_json
-from longtake.errors import JobError, ModelError
+from longtake.errors import JobError
 from longtake.models.outputs import Output
-from longtake.sampling import sigmas as schedules
-from longtake.sampling.solvers import SNR_TIME, Point, unipc_update
+from longtake.sampling.schedule import CONFIG_NAME, FlowMatchEuler, FlowUniPC, Schedule, count
+from longtake.sampling.solvers import Past, euler_step, unipc_step
+from longtake.weights.files import write_json
 from longtake.weights.folder import find_model
 from longtake.weights.hub import HubOptions, Part
-
-CONFIG_NAME = "scheduler_config.json"
-# What the two kinds of schedulers call the static shift of the noise levels.
-SHIFTS = ("shift", "flow_shift")
 
 
 @dataclass
@@ -62,55 +55,38 @@ class SchedulerConfig(dict[str, Any]):
 
 
 class Scheduler:
-    """What both schedulers share: config, files, the schedule and the place in it.
+    """A schedule, and the place in it: what both classes share.
 
-    A subclass names its settings in `__init__` and, in `FIXED`, those of its namesake that exist here at their default
-    alone. Raises ModelError for any other setting.
+    The settings are those of the schedule's class, by name. `schedule` is the data that the object is over, and
+    `step_index` the number of the next step, while a loop drives it too. Raises ModelError for a setting that does not
+    exist here.
     """
 
-    FIXED: ClassVar[Mapping[str, Any]] = {}
+    kind: ClassVar[type[Schedule]]
     order = 1
     init_noise_sigma = 1.0
 
-    def __init__(self, settings: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-        for key, value in fixed.items():
-            if key not in self.FIXED:
-                raise ModelError(
-                    f"{type(self).__name__} has no setting {key!r}; it has {', '.join(sorted(self.settings()))}."
-                )
-            if value != self.FIXED[key]:
-                raise ModelError(
-                    f"{type(self).__name__} supports {key} = {self.FIXED[key]!r} only; {value!r} was asked for."
-                )
-        self.config = SchedulerConfig({**self.FIXED, **settings})
+    def __init__(self, num_train_timesteps: int = 1000, **settings: Any) -> None:
+        self.schedule = self.kind.of(num_train_timesteps=num_train_timesteps, **settings)
+        self.config = SchedulerConfig(self.schedule.settings())
         self.num_inference_steps: int | None = None
         self.sigmas: Any = None
         self.timesteps: Any = None
-        self._levels = np.zeros(0, np.float32)
+        self._levels: list[float] = []
         self._step_index: int | None = None
         self._begin_index: int | None = None
-
-    @classmethod
-    def settings(cls) -> set[str]:
-        """Names of all settings, the fixed ones included."""
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        named = {one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD}
-        return named - {"self"} | set(cls.FIXED)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], **changes: Any) -> Any:
         """A scheduler with the settings of another's `config`, and `changes` to them.
 
         Settings that only the other kind of scheduler has are left out, so that one can be made from the other.
-        Unlike the reference: the shift of the noise levels goes along under the other kind's name for it.
         """
-        known = set().union(*(kind.settings() for kind in Scheduler.__subclasses__()))
-        foreign = known - cls.settings()
-        kept = {key: config[key] for key in config if not key.startswith("_") and key not in foreign}
-        for own, other in (SHIFTS, SHIFTS[::-1]):
-            if own in cls.settings() and own not in config and other in config:
-                kept[own] = config[other]
-        return cls(**{**kept, **changes})
+        if not isinstance(config, Mapping):
+            raise JobError(
+                f"from_config takes the config of a scheduler, not {type(config).__name__}; pass scheduler.config."
+            )
+        return cls(**cls.kind.from_config(config, **changes).settings())
 
     @classmethod
     def from_pretrained(
@@ -131,19 +107,18 @@ class Scheduler:
         """
         options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
         part = Part(subfolder or "", (CONFIG_NAME,))
-        path = find_model(folder, [part], hub=options) / part.folder / CONFIG_NAME
-        config = read_json(path)
-        try:
-            return cls.from_config(config, **changes)
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}") from error
+        place = find_model(folder, [part], hub=options) / part.folder
+        return cls(**Schedule.read_folder(place, cls.kind.published_class, **changes).settings())
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `scheduler_config.json`, which diffusers reads too."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        config = {"_class_name": type(self).__name__, **self.config}
-        text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        Path(folder, CONFIG_NAME).write_text(text, encoding="utf-8")
+        write_json(Path(folder, CONFIG_NAME), {**self.config, "_class_name": self.kind.published_class})
+
+    @property
+    def compatibles(self) -> list[type[Scheduler]]:
+        """The classes that can be made of this one's config."""
+        return list(Scheduler.__subclasses__())
 
     @property
     def step_index(self) -> int | None:
@@ -152,40 +127,68 @@ class Scheduler:
 
     @property
     def begin_index(self) -> int | None:
-        """Number of the first step, where `set_begin_index` was told one."""
+        """Number of the first step, if `set_begin_index` was told one."""
         return self._begin_index
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Start at this step, whatever the timestep of the first one says."""
         self._begin_index = begin_index
 
+    def scale_model_input(self, sample: Any, timestep: Any = None) -> Any:
+        """The sample itself; other schedulers scale it."""
+        return sample
+
     def __len__(self) -> int:
-        return int(self.config.num_train_timesteps)
+        return self.schedule.num_train_timesteps
 
-    def _check(self, sigmas: Sequence[float] | None, mu: float | None) -> None:
-        if sigmas is not None and len(sigmas) == 0:
-            raise JobError("A schedule needs at least one sigma.")
-        if self.config.use_dynamic_shifting and mu is None:
-            raise JobError(f"{type(self).__name__} shifts dynamically, so set_timesteps needs mu.")
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: Any = None,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+        timesteps: Sequence[float] | None = None,
+    ) -> None:
+        """Make the schedule: `num_inference_steps` even steps or `sigmas` (without the last 0), shifted either way.
 
-    def _shifted(self, sigmas: np.ndarray, shift: float, mu: float | None) -> np.ndarray:
-        """Sigmas under the static `shift`, or under `mu` where the config asks for the dynamic one."""
-        if self.config.use_dynamic_shifting and mu is not None:
-            shift = math.exp(mu) if self.config.time_shift_type == "exponential" else mu
-        return schedules.shifted(sigmas, shift)
+        Unlike the reference: own `timesteps` are refused; sigmas say the same.
+        """
+        if timesteps is not None:
+            raise JobError(f"{type(self).__name__} takes sigmas, not timesteps; pass sigmas instead.")
+        if sigmas is not None and num_inference_steps not in (None, len(sigmas)):
+            raise JobError(f"{len(sigmas)} sigmas do not make {num_inference_steps} steps.")
+        levels = (
+            self._even(count(num_inference_steps), mu) if sigmas is None else self.schedule.levels(sigmas, mu)
+        )
+        self._begin(np.append(levels, 0.0), self.schedule.timesteps(levels), device)
 
-    def _begin(self, levels: np.ndarray, timesteps: np.ndarray, device: Any) -> None:
-        """Take a new schedule; `levels` (float32) end in 0."""
-        self._levels = levels
+    def step(self, model_output: Any, timestep: Any, sample: Any, return_dict: bool = True) -> Any:
+        """One step from `timestep` to the next one; returned in the dtype that the namesake has."""
+        index = self._index(timestep)
+        latents = self._step(model_output, sample, index)
+        self._step_index = index + 1
+        return SchedulerOutput(prev_sample=latents) if return_dict else (latents,)
+
+    def _even(self, steps: int, mu: float | None) -> np.ndarray:
+        """The shifted levels of so many even steps, without the last 0."""
+        raise NotImplementedError
+
+    def _step(self, model_output: Any, sample: Any, index: int) -> Any:
+        raise NotImplementedError
+
+    def _begin(self, sigmas: np.ndarray, timesteps: np.ndarray, device: Any) -> None:
+        """Take a new schedule; `sigmas` end in 0."""
+        sigmas = sigmas.astype(np.float32)
+        self._levels = sigmas.tolist()
         self.num_inference_steps = len(timesteps)
-        self.sigmas = ops.from_numpy(levels)
+        self.sigmas = ops.from_numpy(sigmas)
         self.timesteps = ops.from_numpy(timesteps)
         if device is not None:
             self.timesteps = self.timesteps.to(device)
         self._step_index = self._begin_index = None
 
     def _index(self, timestep: Any) -> int:
-        """Number of the step to make, from its timestep where it is the first one."""
+        """Number of the step to make, from its timestep if it is the first one."""
         if self.num_inference_steps is None:
             raise JobError("set_timesteps must be called before step.")
         if self._step_index is None:
@@ -207,83 +210,36 @@ class Scheduler:
 class FlowMatchEulerDiscreteScheduler(Scheduler):
     """Euler steps along a flow; equals diffusers' class of this name."""
 
-    FIXED: ClassVar[Mapping[str, Any]] = {
-        "invert_sigmas": False,
-        "shift_terminal": None,
-        "use_karras_sigmas": False,
-        "use_exponential_sigmas": False,
-        "use_beta_sigmas": False,
-        "stochastic_sampling": False,
-    }
+    kind: ClassVar[type[Schedule]] = FlowMatchEuler
+    schedule: FlowMatchEuler
 
-    def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        shift: float = 1.0,
-        use_dynamic_shifting: bool = False,
-        base_shift: float = 0.5,
-        max_shift: float = 1.15,
-        base_image_seq_len: int = 256,
-        max_image_seq_len: int = 4096,
-        time_shift_type: str = "exponential",
-        **fixed: Any,
-    ) -> None:
-        _one_of("time_shift_type", time_shift_type, ("exponential", "linear"))
-        settings = {
-            "num_train_timesteps": num_train_timesteps,
-            "shift": shift,
-            "use_dynamic_shifting": use_dynamic_shifting,
-            "base_shift": base_shift,
-            "max_shift": max_shift,
-            "base_image_seq_len": base_image_seq_len,
-            "max_image_seq_len": max_image_seq_len,
-            "time_shift_type": time_shift_type,
-        }
-        super().__init__(settings, fixed)
-        self._shift = float(shift)
-        training = np.arange(num_train_timesteps, 0, -1, dtype=np.float32) / np.float32(num_train_timesteps)
-        levels = training if use_dynamic_shifting else schedules.shifted(training, self._shift)
+    def __init__(self, num_train_timesteps: int = 1000, shift: float = 1.0, **settings: Any) -> None:
+        super().__init__(num_train_timesteps, shift=shift, **settings)
+        levels = np.arange(num_train_timesteps, 0, -1, dtype=np.float32) / np.float32(num_train_timesteps)
+        if not self.schedule.use_dynamic_shifting:
+            levels = self.schedule.shifted(levels, None)
         self.sigma_max, self.sigma_min = float(levels[0]), float(levels[-1])
-        self._begin(levels, levels * np.float32(num_train_timesteps), None)
+        self._begin(levels, self.schedule.timesteps(levels), None)
         self.num_inference_steps = None
 
     @property
     def shift(self) -> float:
         """The static shift."""
-        return self._shift
+        return self.schedule.shift
 
     def set_shift(self, shift: float) -> None:
         """Change the static shift of schedules to come."""
-        self._shift = float(shift)
+        self.schedule = replace(self.schedule, shift=float(shift))
 
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        sigmas: Sequence[float] | None = None,
-        mu: float | None = None,
-    ) -> None:
-        """Make the schedule: `num_inference_steps` even steps or `sigmas` (without the last 0), shifted either way."""
-        self._check(sigmas, mu)
-        if sigmas is not None:
-            if num_inference_steps not in (None, len(sigmas)):
-                raise JobError(f"{len(sigmas)} sigmas do not make {num_inference_steps} steps.")
-            plain = np.asarray(sigmas, np.float32)
-        else:
-            # As the reference: between limits that the static shift has moved already; it is applied once more below.
-            plain = np.linspace(self.sigma_max, self.sigma_min, _steps(num_inference_steps))
-        levels = self._shifted(plain, self._shift, mu).astype(np.float32)
-        timesteps = levels * np.float32(self.config.num_train_timesteps)
-        self._begin(np.append(levels, np.float32(0.0)), timesteps, device)
+    def _even(self, steps: int, mu: float | None) -> np.ndarray:
+        # As the reference: between limits that the static shift has moved already, and shifted once more.
+        return self.schedule.shifted(np.linspace(self.sigma_max, self.sigma_min, steps), mu).astype(
+            np.float32
+        )
 
-    def step(self, model_output: Any, timestep: Any, sample: Any, return_dict: bool = True) -> Any:
-        """One step from `timestep` to the next one; computed in float32, returned in the dtype of `model_output`."""
-        index = self._index(timestep)
-        # The difference in float32, as the reference takes it.
-        change = float(self._levels[index + 1] - self._levels[index])
-        latents = (sample.float() + change * model_output).to(model_output.dtype)
-        self._step_index = index + 1
-        return SchedulerOutput(prev_sample=latents) if return_dict else (latents,)
+    def _step(self, model_output: Any, sample: Any, index: int) -> Any:
+        # Computed in float32, returned in the dtype of the velocity.
+        return euler_step(sample.float(), model_output, self._levels, index).to(model_output.dtype)
 
 
 class UniPCMultistepScheduler(Scheduler):
@@ -293,114 +249,29 @@ class UniPCMultistepScheduler(Scheduler):
     always, where the reference's is NaN for `bh1` and infinite without `lower_order_final`.
     """
 
-    FIXED: ClassVar[Mapping[str, Any]] = {
-        "beta_start": 0.0001,
-        "beta_end": 0.02,
-        "beta_schedule": "linear",
-        "trained_betas": None,
-        "thresholding": False,
-        "dynamic_thresholding_ratio": 0.995,
-        "sample_max_value": 1.0,
-        "predict_x0": True,
-        "prediction_type": "flow_prediction",
-        "solver_p": None,
-        "use_karras_sigmas": False,
-        "use_exponential_sigmas": False,
-        "use_beta_sigmas": False,
-        "use_flow_sigmas": True,
-        "timestep_spacing": "linspace",
-        "steps_offset": 0,
-        "final_sigmas_type": "zero",
-        "rescale_betas_zero_snr": False,
-        "sigma_min": None,
-        "sigma_max": None,
-        "shift_terminal": None,
-    }
+    kind: ClassVar[type[Schedule]] = FlowUniPC
+    schedule: FlowUniPC
+    _past: Past | None = None
 
-    def __init__(
-        self,
-        num_train_timesteps: int = 1000,
-        solver_order: int = 2,
-        solver_type: str = "bh2",
-        lower_order_final: bool = True,
-        disable_corrector: Sequence[int] = (),
-        flow_shift: float = 1.0,
-        use_dynamic_shifting: bool = False,
-        time_shift_type: str = "exponential",
-        **fixed: Any,
-    ) -> None:
-        _one_of("solver_type", solver_type, ("bh1", "bh2"))
-        _one_of("solver_order", solver_order, (1, 2, 3))
-        _one_of("time_shift_type", time_shift_type, ("exponential", "linear"))
-        settings = {
-            "num_train_timesteps": num_train_timesteps,
-            "solver_order": solver_order,
-            "solver_type": solver_type,
-            "lower_order_final": lower_order_final,
-            "disable_corrector": list(disable_corrector),
-            "flow_shift": flow_shift,
-            "use_dynamic_shifting": use_dynamic_shifting,
-            "time_shift_type": time_shift_type,
-        }
-        super().__init__(settings, fixed)
-        self._points: list[Point] = []
-        self._used: list[Point] = []
-        self._corrected: Any = None
+    def _begin(self, sigmas: np.ndarray, timesteps: np.ndarray, device: Any) -> None:
+        super()._begin(sigmas, timesteps, device)
+        self._past = None
 
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: Any = None,
-        sigmas: Sequence[float] | None = None,
-        mu: float | None = None,
-    ) -> None:
-        """Make the schedule: `num_inference_steps` even steps or `sigmas` (without the last 0), shifted either way."""
-        self._check(sigmas, mu)
-        training = self.config.num_train_timesteps
-        if sigmas is None:
-            plain = np.linspace(1.0, 1.0 / training, _steps(num_inference_steps) + 1)[:-1]
-        else:
-            plain = np.array(sigmas, np.float64)
-        levels = self._shifted(plain, self.config.flow_shift, mu)
-        if abs(levels[0] - 1.0) < 1e-6:
-            # At sigma 1 the log of the signal-to-noise ratio is infinite; the reference's way out, to the digit.
-            levels[0] -= 1e-6
-        self._begin(np.append(levels, 0.0).astype(np.float32), (levels * training).astype(np.int64), device)
-        self._points, self._used, self._corrected = [], [], None
+    def _even(self, steps: int, mu: float | None) -> np.ndarray:
+        training = self.schedule.num_train_timesteps
+        return self.schedule.levels(np.linspace(1.0, 1.0 / training, steps + 1)[:-1], mu)
 
-    def scale_model_input(self, sample: Any, timestep: Any = None) -> Any:
-        """The sample itself; other schedulers scale it."""
-        return sample
-
-    def step(self, model_output: Any, timestep: Any, sample: Any, return_dict: bool = True) -> Any:
-        """One step from `timestep` to the next one, after correcting `sample` by the new prediction."""
-        index = self._index(timestep)
-        sigma, following = float(self._levels[index]), float(self._levels[index + 1])
-        denoised = sample - sigma * model_output
-        if self._used and index - 1 not in self.config.disable_corrector:
-            sample = unipc_update(
-                self._corrected, self._used, sigma, self.config.solver_type, SNR_TIME, at_target=denoised
-            )
-        self._points = [Point(sigma, denoised), *self._points][: self.config.solver_order]
-        order = self._order_at(index)
-        self._used, self._corrected = self._points[:order], sample
-        latents = unipc_update(sample, self._used, following, self.config.solver_type, SNR_TIME)
-        latents = latents.to(sample.dtype)
-        self._step_index = index + 1
-        return SchedulerOutput(prev_sample=latents) if return_dict else (latents,)
-
-    def _order_at(self, index: int) -> int:
-        """The order of this step: it grows from 1 and, where the config says so, falls to 1 at the end."""
-        left = len(self._levels) - 1 - index if self.config.lower_order_final else self.config.solver_order
-        return min(len(self._points), left)
+    def _step(self, model_output: Any, sample: Any, index: int) -> Any:
+        denoised = sample - self._levels[index] * model_output
+        latents, self._past = unipc_step(
+            sample, denoised, self._levels, index, self._past, self.schedule.options
+        )
+        return latents.to(sample.dtype)
 
 
-def _steps(steps: int | None) -> int:
-    if steps is None or steps < 1:
-        raise JobError(f"A schedule needs a number of steps (1 or more) or sigmas; {steps} was given.")
-    return steps
-
-
-def _one_of(name: str, value: Any, known: Sequence[Any]) -> None:
-    if value not in known:
-        raise ModelError(f"{name} must be one of {', '.join(map(str, known))}; {value!r} was asked for.")
+def scheduler_of(part: Any) -> Any:
+    """The scheduler object of a `Schedule`; any other scheduler is itself."""
+    if not isinstance(part, Schedule):
+        return part
+    kinds = {kind.kind: kind for kind in Scheduler.__subclasses__()}
+    return kinds[type(part)](**part.settings())

@@ -3,17 +3,23 @@
 A solver is a generator over (velocity, latents, sigmas) that yields one `Step` for each call of the network. Whoever
 consumes it may `send` other latents into it, which then replace those of the step (and a multistep solver starts
 anew from them). Arrays are numpy's or any framework's; sigmas are Python floats, so coefficients are float64.
+
+`euler_step` and `unipc_step` are the arithmetic of one step. The solvers call them, and so do the scheduler classes of
+`compat`, which are told each velocity from outside.
+
+UniPC is Zhao et al. 2023, arXiv 2302.04867, in its multistep form that predicts clean data. Letters are those of the
+paper and of its authors' code: lambda is the time in which is extrapolated and h a step of it; m are predictions of the
+clean data, D their differences to the newest one, r how far away they were made, in steps; B(h) is the function that
+tells bh1 from bh2 and rhos are the coefficients a_p of the paper.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
-
-import numpy as np
 
 from longtake.errors import JobError
 
@@ -40,127 +46,166 @@ class Step:
 
 
 Steps = Generator[Step, "Array | None", None]
+Solver = Callable[[Velocity, Array, Sequence[float]], Steps]
+
+
+# ------------------------------------------------------------------------------------------- Euler
+
+
+def euler_step(x: Array, velocity: Array, sigmas: Sequence[float], i: int) -> Array:
+    """First order: a straight line from sigmas[i] to sigmas[i + 1]."""
+    return x + (sigmas[i + 1] - sigmas[i]) * velocity
 
 
 def euler(velocity: Velocity, latents: Array, sigmas: Sequence[float]) -> Steps:
-    """First order: one straight line for each step."""
+    """Solve with one straight line for each step."""
     _check(sigmas)
-    for index, (sigma, following) in enumerate(pairwise(sigmas)):
+    for i, sigma in enumerate(sigmas[:-1]):
         slope = velocity(latents, sigma)
         denoised = latents - sigma * slope
-        latents = latents + (following - sigma) * slope
-        sent = yield Step(index, sigma, latents, denoised)
+        latents = euler_step(latents, slope, sigmas, i)
+        sent = yield Step(i, sigma, latents, denoised)
         latents = latents if sent is None else sent
 
 
-def unipc(
-    velocity: Velocity, latents: Array, sigmas: Sequence[float], order: int = 3, variant: Variant = "bh1"
-) -> Steps:
-    """UniPC (Zhao et al. 2023, arXiv 2302.04867; multistep, predicting clean data) as FramePack runs it.
+# ------------------------------------------------------------------------------------------- UniPC
 
-    The prediction made at a new sigma first corrects the sample there and then serves the next step, so there is one
-    call of the network for each step. Orders grow from 1; the last step gives the denoised latents themselves.
+
+@dataclass(frozen=True)
+class Time:
+    """The variable in which UniPC extrapolates, as functions of sigma: lambda and alpha of the paper.
+
+    x(sigma) is exact for constant predictions in either of the two below; they differ in what the higher orders take
+    for equally far apart.
     """
-    _check(sigmas)
-    _check_unipc(order, variant)
-    # With few steps the order stays below the number of corrections, as in the reference.
-    order = max(1, min(order, len(sigmas) - 2))
-    points: list[Point] = []
-    before = latents
-    for index, (sigma, following) in enumerate(pairwise(sigmas)):
-        denoised = latents - sigma * velocity(latents, sigma)
-        corrected = latents
-        if points:
-            corrected = unipc_update(before, points, sigma, variant, SIGMA_TIME, at_target=denoised)
-        points = [Point(sigma, denoised), *points][:order]
-        before, latents = corrected, unipc_update(corrected, points, following, variant, SIGMA_TIME)
-        sent = yield Step(index, sigma, latents, denoised)
-        if sent is not None:
-            # Unlike the reference: its corrector goes on from its own sample, and a callback's change is lost.
-            latents, points = sent, []
+
+    lam: Callable[[float], float]
+    alpha: Callable[[float], float]
 
 
-SOLVERS: dict[str, Callable[..., Steps]] = {"euler": euler, "unipc": unipc}
+SIGMA_TIME = Time(lam=lambda sigma: -math.log(sigma), alpha=lambda sigma: 1.0)
+"""FramePack's: lambda = -ln sigma."""
+
+SNR_TIME = Time(lam=lambda sigma: math.log1p(-sigma) - math.log(sigma), alpha=lambda sigma: 1.0 - sigma)
+"""diffusers': lambda = ln(alpha / sigma), alpha = 1 - sigma, as in the paper; sigma must be below 1."""
+
+
+@dataclass(frozen=True)
+class UniPC:
+    """The options of UniPC; the defaults are FramePack's.
+
+    `order` is that of the predictor, p of the paper; `variant` its B(h). With `lower_order_final` the order falls to 1
+    at the end; after the steps in `disable_corrector` the sample is not corrected.
+    """
+
+    order: int = 3
+    variant: Variant = "bh1"
+    time: Time = SIGMA_TIME
+    lower_order_final: bool = False
+    disable_corrector: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.order <= 3:
+            raise JobError(f"UniPC has the orders 1, 2 and 3; {self.order} was asked for.")
+        if self.variant not in VARIANTS:
+            raise JobError(
+                f"UniPC has the variants {' and '.join(VARIANTS)}; {self.variant!r} was asked for."
+            )
+
+    def order_at(self, known: int, left: int) -> int:
+        """The order of a step after `known` points, with `left` steps to make, this one included."""
+        return min(known + 1, self.order, left if self.lower_order_final else self.order)
 
 
 @dataclass(frozen=True)
 class Point:
-    """A sigma that was visited and the clean latents predicted there."""
+    """A sigma that was visited and m, the clean latents predicted there."""
 
     sigma: float
-    denoised: Array
+    m: Array
 
 
 @dataclass(frozen=True)
-class TimeScale:
-    """In which variable UniPC extrapolates.
+class Past:
+    """What UniPC knows from its last step: the points that it used, newest first, and the sample at the newest."""
 
-    x(sigma) is exact for constant predictions in either one; they differ in what the higher orders take for
-    equally far apart. `position` is lambda of the paper, `weight` its alpha.
+    points: tuple[Point, ...]
+    sample: Array
+
+
+def unipc_step(
+    x: Array, m: Array, sigmas: Sequence[float], i: int, past: Past | None, options: UniPC
+) -> tuple[Array, Past]:
+    """From sigmas[i], where x is the sample and m the prediction, to sigmas[i + 1]; and what the next step needs.
+
+    The paper's UniPC-p (UniC of algorithm 1 after UniP of algorithm 2): the prediction that was made at the new sigma
+    corrects the sample there and then serves the next step, so there is one call of the network for each step.
     """
-
-    position: Callable[[float], float]
-    weight: Callable[[float], float]
-
-
-SIGMA_TIME = TimeScale(position=lambda sigma: -math.log(sigma), weight=lambda sigma: 1.0)
-"""FramePack's: lambda = -ln sigma."""
-
-SNR_TIME = TimeScale(
-    position=lambda sigma: math.log1p(-sigma) - math.log(sigma),
-    weight=lambda sigma: 1.0 - sigma,
-)
-"""diffusers': lambda = ln((1 - sigma) / sigma); sigma must be below 1."""
+    if past is not None and i - 1 not in options.disable_corrector:
+        x = unic(past.sample, past.points, sigmas[i], m, options)
+    points = (Point(sigmas[i], m), *(past.points if past is not None else ()))
+    points = points[: options.order_at(len(points) - 1, len(sigmas) - 1 - i)]
+    return unip(x, points, sigmas[i + 1], options), Past(points, x)
 
 
-def unipc_update(
-    sample: Array,
-    points: Sequence[Point],
-    sigma: float,
-    variant: Variant,
-    time: TimeScale,
-    at_target: Array | None = None,
-) -> Array:
-    """`sample` taken from the sigma of `points[0]` to `sigma`, by as many orders as there are points (newest first).
-
-    Without `at_target` this is the paper's predictor UniP; with it, the prediction made at `sigma`, its corrector UniC.
-    """
-    origin = points[0]
+def unip(x: Array, points: Sequence[Point], sigma: float, options: UniPC) -> Array:
+    """The predictor UniP-p (algorithm 2): x from the sigma of `points[0]` to `sigma`, p the number of points."""
     if sigma == 0.0:
         # The limit of order 1. Unlike the reference: bh1 and higher orders too, which give NaN there.
-        return origin.denoised
-    here = time.position(origin.sigma)
-    h = time.position(sigma) - here
-    nodes = [((time.position(point.sigma) - here) / h, point.denoised) for point in points[1:]]
-    if at_target is not None:
-        nodes.append((1.0, at_target))
-    kept = sigma / origin.sigma
-    moved = kept * sample + (1.0 - kept) * origin.denoised
-    if not nodes:
-        return moved
-    base = _base(-h, variant)
-    weights = _weights(-h, base, [ratio for ratio, _ in nodes])
-    bent = sum(
-        (weight / ratio) * (denoised - origin.denoised)
-        for weight, (ratio, denoised) in zip(weights, nodes, strict=True)
-    )
-    return moved - (time.weight(sigma) * base) * bent
+        return points[0].m
+    r, D = _differences(points, sigma, options.time)
+    return _bh_update(x, points[0], sigma, r, D, options)
 
 
-def _base(z: float, variant: Variant) -> float:
-    """B(h) of the paper, for z = -h."""
-    return z if variant == "bh1" else math.expm1(z)
+def unic(x: Array, points: Sequence[Point], sigma: float, m: Array, options: UniPC) -> Array:
+    """The corrector UniC-p (algorithm 1): the same way again, now that m, the prediction at `sigma`, is known."""
+    r, D = _differences(points, sigma, options.time)
+    return _bh_update(x, points[0], sigma, [*r, 1.0], [*D, m - points[0].m], options)
 
 
-def _weights(z: float, base: float, ratios: Sequence[float]) -> list[float]:
-    """Coefficients of the differences at `ratios`: the paper's order conditions, one for each node."""
-    if len(ratios) == 1:
-        # One half satisfies the order condition whatever B(h) is (the paper's degenerate case).
+def _differences(points: Sequence[Point], sigma: float, time: Time) -> tuple[list[float], list[Array]]:
+    """r_k = (lambda_k - lambda_0) / h and D_k = m_k - m_0 of the points before the newest."""
+    newest, *before = points
+    lambda_0 = time.lam(newest.sigma)
+    h = time.lam(sigma) - lambda_0
+    return [(time.lam(point.sigma) - lambda_0) / h for point in before], [
+        point.m - newest.m for point in before
+    ]
+
+
+def _bh_update(
+    x: Array, newest: Point, sigma: float, r: Sequence[float], D: Sequence[Array], options: UniPC
+) -> Array:
+    """The form that predictor and corrector share, for the prediction of data; `sigma` is sigma_t:
+
+    sigma_t / sigma_0 x + alpha_t (1 - e^-h) m_0 - alpha_t B(-h) sum(rho_k / r_k D_k)
+
+    In both times alpha_t (1 - e^-h) is 1 - sigma_t / sigma_0. `hh` is -h, as in the authors' code.
+    """
+    kept = sigma / newest.sigma
+    x_t = kept * x + (1.0 - kept) * newest.m
+    if not r:
+        return x_t
+    hh = -(options.time.lam(sigma) - options.time.lam(newest.sigma))
+    B = hh if options.variant == "bh1" else math.expm1(hh)
+    rhos = _rhos(r, hh, B)
+    total = sum((rho / r_k) * D_k for rho, r_k, D_k in zip(rhos, r, D, strict=True))
+    return x_t - (options.time.alpha(sigma) * B) * total
+
+
+def _rhos(r: Sequence[float], hh: float, B: float) -> list[float]:
+    """Solve R_p(h) a_p B(h) = phi_p(h) of theorem 3.1: R_p(h) is the Vandermonde matrix of r h, row n of phi_p(h) is
+    h^n n! phi_{n+1}(h). Both sides of row n are divided by h^(n-1) here, so that R is the matrix of r.
+    """
+    if len(r) == 1:
+        # One half satisfies the condition whatever B(h) is (the paper's degenerate case).
         return [0.5]
-    count = len(ratios)
-    powers = np.array([[ratio**row for ratio in ratios] for row in range(count)])
-    moments = np.array([z * phi(row + 2, z) * math.factorial(row + 1) / base for row in range(count)])
-    return [float(weight) for weight in np.linalg.solve(powers, moments)]
+    import numpy as np  # here, so that who wants to know the solvers' names does not wait for numpy
+
+    p = len(r)
+    R = np.array([[r_k**row for r_k in r] for row in range(p)])
+    b = np.array([hh * phi(n + 1, hh) * math.factorial(n) / B for n in range(1, p + 1)])
+    return [float(rho) for rho in np.linalg.solve(R, b)]
 
 
 def phi(k: int, z: float) -> float:
@@ -178,15 +223,34 @@ def phi(k: int, z: float) -> float:
     return value
 
 
+def unipc_with(options: UniPC, velocity: Velocity, latents: Array, sigmas: Sequence[float]) -> Steps:
+    """Solve by UniPC with any options. Orders grow from 1; the last step gives the denoised latents themselves."""
+    _check(sigmas)
+    past: Past | None = None
+    for i, sigma in enumerate(sigmas[:-1]):
+        denoised = latents - sigma * velocity(latents, sigma)
+        latents, past = unipc_step(latents, denoised, sigmas, i, past, options)
+        sent = yield Step(i, sigma, latents, denoised)
+        if sent is not None:
+            # Unlike the reference: its corrector goes on from its own sample, and a callback's change is lost.
+            latents, past = sent, None
+
+
+def unipc(
+    velocity: Velocity, latents: Array, sigmas: Sequence[float], order: int = 3, variant: Variant = "bh1"
+) -> Steps:
+    """Solve by UniPC as FramePack runs it."""
+    options = UniPC(order, variant)
+    # With few steps the order stays below the number of corrections, as in the reference.
+    options = replace(options, order=max(1, min(order, len(sigmas) - 2)))
+    return unipc_with(options, velocity, latents, sigmas)
+
+
+SOLVERS: dict[str, Solver] = {"euler": euler, "unipc": unipc}
+
+
 def _check(sigmas: Sequence[float]) -> None:
     if len(sigmas) < 2 or sigmas[-1] != 0.0 or any(b >= a for a, b in pairwise(sigmas)):
         raise JobError(
             f"Sigmas must go down at every step and end in 0; they are {[round(s, 4) for s in sigmas]}."
         )
-
-
-def _check_unipc(order: int, variant: str) -> None:
-    if not 1 <= order <= 3:
-        raise JobError(f"UniPC has the orders 1, 2 and 3; {order} was asked for.")
-    if variant not in VARIANTS:
-        raise JobError(f"UniPC has the variants {' and '.join(VARIANTS)}; {variant!r} was asked for.")

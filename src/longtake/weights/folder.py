@@ -65,6 +65,10 @@ class Folder:
         """The folder itself; a repository on the hub brings the files of `parts` into its own here."""
         return self.folder
 
+    def has_folder(self, folder: str) -> bool:
+        """Whether there is a folder of this name in it."""
+        return (self.folder / folder).is_dir()
+
     def headers(self, folder: str, stem: str, variant: str | None) -> dict[str, files.Weight]:
         """The weights of one folder by name."""
         return files.read_weights(self.folder / folder, stem, variant)

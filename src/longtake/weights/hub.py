@@ -74,6 +74,10 @@ class Repository:
             [file for part in parts if part.stem for file in self._weights(root, part, variant)]
         )
 
+    def has_folder(self, folder: str) -> bool:
+        """Whether there is a folder of this name in it."""
+        return any(name.startswith(f"{folder}/") for name in self.holds)
+
     def headers(self, folder: str, stem: str, variant: str | None) -> dict[str, files.Weight]:
         """The weights of one folder by name, as `files.read_weights` tells them, without fetching the weights."""
         part = Part(folder, stem=stem)

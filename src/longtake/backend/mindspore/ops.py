@@ -33,6 +33,7 @@ __all__ = [
     "linear",
     "moments",
     "narrow",
+    "on_cpu",
     "ones",
     "pad",
     "piece_values",
@@ -43,6 +44,7 @@ __all__ = [
     "silu",
     "sin",
     "to_numpy",
+    "turning",
     "zeros",
 ]
 
@@ -197,6 +199,11 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean + wide[:, :, :, 0, 0], (centred * centred).mean((3, 4)) - mean * mean
 
 
+def on_cpu(x: Tensor) -> bool:
+    """Whether `x` is on a CPU, for what is worth its while only there."""
+    return not flash
+
+
 def piece_values(x: Tensor) -> int:
     """How many values like those of `x` an operation should have at once."""
     return 2**26
@@ -207,12 +214,17 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * sigmoid(1.702 * x)
 
 
-def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the channel pairs (0, 1), (2, 3), … of `x` by tables that have each angle twice, in float32."""
+def turning(cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+    """Rotary tables (R, L, 1, E), each angle twice, in the form that `rotate_pairs` is fastest with: as they are."""
+    return cos, sin
+
+
+def rotate_pairs(x: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
+    """Turn the channel pairs (0, 1), (2, 3), … of `x` by what `turning` made, in float32."""
     wide = x.float()
     pairs = wide.reshape(*x.shape[:-1], -1, 2)
     turned = native.stack([-pairs[..., 1], pairs[..., 0]], -1).reshape(x.shape)
-    return (wide * cos + turned * sin).to(x.dtype)
+    return (wide * tables[0] + turned * tables[1]).to(x.dtype)
 
 
 def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

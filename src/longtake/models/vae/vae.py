@@ -246,11 +246,11 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
 
     def encode_tile(self, x: Tensor) -> Tensor:
         """Mean and log variance of one tile, without cutting it."""
-        return self.quant_conv(runtime.compiled(self.encoder, "forward")(x))
+        return self.quant_conv(runtime.compiled(self.encoder)(x))
 
     def decode_tile(self, z: Tensor) -> Tensor:
         """The frames of one tile of latents, without cutting it."""
-        return runtime.compiled(self.decoder, "forward")(self.post_quant_conv(z))
+        return runtime.compiled(self.decoder)(self.post_quant_conv(z))
 
     def decode_next(self, z: Tensor, memory: Memory) -> Tensor:
         """The frames of latents that follow those that the memory has seen."""
