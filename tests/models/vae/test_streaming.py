@@ -9,7 +9,7 @@ from longtake import backend
 from longtake.backend import ops, runtime
 from longtake.errors import ModelError
 from longtake.models.vae import causal, vae
-from longtake.models.vae.streaming import WINDOW, StreamingDecoder, StreamingEncoder
+from longtake.models.vae.streaming import REACH, StreamingDecoder, StreamingEncoder
 from longtake.models.vae.upsample import Upsample
 
 TINY = {
@@ -173,7 +173,7 @@ def test_memory_does_not_grow_with_the_length(network, mode):
     for start in range(30):
         stream.push(ops.from_numpy(noise(1, 4, 3, 2, 3, seed=start)))
         counts.append(held(stream))
-    settled = 1 + WINDOW // 3
+    settled = 1 + REACH // 3
     assert len(set(counts[settled:])) == 1
     if mode == "exact":  # a tile's latents but one, and the frames to fade from
         assert counts[-1] <= 4 * (4 * 2 * 3) + 4 * (3 * 16 * 24)

@@ -8,21 +8,18 @@ that each latent frame is decoded once and there is no grid; its frames are near
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from longtake.backend import ops, runtime
 from longtake.errors import ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior
 from longtake.models.vae.causal import Memory
-from longtake.models.vae.tiles import Grid, TimeTiles
+from longtake.models.vae.tiles import UNCUT, TimeTiles
 
 Tensor = ops.Tensor
 MODES = ("exact", "causal")
-WINDOW = 5
-"""How many latent frames norms and attention look back over in causal mode: as many as a tile of the grid has."""
-
-UNCUT = Grid(sys.maxsize, sys.maxsize, sys.maxsize, 0)
+REACH = 5
+"""Latent frames that norms and attention see in causal mode, the frame itself included: as many as a tile has."""
 
 
 class StreamingDecoder:
@@ -65,7 +62,7 @@ class StreamingDecoder:
         def decode(z: Tensor) -> Tensor:
             nonlocal turn
             if turn == len(self._memories):
-                self._memories.append(Memory(WINDOW))
+                self._memories.append(Memory(REACH))
             turn += 1
             return self.vae.decode_next(z, self._memories[turn - 1])
 
