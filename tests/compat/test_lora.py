@@ -21,7 +21,7 @@ from longtake.pipeline.loop import generate
 from longtake.pipeline.loras import OF_A_JOB
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.prepare import Inputs
-from longtake.weights import files
+from longtake.weights import saving
 from longtake.weights.arrays import read_arrays
 
 JOB = Job("a small blue bird takes off", frames=9, window=2, steps=1, seed=3)
@@ -41,7 +41,7 @@ def keys_of(transformer: Any, seed: int, only: tuple[str, ...] = ("",)) -> dict[
 
 
 def write(file: Path, keys: dict[str, np.ndarray]) -> Path:
-    files.write_file(file, {name: ops.from_numpy(value) for name, value in keys.items()})
+    saving.write_file(file, {name: ops.from_numpy(value) for name, value in keys.items()})
     return file
 
 

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
 from longtake.compat.framepack import HunyuanVideoFramepackPipeline  # noqa: E402
+from longtake.compat.keywords import DECLINED  # noqa: E402
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel  # noqa: E402
 from longtake.models.vae import AutoencoderKLHunyuanVideo  # noqa: E402
 
@@ -93,7 +94,7 @@ def said(ours: Any, name: str, wanted: frozenset[str]) -> str:
     """The second column of a row: which of the wanted keywords ours takes."""
     if name == "config" and hasattr(ours, "config_class"):
         return ALL  # an attribute of instances
-    if not hasattr(ours, name):
+    if not hasattr(ours, name) or name in DECLINED:
         return NONE
     taken = wanted & keywords(ours, name)
     if taken == wanted:

@@ -4,44 +4,49 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from longtake.cli.options import number
+from longtake.cli.options import add_device, number
 from longtake.errors import JobError
 
+USAGE = "STAGE [options]"
+EXAMPLES = """\
+longtake train all
+longtake train autoencoder --minutes 40
+longtake train transformer --folder runs/second --no-resume --seed 1
+"""
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb and its options."""
-    parser = verbs.add_parser(
-        "train", help="train the embedded model on toyworld", description=__doc__, allow_abbrev=False
-    )
-    parser.set_defaults(run=run)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The stage, and where and how long."""
     parser.add_argument(
         "stage", metavar="STAGE", choices=("autoencoder", "decoder", "transformer", "all"), help="%(choices)s"
     )
     parser.add_argument(
         "--folder",
         type=Path,
+        metavar="DIR",
         default=Path("runs/train"),
         help="checkpoints, log and sheets (default: %(default)s)",
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--minutes", type=number, help="how long each stage takes by the clock (default: 40, 20 and 120)"
+        "--minutes",
+        type=number,
+        metavar="X",
+        help="how long each stage takes by the clock (default: 40, 20 and 120)",
     )
     length.add_argument(
         "--steps",
         type=int,
+        metavar="N",
         help="how long each stage takes in steps: the same result however often it is stopped",
     )
     parser.add_argument(
         "--resume", action=argparse.BooleanOptionalAction, default=True, help="go on from the last checkpoint"
     )
-    parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, mps … (default: an accelerator, if there is one)"
-    )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    add_device(parser)
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
 
 
 def run(args: argparse.Namespace) -> None:

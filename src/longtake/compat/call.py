@@ -56,7 +56,7 @@ class FramepackCall:
     progress_bar: Callable[..., Any]
 
     _sources: ClassVar[tuple[str, ...]] = (__file__,)
-    """Files whose encode_prompt and encode_image may be passed by; any other's is called."""
+    """Files whose encode_prompt and encode_image need not be called; those of any other are."""
 
     _guidance_scale: float | None = None
     _attention_kwargs: dict[str, Any] | None = None

@@ -13,7 +13,7 @@ from longtake.compat.keywords import INTEGRATION, only_safetensors
 from longtake.errors import JobError, LongtakeWarning, ModelError
 from longtake.models import adapters
 from longtake.pipeline.loras import free_name
-from longtake.weights import files
+from longtake.weights import saving
 from longtake.weights.hub import HubOptions
 from longtake.weights.lora import DIFFUSERS_FILE, METADATA, LowRank, find_file, read_lora
 
@@ -72,8 +72,8 @@ class LoraMixin:
             raise JobError(
                 f"A LoRA changes the transformer alone, so prefix is 'transformer' and not {prefix!r}."
             )
-        source = pretrained_model_name_or_path_or_dict
-        if adapter_name is not None and adapter_name in adapters.names(self._changed_network):
+        source, taken = pretrained_model_name_or_path_or_dict, adapters.names(self._changed_network)
+        if adapter_name is not None and adapter_name in taken:
             raise JobError(
                 f"There is an adapter {adapter_name!r} already; choose another name, or delete_adapters it first."
             )
@@ -190,7 +190,7 @@ class LoraMixin:
             tensors[f"transformer.{module}.lora_A.weight"] = down
             tensors[f"transformer.{module}.lora_B.weight"] = up
         metadata = {METADATA: json.dumps(_settings(changes), sort_keys=True)}
-        files.write_file(Path(save_directory) / (weight_name or DIFFUSERS_FILE), tensors, metadata)
+        saving.write_file(Path(save_directory) / (weight_name or DIFFUSERS_FILE), tensors, metadata)
 
     def _known(self, names: Names) -> list[str]:
         """The names as a list; JobError for one that is not loaded."""

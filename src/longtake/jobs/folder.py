@@ -34,12 +34,12 @@ from PIL import Image
 
 from longtake import __version__
 from longtake.errors import JobError, ModelError
-from longtake.job import Job
+from longtake.job import Anchor, Job
 from longtake.picture import load_image
-from longtake.plan.plans import Section, plan_of, sources
+from longtake.plan.plans import Plan, Section, plan_of
 from longtake.weights.arrays import read_arrays
-from longtake.weights.files import read_layout
 from longtake.weights.fingerprint import file_fingerprint
+from longtake.weights.header import read_layout
 from longtake.weights.lora import find_file
 
 try:
@@ -56,7 +56,7 @@ JOB, FIRST, LAST, SECTIONS, LOG, LOCK, VIDEO = (
 DONE, MISSING, OUTDATED, DAMAGED = "done", "missing", "outdated", "damaged"
 # What decides no section's latents: the length (where it does, the plan tells), names of things that are hashed, and
 # the changes, which each concern one section.
-_ELSEWHERE = ("frames", "fps", "picture", "last_picture", "model", "loras", "changes")
+_ELSEWHERE = ("frames", "fps", "anchors", "model", "loras", "changes")
 
 
 class Kept(Protocol):
@@ -152,7 +152,7 @@ class JobFolder:
         }
         if FIRST not in pictures:
             raise JobError("A video begins with a picture; none was given.")
-        plan_of(job, LAST in pictures)
+        _planned(job, LAST in pictures)
         job = _standing_alone(job)
         made = Made(__version__, model, _lora_fingerprints(job), dict(video or {}))
         with _told(place):
@@ -252,7 +252,7 @@ class JobFolder:
     def change(self, job: Job) -> list[int]:
         """Make this the folder's job and drop the sections that it makes otherwise; returns their numbers."""
         job.check()
-        plan_of(job, (self.path / LAST).exists())
+        _plan(self.path, job)
         job = _standing_alone(job)
         with _told(self.path):
             # From here on, what no longer fits is outdated, even if this process ends before it is dropped.
@@ -314,7 +314,7 @@ def read_job(path: Path) -> tuple[Job, Made]:
         )
     try:
         made = Made(longtake, values["model"], tuple(values["loras"]), values["video"])
-        return Job.from_json(json.dumps(values["job"])), made
+        return Job.of(values["job"]), made
     except (TypeError, KeyError, JobError):
         raise JobError(f"{path / JOB} is damaged; the job must be begun anew in another folder.") from None
 
@@ -343,7 +343,7 @@ def describe_job(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {
         "folder": str(place),
         "longtake": made.longtake,
-        "frames": _plan(place, job)[1].frames,
+        "frames": _plan(place, job).frames,
         "sections": len(found),
         "done": sum(state == DONE for state in found.values()),
         "states": {str(number): state for number, state in sorted(found.items())},
@@ -377,8 +377,8 @@ def section_file(path: Path, number: int) -> Path:
 
 def recipes(path: Path, job: Job, made: Made) -> dict[int, str]:
     """For each section, by number, a hash of all that decides its latents."""
-    plan, _ = _plan(path, job)
-    facts = {key: value for key, value in dataclasses.asdict(job).items() if key not in _ELSEWHERE}
+    plan = _plan(path, job)
+    facts = {key: value for key, value in job.values().items() if key not in _ELSEWHERE}
     facts |= {"format": FORMAT, "model": made.model}
     facts["loras"] = [(digest, lora.weights) for digest, lora in zip(made.loras, job.loras, strict=True)]
     with _told(path):
@@ -388,15 +388,15 @@ def recipes(path: Path, job: Job, made: Made) -> dict[int, str]:
             if (path / name).exists()
         ]
     base = _hash(facts)
-    seen, found = sources(plan), dict[int, str]()
+    found: dict[int, str] = {}
     for section in plan:
-        before = [found[number] for number in seen[section.number]]
+        before = [found[number] for number in plan.sources(section)]
         found[section.number] = _hash([base, _facts(section), *_own(job, section.number), before])
     return found
 
 
 def _facts(section: Section) -> list[Any]:
-    slots = [(slot.scale, slot.frames, slot.times) for slot in section.slots]
+    slots = [(slot.scale, slot.frames, slot.times) for slot in section.slots.values()]
     return [section.number, section.frames, section.times, slots]
 
 
@@ -407,8 +407,15 @@ def _own(job: Job, number: int) -> tuple[int, str]:
     return seed, job.prompt if change.prompt is None else change.prompt
 
 
-def _plan(path: Path, job: Job) -> Any:
-    return plan_of(job, (path / LAST).exists())
+def _plan(path: Path, job: Job) -> Plan:
+    return _planned(job, (path / LAST).exists())
+
+
+def _planned(job: Job, end: bool) -> Plan:
+    """The plan of a job whose pictures lie in its folder."""
+    return plan_of(
+        dataclasses.replace(job, anchors=(Anchor(0, FIRST), *([Anchor("end", LAST)] if end else [])))
+    )
 
 
 def _hash(values: Any) -> str:
@@ -502,7 +509,7 @@ def _png(picture: Image.Image) -> bytes:
 
 
 def _json(job: Job, made: Made) -> bytes:
-    values = {"format": FORMAT, **dataclasses.asdict(made), "job": dataclasses.asdict(job)}
+    values = {"format": FORMAT, **dataclasses.asdict(made), "job": job.values()}
     return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 

@@ -21,7 +21,6 @@ from longtake.pipeline.placement import Placement, Resident
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
 from longtake.sampling.schedule import CONFIG_NAME, Schedule
-from longtake.weights.files import write_json
 from longtake.weights.folder import (
     Folder,
     ModelIndex,
@@ -31,6 +30,7 @@ from longtake.weights.folder import (
     write_model_index,
 )
 from longtake.weights.hub import HubOptions, Part, Repository
+from longtake.weights.saving import write_json
 
 NETWORKS: dict[str, type[Any]] = {
     "text_encoder": LlamaModel,

@@ -150,6 +150,7 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
 
 
 NAMES = ("image", "last_image")
+GIVEN = "a picture that was given as a value"
 
 
 def encode(asked: Asked) -> Request:
@@ -218,7 +219,7 @@ def _pictures(asked: Asked) -> tuple[Any, list[np.ndarray]]:
         if known is None and not (asked.job.reference and seen):
             with networks.using("image_encoder") as encoder:
                 processor = networks.part("feature_extractor")
-                states = encode_picture(encoder, processor, pixels)
+                states = encode_picture(encoder, processor, pixels, rounded=asked.job.reference)
             seen.append(repeated(states, rows))
         if latents is None:
             with networks.using("vae") as vae:

@@ -17,7 +17,7 @@ from longtake.backend import ops, runtime, training
 from longtake.errors import LongtakeWarning
 from longtake.pipeline.decode import from_frames
 from longtake.plan.lengths import video_frames
-from longtake.weights import files
+from longtake.weights import header, saving
 from longtake.weights.arrays import read_arrays
 
 SECTIONS = 5
@@ -128,7 +128,7 @@ def load_or_make_pool(
     origin = Origin(seed, count, size, encoder_digest(vae))
     scenes = scenes_of(seed, range(count))
     if file.exists():
-        _, metadata = files.read_layout(file)
+        _, metadata = header.read_layout(file)
         difference = origin.difference(json.loads(metadata.get(ENTRY, "{}")))
         if not difference:
             arrays, _ = read_arrays(file)
@@ -138,5 +138,5 @@ def load_or_make_pool(
         )
     pool = make_pool(vae, scenes, size, device)
     tensors = {name: ops.from_numpy(array) for name, array in pool.arrays().items()}
-    files.write_file(file, tensors, {ENTRY: json.dumps(vars(origin))})
+    saving.write_file(file, tensors, {ENTRY: json.dumps(vars(origin))})
     return pool, origin

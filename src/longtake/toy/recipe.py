@@ -18,7 +18,7 @@ from longtake.toy.autoencoder import CONFIG, AutoencoderStage, DecoderStage, cli
 from longtake.toy.pool import load_or_make_pool
 from longtake.toy.transformer import SIZE, TransformerStage
 from longtake.training.loop import Length, run
-from longtake.weights.files import write_json
+from longtake.weights.saving import write_json
 
 MINUTES = {"autoencoder": 40.0, "decoder": 20.0, "transformer": 120.0}
 """How long each stage takes if nobody says, on two processor cores."""

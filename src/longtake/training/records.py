@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from longtake.backend import runtime
 from longtake.errors import ModelError
-from longtake.weights import files
+from longtake.weights import header, saving
 
 if TYPE_CHECKING:
     from longtake.training.loop import Stage
@@ -34,7 +34,7 @@ class Records:
         """Go on from the checkpoint if there is one and `resume`; drop what the log says of later steps."""
         known = -1
         if resume and self.checkpoint.exists():
-            layout, metadata = files.read_layout(self.checkpoint)
+            layout, metadata = header.read_layout(self.checkpoint)
             state = self._read(metadata, seed)
             tensors = dict(runtime.read_safetensors(self.checkpoint, layout))
             try:
@@ -55,7 +55,7 @@ class Records:
             "counted": self.counted,
             "stage": stage.state(),
         }
-        files.write_file(self.checkpoint, optimiser.state(), {ENTRY: json.dumps(state)})
+        saving.write_file(self.checkpoint, optimiser.state(), {ENTRY: json.dumps(state)})
 
     def add(self, figures: dict[str, float]) -> None:
         """Count the figures of one step in."""

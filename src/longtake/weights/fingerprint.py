@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from longtake.errors import ModelError
-from longtake.weights import files
+from longtake.weights import files, header
 from longtake.weights.folder import model_source, part_files, read_model_index
 from longtake.weights.hub import Part
 
@@ -58,8 +58,8 @@ def _pieces(file: Path) -> Iterator[bytes]:
         if size <= WHOLE:
             yield from iter(lambda: opened.read(SAMPLE), b"")
             return
-        header = min(int.from_bytes(opened.read(8), "little"), files.LONGEST_HEADER)
-        yield opened.read(header)
+        length = min(int.from_bytes(opened.read(8), "little"), header.LONGEST)
+        yield opened.read(length)
         for number in range(SAMPLES):
             opened.seek(number * (size - SAMPLE) // (SAMPLES - 1))
             yield opened.read(SAMPLE)
