@@ -200,3 +200,28 @@ def test_our_networks_serve(pipe: Any, plain: Any, call: dict[str, Any], network
     mixed.set_progress_bar_config(disable=True)
     mixed.to("cpu")
     np.testing.assert_array_equal(mixed(**call).frames, plain(**call).frames)
+
+
+def test_our_transformer_serves_under_their_hooks(
+    pipe: Any, plain: Any, call: dict[str, Any], networks: Any, assert_same: Any
+) -> None:
+    """It is called whole then, and nothing of it is passed by."""
+    expected = plain(**call).frames
+    mixed = HunyuanVideoFramepackPipeline(**{**pipe.components, "transformer": networks.transformer})
+    mixed.set_progress_bar_config(disable=True)
+    try:
+        mixed.enable_model_cpu_offload(device="cpu")
+        assert_same(mixed(**call).frames, expected)
+    finally:
+        mixed.remove_all_hooks()
+    assert_same(mixed(**call).frames, expected)
+
+
+def test_a_map_of_one_device_and_dtypes_by_part(read: Any, call: dict[str, Any], assert_same: Any) -> None:
+    expected = read(HunyuanVideoFramepackPipeline)(**call).frames
+    mapped = read(HunyuanVideoFramepackPipeline, device_map="cpu")
+    assert_same(mapped(**call).frames, expected)
+    dtypes = {"transformer": torch.bfloat16, "default": torch.float32}
+    mixed = read(HunyuanVideoFramepackPipeline, dtype=dtypes)
+    assert mixed.transformer.dtype == torch.bfloat16 and mixed.vae.dtype == torch.float32
+    assert np.isfinite(mixed(**call).frames).all()

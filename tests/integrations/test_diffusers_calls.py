@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
+from diffusers.utils.source_code_parsing_utils import ReturnNameVisitor  # noqa: E402
+
 from longtake.integrations.diffusers import HunyuanVideoFramepackPipeline  # noqa: E402
 
 Stock = diffusers.HunyuanVideoFramepackPipeline
@@ -186,6 +188,13 @@ def test_encodings_in_place_of_prompts(pipe: Any, call: dict[str, Any], assert_s
 
 
 def test_text_is_encoded_without_the_other_parts(read: Callable[..., Any], pipe: Any) -> None:
+    """As a script does that encodes first and loads the transformer afterwards; the names are those of the call."""
+    visitor = ReturnNameVisitor()
+    visitor.visit(visitor.get_ast_tree(cls=HunyuanVideoFramepackPipeline))
+    assert set(visitor.return_names) <= set(
+        inspect.signature(HunyuanVideoFramepackPipeline.__call__).parameters
+    )
+    assert len(visitor.return_names) == 3
     alone = read(HunyuanVideoFramepackPipeline, transformer=None, vae=None, image_encoder=None)
     for found, expected in zip(alone.encode_prompt("a ball"), pipe.encode_prompt("a ball"), strict=True):
         assert torch.equal(found, expected)

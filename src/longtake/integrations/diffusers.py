@@ -4,6 +4,13 @@ Loading, saving, offloading, quantisation, hooks, LoRA, `to` and `from_pipe` are
 peft, unchanged: this class is one of theirs. The call is that of `longtake.compat`, which says what it takes and how it
 differs from theirs. Prompts and pictures go through their `encode_prompt` and `encode_image`, which a subclass may
 override. The networks are theirs, or ours.
+
+    from longtake.integrations.diffusers import HunyuanVideoFramepackPipeline
+
+    pipe = HunyuanVideoFramepackPipeline.from_pretrained("owner/name", dtype=torch.bfloat16)
+    pipe.enable_model_cpu_offload()
+    pipe.transformer.enable_cache(FirstBlockCacheConfig())
+    frames = pipe(image=image, prompt="…").frames[0]
 """
 
 from __future__ import annotations
@@ -19,6 +26,7 @@ from transformers import PreTrainedTokenizerFast
 
 from longtake.backend import ops, runtime
 from longtake.compat.call import FramepackCall
+from longtake.errors import JobError
 from longtake.job import Job
 from longtake.pipeline.encode import PROMPT_TEMPLATE
 from longtake.pipeline.networks import COMPONENTS, SETTINGS, Networks, carried_settings
@@ -28,6 +36,9 @@ from longtake.sampling.solvers import Velocity
 Stock: Any = diffusers.HunyuanVideoFramepackPipeline
 OURS_ALONE = ("check_inputs", "prepare_latents", "prepare_image_latents", "_soft_append")
 """Methods that stock's call goes through, and ours does not."""
+
+ONE_BRANCH = (diffusers.PyramidAttentionBroadcastConfig, diffusers.FasterCacheConfig)
+"""Step caches that do not ask which branch of guidance is computed."""
 
 
 class HunyuanVideoFramepackPipeline(FramepackCall, Stock):
@@ -88,10 +99,11 @@ class HunyuanVideoFramepackPipeline(FramepackCall, Stock):
                 prompt_2, num_videos_per_prompt, device, dtype
             )
         template = prompt_template or self.settings.get("prompt_template", PROMPT_TEMPLATE)
-        return Stock.encode_prompt(
+        prompt_embeds, pooled_prompt_embeds, prompt_attention_mask = Stock.encode_prompt(
             self, prompt, None, template, num_videos_per_prompt, prompt_embeds, pooled_prompt_embeds,
             prompt_attention_mask, device, dtype, max_sequence_length,
         )  # fmt: skip
+        return prompt_embeds, pooled_prompt_embeds, prompt_attention_mask
 
     @contextmanager
     def _around(self, job: Job) -> Iterator[Wrap | None]:
@@ -104,6 +116,12 @@ class HunyuanVideoFramepackPipeline(FramepackCall, Stock):
 
     def _telling(self, branches: int) -> Wrap:
         """Tells diffusers' step caches, before each call of the transformer, which call it is."""
+        kept = getattr(self.transformer, "_cache_config", None)
+        if branches > 1 and isinstance(kept, ONE_BRANCH):
+            raise JobError(
+                f"{type(kept).__name__} keeps one state, which two branches of guidance would mix; use another cache, "
+                "or true_cfg_scale 1."
+            )
         names = cycle(("cond", "uncond")[:branches])
 
         def wrap(velocity: Velocity) -> Velocity:
