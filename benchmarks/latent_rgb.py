@@ -25,7 +25,7 @@ from longtake.picture import contact_sheet
 from longtake.pipeline.decode import from_frames
 from longtake.pipeline.networks import SETTINGS, Networks, load_networks
 from longtake.pipeline.preview import LATENT_RGB, Projection, colours, fit, shown_by
-from longtake.plan.plans import video_frames
+from longtake.plan.lengths import video_frames
 from longtake.toy import judge as toy
 from longtake.weights.folder import find_model
 

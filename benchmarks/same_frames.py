@@ -41,7 +41,18 @@ SAME_FRAMES = {
     "last picture": ["generate", "first.png", PROMPT, *SHORT, "--last-image", "last.png"],
     "LoRA by section": ["generate", "first.png", PROMPT, *SHORT, "--lora", "lora.safetensors:1,0.5,0"],
     "changes": ["generate", "first.png", PROMPT, *SHORT, "--sampling", "vanilla", "--job", "job"],
-    "CFG": ["generate", "first.png", PROMPT, *SHORT, "--cfg", "2.5", "--negative", "a red ball", "--cfg-rescale", "0.5"],
+    "CFG": [
+        "generate",
+        "first.png",
+        PROMPT,
+        *SHORT,
+        "--cfg",
+        "2.5",
+        "--negative",
+        "a red ball",
+        "--cfg-rescale",
+        "0.5",
+    ],
     "UniPC": ["generate", "first.png", PROMPT, *SHORT, "--solver", "unipc", "--decoding", "causal"],
     "bfloat16": ["generate", "first.png", PROMPT, *SHORT, "--dtype", "bfloat16"],
     "several rows": f"prompt=[{PROMPT!r}, 'a red ball bounces'], num_videos_per_prompt=2, true_cfg_scale=2.0",
@@ -73,7 +84,12 @@ def materials(folder: Path) -> None:
 
 def environment(checkout: Path, framework: str) -> dict[str, str]:
     """The process's own, with the checkout's package first."""
-    return {**os.environ, "PYTHONPATH": str(checkout / "src"), "LONGTAKE_BACKEND": framework, "HF_HUB_OFFLINE": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": str(checkout / "src"),
+        "LONGTAKE_BACKEND": framework,
+        "HF_HUB_OFFLINE": "1",
+    }
 
 
 def made(name: str, checkout: Path, folder: Path) -> str:
@@ -121,7 +137,10 @@ def main() -> None:
                 hashes.append(made(name, checkout, Path(folder)))
         found[name] = hashes[0] == hashes[1]
         seconds = time.perf_counter() - begun
-        print(f"{name:24} {'the same' if found[name] else 'DIFFERENT'}  {hashes[0][:12]}  ({seconds:.0f} s)", flush=True)
+        print(
+            f"{name:24} {'the same' if found[name] else 'DIFFERENT'}  {hashes[0][:12]}  ({seconds:.0f} s)",
+            flush=True,
+        )
     print(json.dumps(found))
 
 

@@ -23,10 +23,11 @@ class Planned:
 class Encoded:
     """Prompts and pictures are encoded, so that their encoders are not needed again.
 
-    `anchors` are the pictures' latents (B, C, 1, h, w), scaled, by latent frame number.
+    `anchors` are the pictures' latents (B, C, 1, h, w), scaled, by latent frame number; `text` is the job's own.
     """
 
     anchors: Mapping[int, np.ndarray] = field(repr=False)
+    text: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

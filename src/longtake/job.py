@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, TypeVar
 
 from longtake import strictjson
 from longtake.errors import JobError, JobTypeError
-from longtake.option import ITEMS, NAME, TEXT, Option, check_choice, check_number, check_text, option, shown
+from longtake.option import ITEMS, NAME, TEXT, Option, check_number, check_text, option, shown
 from longtake.plan.plans import PLANS
+from longtake.sampling.solvers import SOLVERS
 
 SAMPLINGS = tuple(PLANS)
 DECODINGS = ("exact", "causal")
@@ -169,7 +170,7 @@ class Job:
     )  # fmt: skip
     window: int = option(9, "latent frames of a section, 4 frames each", group="plan", least=1, most=1000)
     steps: int = option(25, "steps for each section", least=1, most=1000)
-    solver: str | None = option(None, "euler or unipc (default: what the model asks for)", kind=str)
+    solver: str | None = option(None, "default: what the model asks for", kind=str, choices=tuple(SOLVERS))
     guidance: float = option(10.0, "distilled guidance", least=0, most=1000)
     cfg_scale: float = option(1.0, "classifier-free guidance, 1 is off", flag="--cfg", least=0, most=1000)
     cfg_rescale: float = option(0.0, "its rescale", least=0, most=1)
@@ -195,6 +196,8 @@ class Job:
 
     def __post_init__(self) -> None:
         _freeze(self, "prompts", "anchors", "loras", "changes")
+        if isinstance(self.parts, Mapping):
+            object.__setattr__(self, "parts", dict(self.parts))
 
     @property
     def picture(self) -> str | None:
@@ -231,19 +234,19 @@ class Job:
         found = (change for change in self.changes if change.section == section)
         return next(found, SectionChange(section))
 
-    def to_json(self) -> str:
-        """The job as one line of JSON."""
+    def values(self) -> dict[str, Any]:
+        """The job as what JSON knows: objects, lists, texts and numbers."""
         values = dataclasses.asdict(self)
         values["prompts"] = [
             {"from": span["start"], "to": span["end"], "text": span["text"]} for span in values["prompts"]
         ]
-        return json.dumps(values, ensure_ascii=False)
+        return values
 
     @classmethod
-    def from_json(cls, text: str) -> Job:
-        """The job that `to_json` of this longtake or of 0.1.0 wrote, checked; JobError for anything else."""
-        values = strictjson.parse(text, "a job")
+    def of(cls, values: Any) -> Job:
+        """The job of such values as this longtake or 0.1.0 wrote them, checked; JobError for anything else."""
         if isinstance(values, dict):
+            values = dict(values)
             if "anchors" not in values:
                 # 0.1.0 had two names for the only two anchors.
                 old = [(0, values.pop("picture", None)), ("end", values.pop("last_picture", None))]
@@ -255,6 +258,15 @@ class Job:
         job.check()
         return job
 
+    def to_json(self) -> str:
+        """The job as one line of JSON."""
+        return json.dumps(self.values(), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """The job of JSON from anywhere, checked; JobError, in one sentence, if it is none."""
+        return cls.of(strictjson.parse(text, "a job"))
+
 
 LISTS: dict[str, type] = {
     "prompts": PromptSpan, "anchors": Anchor, "loras": Lora, "changes": SectionChange
@@ -264,7 +276,7 @@ JSON_NAMES = {(PromptSpan, "start"): "from", (PromptSpan, "end"): "to"}
 
 
 def _freeze(data: Any, *names: str) -> None:
-    """Turn the lists among these fields of a frozen dataclass into tuples, so that it can be hashed."""
+    """Turn the lists among these fields into tuples, so that the dataclass can be hashed."""
     for name in names:
         if isinstance(getattr(data, name), list):
             object.__setattr__(data, name, tuple(getattr(data, name)))
@@ -307,11 +319,6 @@ def _check_sampling(job: Job) -> None:
             f"A last picture needs a sampling that sees the end ({seeing}); {job.sampling} was asked for, which "
             "never looks ahead."
         )
-    if job.solver is not None:
-        # Here, since it imports numpy.
-        from longtake.sampling.solvers import SOLVERS
-
-        check_choice("solver", job.solver, tuple(SOLVERS))
 
 
 def _check_guidance(job: Job) -> None:
@@ -353,7 +360,7 @@ def _read(kind: type[T], values: Any, name: str) -> T:
     return kind(**{fields[key].name: value for key, value in values.items()})
 
 
-def _entries(values: Any, name: str) -> list[Any]:
-    if not isinstance(values, list):
+def _entries(values: Any, name: str) -> Sequence[Any]:
+    if not isinstance(values, list | tuple):
         raise JobTypeError(f"This is not a job: {name} should be a list; {shown(values)} was given.")
     return values

@@ -19,7 +19,7 @@ from longtake.config import Config
 from longtake.errors import JobError, ModelError
 from longtake.models import adapters
 from longtake.models.pretrained import PretrainedModel
-from longtake.weights import files
+from longtake.weights import saving
 from longtake.weights.lora import LowRank
 
 NAME = "diffusion_pytorch_model.safetensors"
@@ -80,7 +80,7 @@ def zeros(*shape: int, dtype: Any = np.float32) -> np.ndarray:
 
 def write(folder: Path, weights: dict[str, np.ndarray]) -> None:
     tensors = {name: ops.from_numpy(weight) for name, weight in weights.items()}
-    files.write_weights(folder, "diffusion_pytorch_model", tensors)
+    saving.write_weights(folder, "diffusion_pytorch_model", tensors)
 
 
 def replaced(folder: Path, dtype: str | None = None, **changes: Any) -> None:
@@ -88,7 +88,7 @@ def replaced(folder: Path, dtype: str | None = None, **changes: Any) -> None:
         name: None if value is None else ops.from_numpy(value) for name, value in changes.items()
     }
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    files.write_weights(folder, "diffusion_pytorch_model", kept)
+    saving.write_weights(folder, "diffusion_pytorch_model", kept)
 
 
 def config_with(folder: Path, **changes: Any) -> None:
@@ -203,7 +203,7 @@ def test_a_damaged_folder_is_one_sentence(folder: Path, damage, words: tuple[str
 
 def test_a_missing_weight_is_found_before_data_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replaced(folder, **{"first.bias": None})
-    monkeypatch.setattr(files, "read_tensors", lambda *_: pytest.fail("data was read"))
+    monkeypatch.setattr("longtake.weights.files.read_tensors", lambda *_: pytest.fail("data was read"))
     with pytest.raises(ModelError, match="lacks the weight"):
         Pair.from_pretrained(folder)
 

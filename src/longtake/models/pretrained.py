@@ -11,8 +11,9 @@ from longtake.backend import modules, nn, runtime
 from longtake.config import Config, class_of, read_json
 from longtake.errors import ModelError
 from longtake.models import adapters
-from longtake.weights import files
+from longtake.weights import files, saving
 from longtake.weights.folder import STEMS, model_source, part_of
+from longtake.weights.header import Weight
 from longtake.weights.hub import HubOptions, Part
 
 M = TypeVar("M", bound="PretrainedModel")
@@ -157,11 +158,11 @@ class PretrainedModel(nn.Module):
         # transformers 5 dropped the prefixes from its own names and still reads them; transformers 4 needs them.
         prefix = self.config_class.file_prefix
         weights = {prefix + name: weight for name, weight in adapters.published_weights(self).items()}
-        files.write_weights(place, STEMS[self.config_class.library], weights, max_shard_size, variant)
+        saving.write_weights(place, STEMS[self.config_class.library], weights, max_shard_size, variant)
         config = self.config.published()
         if self.config_class.library == "transformers":
             config["dtype"] = runtime.dtype_name(self.dtype)
-        files.write_json(place / "config.json", dict(sorted(config.items())))
+        saving.write_json(place / "config.json", dict(sorted(config.items())))
 
     @classmethod
     def read_config(cls, file: Path) -> Any:
@@ -174,7 +175,7 @@ class PretrainedModel(nn.Module):
         return kind.read(file, values)
 
     @classmethod
-    def _own_names(cls, weights: dict[str, files.Weight], named: str | None) -> dict[str, str]:
+    def _own_names(cls, weights: dict[str, Weight], named: str | None) -> dict[str, str]:
         """The names in the files by our names, without other networks' weights and stored constants."""
         foreign = cls.config_class.also_in.get(named or "", ())
         names: dict[str, str] = {}
@@ -261,7 +262,7 @@ def _one_device(device: Any, device_map: Any) -> Any:
     return device_map
 
 
-def _one_dtype(weights: dict[str, files.Weight], *asked: Any) -> Any:
+def _one_dtype(weights: dict[str, Weight], *asked: Any) -> Any:
     """The dtype that was asked for, else the files' own."""
     named = {runtime.dtype(value) for value in asked if value is not None and value != "auto"}
     if len(named) > 1:

@@ -95,7 +95,7 @@ def _events(
     yield Planned(plan.count, plan.frames, steps, plan.notice)
     with applied(asked.job.loras, networks.part("transformer")) as adapters:
         request = encode(asked)
-        yield Encoded(request.anchors)
+        yield Encoded(request.anchors, request.texts[request.job.prompt])
         with _waiting(request, store, convert) as kept:
             sections = sample(request, adapters, kept, wrap)
             frames = _frames(asked, request, sections, kept, show, convert)

@@ -21,7 +21,6 @@ from longtake.pipeline.placement import Placement, Resident
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
 from longtake.sampling.schedule import CONFIG_NAME, Schedule
-from longtake.weights.files import write_json
 from longtake.weights.folder import (
     Folder,
     ModelIndex,
@@ -31,6 +30,7 @@ from longtake.weights.folder import (
     write_model_index,
 )
 from longtake.weights.hub import HubOptions, Part, Repository
+from longtake.weights.saving import write_json
 
 NETWORKS: dict[str, type[Any]] = {
     "text_encoder": LlamaModel,
@@ -173,7 +173,11 @@ def load_networks(
 
 
 def save_networks(
-    networks: Networks, folder: Any, class_name: str, max_shard_size: int | str = "10GB"
+    networks: Networks,
+    folder: Any,
+    class_name: str,
+    max_shard_size: int | str = "10GB",
+    variant: str | None = None,
 ) -> None:
     """Write the folder that `load_networks` and diffusers read."""
     place = Path(folder)
@@ -183,7 +187,7 @@ def save_networks(
             entries[name] = None
             continue
         if name in NETWORKS:
-            part.save_pretrained(place / name, max_shard_size=max_shard_size)
+            part.save_pretrained(place / name, max_shard_size=max_shard_size, variant=variant)
         elif isinstance(part, Schedule):
             (place / name).mkdir(parents=True, exist_ok=True)
             write_json(place / name / CONFIG_NAME, part.published())
