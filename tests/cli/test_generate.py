@@ -12,7 +12,7 @@ from grey import events_of
 from longtake.cli import main
 from longtake.cli.options import lora
 from longtake.cli.outputs import free_names
-from longtake.errors import LongtakeWarning, ModelError, PictureError, RunError
+from longtake.errors import JobError, LongtakeWarning, ModelError, RunError
 from longtake.events import FramesReady
 from longtake.job import Anchor, Job, Lora
 from longtake.video import read_metadata, read_video
@@ -154,6 +154,7 @@ def test_generate_for_machines(pipeline, capsys):
         "loading",
         "loaded",
         "planned",
+        "encoded",
         *section,
         *section,
         "frames_ready",
@@ -161,7 +162,7 @@ def test_generate_for_machines(pipeline, capsys):
         "done",
     ]
     assert events[1]["job"]["prompt"] == "It moves." and events[1]["job"]["height"] == 48
-    assert events[3] | {"seconds_left": 0} == {
+    assert events[4] | {"seconds_left": 0} == {
         "event": "stepped",
         "section": 0,
         "step": 0,
@@ -216,7 +217,7 @@ def test_a_name_that_came_to_nothing_is_free_again(pipeline, place):
         (KeyboardInterrupt(), 130, "interrupted"),
         (ModelError("The model is broken."), 2, "longtake: The model is broken."),
         (RunError("The numbers went wrong.", 1, 2), 1, "longtake: The numbers went wrong."),
-        (PictureError("The disk is full."), 1, "longtake: The disk is full."),
+        (JobError("The disk is full."), 1, "longtake: The disk is full."),
         (MemoryError(), 1, "longtake: There is not enough memory"),
     ],
 )
@@ -245,7 +246,7 @@ def test_a_video_that_is_not_finished_leaves_what_was_written_of_it(
 
 def test_a_failure_for_machines(pipeline, capsys):
     def events(job):
-        yield from itertools.islice(events_of(job), 3)
+        yield from itertools.islice(events_of(job), 4)
         raise RunError("The numbers went wrong.", section=0, step=2)
 
     pipeline.events = events

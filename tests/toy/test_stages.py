@@ -63,7 +63,7 @@ def test_a_batch_reads_the_frames_that_the_plan_names(pool):
     rows = batches.gather(pool, [0, 1], sections, [None, None], 0.5)
     assert numbers(rows.window) == [[n / 2 for n in section.frames] for section in sections]
     assert rows.window_times.tolist() == [list(section.times) for section in sections]
-    (clean, clean_times), (double, _), (quadruple, _) = rows.clean
+    (clean, clean_times), (double, _), (quadruple, _) = (rows.clean[scale] for scale in (1, 2, 4))
     assert numbers(clean) == [
         [0, 9],
         [0, 0],
@@ -75,7 +75,7 @@ def test_a_batch_reads_the_frames_that_the_plan_names(pool):
 
 def test_an_end_picture_is_the_latent_of_the_frame_behind_the_end(pool):
     rows = batches.gather(pool, [2], [inverted(2, end=True)[0]], [1], 1.0)
-    assert numbers(rows.clean[0][0]) == [[0, -1]]
+    assert numbers(rows.clean[1][0]) == [[0, -1]]
 
 
 def test_scenes_are_all_seen_before_any_comes_again():

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
 
-from longtake.backend import ops, runtime
+from longtake.backend import exchange, ops, runtime
 from longtake.compat.arguments import (
     CALLBACK_INPUTS,
     FramepackSamplingType,
@@ -24,9 +24,18 @@ from longtake.compat.outputs import OUTPUTS, Collected, HunyuanVideoFramepackPip
 from longtake.errors import JobError, LongtakeWarning
 from longtake.events import Encoded, Planned, SectionDone, Stepped
 from longtake.job import Job
-from longtake.pipeline.encode import Text, decode_picture, encode_picture, encode_text, repeated
+from longtake.pipeline.encode import (
+    MAX_TEXT_TOKENS,
+    PROMPT_TEMPLATE,
+    Text,
+    decode_picture,
+    encode_picture,
+    encode_text,
+    repeated,
+)
 from longtake.pipeline.loop import Change, Events, generate
 from longtake.pipeline.networks import Networks
+from longtake.pipeline.predict import Wrap
 from longtake.pipeline.prepare import Inputs
 from longtake.processors import pictures
 
@@ -47,7 +56,7 @@ class FramepackCall:
     progress_bar: Callable[..., Any]
 
     _sources: ClassVar[tuple[str, ...]] = (__file__,)
-    """Files whose encode_prompt and encode_image may be passed by; any other's is called."""
+    """Files whose encode_prompt and encode_image need not be called; those of any other are."""
 
     _guidance_scale: float | None = None
     _attention_kwargs: dict[str, Any] | None = None
@@ -230,44 +239,51 @@ class FramepackCall:
             attention_kwargs=attention_kwargs,
         )
         collected: Collected = OUTPUTS[output_type or "np"]()
-        with _alone(self), _driven(self.scheduler) as scheduler:
+        with _alone(self), _driven(self.scheduler) as scheduler, self._around(job) as wrap:
             self._guidance_scale, self._attention_kwargs = guidance_scale, attention_kwargs
             self._current_timestep, self._interrupt = None, False
             inputs = self._overridden(replace(inputs, scheduler=scheduler), job, positive, negative)
-            events = generate(job, self.networks, inputs, convert=collected.convert)
+            events = generate(job, self.networks, inputs, convert=collected.convert, wrap=wrap)
             self._consume(events, collected, callback_on_step_end, callback_inputs, reference)
         frames = collected.frames
         return HunyuanVideoFramepackPipelineOutput(frames) if return_dict else (frames,)
 
+    def _around(self, job: Job) -> AbstractContextManager[Wrap | None]:
+        """Entered for each run; gives what wraps its velocity."""
+        return nullcontext()
+
     def _overridden(self, inputs: Inputs, job: Job, positive: Side, negative: Side) -> Inputs:
         """The inputs with the encodings of a subclass's or an instance's own encode_prompt and encode_image."""
         if not self._is_own("encode_prompt"):
-            inputs = replace(inputs, text=self._encoded(inputs, positive))
+            inputs = replace(inputs, text=self._encoded(inputs, job, positive))
             if job.cfg_scale > 1:
-                inputs = replace(inputs, negative=self._encoded(inputs, negative))
+                inputs = replace(inputs, negative=self._encoded(inputs, job, negative))
         if not self._is_own("encode_image"):
             pairs = [(inputs.picture, inputs.latents), (inputs.last_picture, inputs.last_latents)]
             seen = [self._seen(*pair, job) for pair in pairs if pair != (None, None)]
             states = [
-                self.encode_image(ops.from_numpy(pixels), device=self.transformer.device) for pixels in seen
+                self.encode_image(ops.from_numpy(pixels), device=exchange.device_of(self.transformer))
+                for pixels in seen
             ]
             if states:
                 mean = states[0] if job.reference or len(states) == 1 else (states[0] + states[1]) / 2
                 inputs = replace(inputs, image_states=mean)
         return inputs
 
-    def _encoded(self, inputs: Inputs, side: Side) -> Text:
+    def _encoded(self, inputs: Inputs, job: Job, side: Side) -> Text:
         """One side of the text through `encode_prompt`, called as the field's pipelines call it."""
+        template = inputs.template or self.settings.get("prompt_template", PROMPT_TEMPLATE)
+        most = inputs.max_tokens or self.settings.get("max_sequence_length", MAX_TEXT_TOKENS)
         states, pooled, mask = self.encode_prompt(
             prompt=side.prompt if side.given else "",
-            prompt_2=side.prompt_2,
-            prompt_template=inputs.template,
+            prompt_2=None if job.reference else side.prompt_2,
+            prompt_template=template,
             num_videos_per_prompt=1,
             prompt_embeds=side.text.states,
             pooled_prompt_embeds=side.text.pooled,
             prompt_attention_mask=side.text.mask,
-            device=self.transformer.device,
-            max_sequence_length=inputs.max_tokens,
+            device=exchange.device_of(self.transformer),
+            max_sequence_length=most,
         )
         return Text(states, mask, pooled)
 
@@ -305,7 +321,9 @@ class FramepackCall:
                     if event.notice and not reference:
                         warnings.warn(event.notice, LongtakeWarning, stacklevel=3)
                 elif isinstance(event, Encoded) and "prompt_embeds" in inputs:
-                    states = runtime.place(event.text.states, self.transformer.device, self.transformer.dtype)
+                    states = runtime.place(
+                        event.text.states, exchange.device_of(self.transformer), self.transformer.dtype
+                    )
                 elif isinstance(event, Stepped):
                     bar = self.progress_bar(total=event.steps) if event.step == 0 else bar
                     change = self._step_end(event, callback, inputs, states)

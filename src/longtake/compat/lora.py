@@ -72,8 +72,8 @@ class LoraMixin:
             raise JobError(
                 f"A LoRA changes the transformer alone, so prefix is 'transformer' and not {prefix!r}."
             )
-        source = pretrained_model_name_or_path_or_dict
-        if adapter_name is not None and adapter_name in adapters.names(self._changed_network):
+        source, taken = pretrained_model_name_or_path_or_dict, adapters.names(self._changed_network)
+        if adapter_name is not None and adapter_name in taken:
             raise JobError(
                 f"There is an adapter {adapter_name!r} already; choose another name, or delete_adapters it first."
             )

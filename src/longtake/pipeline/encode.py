@@ -19,6 +19,7 @@ from longtake.models.llama import LlamaModel
 from longtake.models.pretrained import is_untouched
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import Noise
+from longtake.processors.siglip import SiglipImageProcessor
 
 # HunyuanVideo's; the model was trained behind these very words.
 PROMPT_TEMPLATE: dict[str, Any] = {
@@ -106,10 +107,14 @@ def encode_pooled(encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> Any:
         return exchange.taken(encoder(ids).pooler_output)
 
 
-def encode_picture(encoder: Any, processor: Any, pixels: np.ndarray) -> Any:
-    """SigLIP's states (B, N, E) of pictures (B, 3, H, W) in [-1, 1]."""
+def encode_picture(encoder: Any, processor: Any, pixels: np.ndarray, rounded: bool = False) -> Any:
+    """SigLIP's states (B, N, E) of pictures (B, 3, H, W) in [-1, 1].
+
+    `rounded`: of 256 steps, as transformers' processor makes them without torchvision; a processor of theirs decides.
+    """
     # "pt" is the one kind that all of transformers' processors return; ours gives the process's own tensors for it.
-    prepared = processor(images=list((pixels + 1.0) / 2.0), return_tensors="pt", do_rescale=False)
+    own = {"rounded": rounded} if isinstance(processor, SiglipImageProcessor) else {}
+    prepared = processor(images=list((pixels + 1.0) / 2.0), return_tensors="pt", do_rescale=False, **own)
     with exchange.no_grad(encoder):
         seen = exchange.given(exchange.array_of(prepared["pixel_values"]), encoder, as_weights=True)
         return exchange.taken(encoder(seen).last_hidden_state)

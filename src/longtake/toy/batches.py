@@ -15,9 +15,8 @@ from longtake.toy.pool import Pool
 SHIFT = 2.0
 DROPPED_PROMPTS = 0.1
 HISTORY_NOISE = 0.15
-ENDED = 0.15
-"""How many of the plans that can end with a picture do."""
-SCALES = (1, 2, 4)
+ENDS = 0.15
+"""The part of the sections that see a last picture, of those whose plan can."""
 GUIDANCE = (1000, 12000)
 """Guidance, in thousandths, is drawn between these: the networks are not distilled, and learn not to mind it."""
 
@@ -28,8 +27,8 @@ class Rows:
 
     window: np.ndarray
     window_times: np.ndarray
-    clean: tuple[tuple[np.ndarray, np.ndarray], ...]
-    """(latents, times) of the slots of scale 1, 2 and 4."""
+    clean: dict[int, tuple[np.ndarray, np.ndarray]]
+    """(latents, times) of what is seen, by scale."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def draw_batch(pool: Pool, rows: np.ndarray, scale: float, rng: np.random.Genera
         "" if rng.random() < DROPPED_PROMPTS else toyworld.prompt(pool.scenes[row], rng) for row in rows
     )
     blur = HISTORY_NOISE * rng.random(count).astype(np.float32)[:, None, None, None, None]
-    clean = tuple((blurred(latents, blur, rng), times) for latents, times in seen.clean)
+    clean = {scale: (blurred(latents, blur, rng), times) for scale, (latents, times) in seen.clean.items()}
     guidance = rng.uniform(*GUIDANCE, count).astype(np.float32)
     return Batch(rows, ends, Rows(seen.window, seen.window_times, clean), noise, level, guidance, prompts)
 
@@ -85,8 +84,10 @@ def rows_at(step: int, size: int, count: int, seed: int) -> np.ndarray:
 def draw_section(rng: np.random.Generator) -> tuple[Section, int | None]:
     """One section of a random plan, and the number of its end picture if it sees one."""
     sections = int(rng.choice([1, 2, 3, 4, 5], p=[0.05, 0.1, 0.15, 0.4, 0.3]))
-    kind = [*PLANS.values()][int(rng.integers(len(PLANS)))]
-    if kind.sees_end and rng.random() < ENDED:
+    kinds = [PLANS[name] for name in sorted(PLANS)]
+    kind = kinds[int(rng.integers(len(kinds)))]
+    if kind.sees_end and rng.random() < ENDS:
+        # The section that is made first is the one that sees the end.
         return kind.lay_out(sections, WINDOW, True)[0], sections - 1
     return kind.lay_out(sections, WINDOW, False)[int(rng.integers(sections))], None
 
@@ -113,7 +114,8 @@ def gather(
         return read(lambda section: section.slots[scale].frames), times
 
     window_times = np.array([section.times for section in sections])
-    return Rows(read(lambda section: section.frames), window_times, tuple(slot(scale) for scale in SCALES))
+    clean = {scale: slot(scale) for scale in sections[0].slots}
+    return Rows(read(lambda section: section.frames), window_times, clean)
 
 
 def shifted(levels: np.ndarray, shift: float = SHIFT) -> np.ndarray:

@@ -55,6 +55,8 @@ SIGLIP = SiglipVisionConfig(
     hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, image_size=SIZE, patch_size=32,
     vision_use_head=False,
 )  # fmt: skip
+KEYWORDS = {1: "latents_clean", 2: "latents_history_2x", 4: "latents_history_4x"}
+"""Under which names the transformer is given clean frames, by their scale."""
 FRESH_EVERY = 4
 """Steps to a new scene in the pool: the pool is small, the world is not."""
 
@@ -121,10 +123,9 @@ class TransformerStage:
     def errors(self, batch: Batch) -> Any:
         """(B,): the squared error of the velocity of each section."""
         states, mask, pooled = self.read(batch.prompts)
-        names = ("latents_clean", "latents_history_2x", "latents_history_4x")
         context: dict[str, Any] = {}
-        for name, (latents, times) in zip(names, batch.seen.clean, strict=True):
-            context |= {name: self._put(latents), f"indices_{name}": times}
+        for scale, (latents, times) in batch.seen.clean.items():
+            context |= {KEYWORDS[scale]: self._put(latents), f"indices_{KEYWORDS[scale]}": times}
         with training.autocast("bfloat16", self.device):
             velocity = self.transformer(
                 hidden_states=self._put(batch.noisy),

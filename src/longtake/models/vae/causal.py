@@ -75,7 +75,7 @@ class CausalConv3d(nn.Module):
     def over(
         self, clip: Clip, memory: Memory | None = None, factors: list[tuple[Tensor, Tensor]] | None = None
     ) -> Clip:
-        """Convolve a clip by steps of one; with `factors` (scale, shift) each piece goes through them and SiLU first."""
+        """Convolve a clip by steps of one; with `factors` (scale, shift) a piece goes through them and SiLU first."""
         past: Clip = [] if memory is None else memory.of(self)
         done: Clip = []
         for i in range(len(clip)):
