@@ -405,8 +405,60 @@ def test_empty_weights_load_no_compiler():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_auto_is_the_best_device_that_is_here():
+    assert runtime.check_device("auto") == runtime.best_device()
+    assert str(runtime.best_device()).lower() == "cpu"
+    assert runtime.auto_dtype(runtime.best_device()) == "float32"
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="the device that is not there is PyTorch's")
+def test_auto_is_an_accelerator_where_there_is_one():
+    from fake_device import accelerator
+
+    with accelerator():
+        assert runtime.check_device("auto") == "npu"
+        assert runtime.auto_dtype("npu") == "bfloat16"
+    assert runtime.check_device("auto") == "cpu"
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="PyTorch's older way")
+def test_auto_knows_the_accelerators_of_older_torch_by_name(monkeypatch):
+    import torch
+
+    monkeypatch.delattr(torch, "accelerator")
+    assert runtime.best_device() == "cpu"
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    assert runtime.best_device() == "xpu"
+
+
+@pytest.mark.parametrize(
+    ("error", "ran_out"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:132] DefaultCPUAllocator: not enough memory: you tried"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 18 GB)"), True),
+        (RuntimeError("Allocate memory failed, size: 99")
+         if backend.name == "mindspore" else RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)  # fmt: skip
+def test_an_error_of_memory_is_known(error, ran_out):
+    assert runtime.out_of_memory(error) == ran_out
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="PyTorch's own error")
+def test_pytorchs_own_errors_of_memory_are_known():
+    import torch
+
+    assert runtime.out_of_memory(torch.OutOfMemoryError("no words"))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**55)
+    assert runtime.out_of_memory(caught.value)
+
+
 def test_a_device_that_is_not_here_is_a_sentence():
-    runtime.check_device(None)
+    assert runtime.check_device(None) is None
     runtime.check_device("cpu" if backend.name == "torch" else "CPU")
     with pytest.raises(BackendError, match="cannot use the device 'nowhere' here"):
         runtime.check_device("nowhere")

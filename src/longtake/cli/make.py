@@ -20,7 +20,7 @@ from longtake.job import Job
 from longtake.jobs.folder import DONE, JobFolder, read_job
 from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.video import VideoWriter
-from longtake.weights.files import read_header
+from longtake.weights.header import read_header
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.lora import find_file
 

@@ -37,7 +37,10 @@ class Stored:
 
     def read(self, dtype: Any = None, device: Any = None) -> Any:
         """The weight as a tensor, in the network's dtype and on its device where nothing else is asked for."""
-        wanted = (self.dtype if dtype is None else dtype, self.device if device is None else device)
+        wanted = (
+            self.dtype if dtype is None else runtime.dtype(dtype),
+            self.device if device is None else device,
+        )
         return next(runtime.read_safetensors(self.weight.file, [self.name], *wanted))[1]
 
 
@@ -192,18 +195,18 @@ def is_untouched(network: Any) -> bool:
     """Whether a network is ours, and nobody has hooked, patched, compiled or wrapped it or a module inside it.
 
     Such a network may be opened: asked for parts of its work by other methods than its call. Any other is called whole,
-    as its namesake would be, so that whatever hangs there takes effect. Costs 0.3 µs a module or so, and sees a hook
-    that was added a moment ago.
+    as its namesake would be, so that whatever hangs there takes effect. Costs 1 ms for the published transformer, and
+    sees a hook that was added a moment ago.
     """
     kind = type(network)
     if not isinstance(network, PretrainedModel):
         return False
     ours = next(each for each in kind.__mro__ if "forward" in vars(each)).__module__
-    patched = any(callable(value) and hasattr(kind, name) for name, value in vars(network).items())
+    methods = [name for name, value in vars(network).items() if callable(value) and hasattr(kind, name)]
     calls = [name for name in ("encode", "decode") if hasattr(kind, name)]
     return (
         ours.startswith("longtake.models.")
-        and not patched
+        and not any(modules.is_patched(network, name) for name in methods)
         and all(modules.own_call(kind, name) for name in calls)
         and not modules.touched(network)
     )

@@ -233,10 +233,11 @@ def _with_anchors(job: Job, inputs: Inputs) -> Job:
     """The job with an anchor for each picture that is given as a value, so that plan and checks know of it."""
     first = inputs.picture is not None or inputs.latents is not None
     last = inputs.last_picture is not None or inputs.last_latents is not None
-    missing = [(0.0, first and job.picture is None), ("end", last and job.last_picture is None)]
-    added = tuple(
-        Anchor(at, "a picture that was given as a value") for at, is_missing in missing if is_missing
-    )
+    added: tuple[Anchor, ...] = ()
+    if first and job.picture is None:
+        added += (Anchor(0, GIVEN),)
+    if last and job.last_picture is None:
+        added += (Anchor("end", GIVEN),)
     return replace(job, anchors=(*job.anchors, *added)) if added else job
 
 

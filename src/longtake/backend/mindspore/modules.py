@@ -11,7 +11,7 @@ from mindspore.nn import Cell
 from longtake.backend.mindspore.runtime import place
 from longtake.errors import BackendError
 
-__all__ = ["leaves", "note_place", "own_call", "placed", "touched"]
+__all__ = ["is_patched", "leaves", "note_place", "own_call", "placed", "touched"]
 
 PLACE = "_longtake_place"
 
@@ -47,10 +47,17 @@ def _is_touched(cell: Cell) -> bool:
     hooks = ("_lazy_forward_hook", "_lazy_forward_pre_hook", "_forward_hook", "_forward_pre_hook")
     return (
         any(own.get(name) for name in hooks)
-        or "construct" in own
-        or "forward" in own
+        or is_patched(cell, "construct")
+        or is_patched(cell, "forward")
         or not own_call(type(cell), "construct")
     )
+
+
+def is_patched(module: Any, method: str) -> bool:
+    """Whether an object has another method of that name than its class."""
+    mine = vars(module).get(method)
+    own = getattr(mine, "__self__", None) is module and mine.__func__ is getattr(type(module), method, None)
+    return mine is not None and not own
 
 
 def own_call(kind: type, method: str) -> bool:

@@ -8,7 +8,7 @@ import torch
 
 from longtake.errors import BackendError
 
-__all__ = ["leaves", "note_place", "own_call", "placed", "touched"]
+__all__ = ["is_patched", "leaves", "note_place", "own_call", "placed", "touched"]
 
 PLACE = "_longtake_place"
 
@@ -41,7 +41,13 @@ def leaves(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 def touched(model: torch.nn.Module) -> bool:
     """Whether somebody has hooked, patched or compiled the network or a module inside it."""
-    return torch.nn.modules.module._has_any_global_hook() or any(map(_is_touched, model.modules()))
+    inside = list(model.modules())
+    return (
+        torch.nn.modules.module._has_any_global_hook()
+        or any(map(_is_touched, inside))
+        # Many modules are of few classes.
+        or not all(own_call(kind, "forward") for kind in set(map(type, inside)))
+    )
 
 
 def _is_touched(module: torch.nn.Module) -> bool:
@@ -49,10 +55,16 @@ def _is_touched(module: torch.nn.Module) -> bool:
     return bool(
         own["_forward_hooks"]
         or own["_forward_pre_hooks"]
-        or "forward" in own
         or own.get("_compiled_call_impl") is not None
-        or not own_call(type(module), "forward")
+        or ("forward" in own and is_patched(module, "forward"))
     )
+
+
+def is_patched(module: Any, method: str) -> bool:
+    """Whether an object has another method of that name than its class; accelerate leaves the class's own behind."""
+    mine = vars(module).get(method)
+    own = getattr(mine, "__self__", None) is module and mine.__func__ is getattr(type(module), method, None)
+    return mine is not None and not own
 
 
 def own_call(kind: type, method: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -202,8 +203,17 @@ def compiled(module: Any) -> Any:
         return module
     known = module.__dict__.setdefault(COMPILED, Compiled())
     if known.call is None:
-        known.call = torch.compile(module, dynamic=False)
+        known.call = torch.compile(module, dynamic=False, **_limit())
     return known.call
+
+
+def _limit() -> dict[str, int]:
+    """How many sets of shapes are compiled, where PyTorch can be told.
+
+    Two prompts of other lengths make eight graphs of the single blocks, and its own limit is eight: beyond that it goes on
+    uncompiled.
+    """
+    return {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}
 
 
 def structure_changed(model: torch.nn.Module) -> None:
