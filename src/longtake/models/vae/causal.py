@@ -25,14 +25,14 @@ AROUND = (1, 1, 1, 1)
 
 
 class Memory:
-    """Holds what each layer needs of the frames before. Norms and attention see the last `reach` latent frames."""
+    """Keeps what each layer needs of the frames before. Norms and attention see the last `reach` latent frames."""
 
     def __init__(self, reach: int) -> None:
         self.reach = reach
         self._kept: dict[int, list[Tensor]] = {}
 
     def of(self, layer: nn.Module) -> list[Tensor]:
-        """What the layer kept last; nothing when the video begins."""
+        """The tensors that the layer kept last; none when the video begins."""
         return self._kept.get(id(layer), [])
 
     def keep(self, layer: nn.Module, tensors: list[Tensor]) -> None:

@@ -17,7 +17,7 @@ class Upsample(nn.Module):
     """Nearest enlargement, then a convolution; the first frame grows in space alone.
 
     Both at once, on the small grid: of the 27 products that make a value of the large one, those of equal inputs are
-    one product by the sum of their weights, so 8 are left where all three axes grow. The values at odd and at even
+    one product by the sum of their weights, so 8 are left if all three axes grow. The values at odd and at even
     places of an axis have kernels of their own, the phases.
     """
 
