@@ -70,8 +70,8 @@ class JobFolder:
     """A job's folder, held by this process alone; made by `create` or `open`, and closed at the end of a `with` block.
 
     It is a store: `generate(folder.job, networks, folder.inputs, store=folder)`. `job` stands alone: its pictures lie
-    here, and its model's and LoRAs' paths are absolute. Every failure to write (a full disk) is a JobError, and leaves
-    what was finished.
+    here, and its model's and LoRAs' paths are absolute. Every failure to write (a full disk) is one sentence, a RunError
+    on the way of a section and else a JobError, and leaves what was finished.
     """
 
     def __init__(self, path: Path, job: Job, made: Made, lock: disk.Lock) -> None:
@@ -212,18 +212,18 @@ class JobFolder:
                 return latents
         elif latents is not None:
             self.log("section_outdated", number=number)
-            with told(self.path):
+            with told(self.path, number):
                 file.unlink()
             return None
         aside = file.with_suffix(".damaged")
         self.log("section_damaged", number=number, kept_as=aside.name)
-        with told(self.path):
+        with told(self.path, number):
             os.replace(file, aside)
         return None
 
     def write_section(self, number: int, latents: np.ndarray) -> None:
         """Keep a finished section; when this returns, it survives a loss of power."""
-        with told(self.path):
+        with told(self.path, number):
             sections.write(section_file(self.path, number), latents, self._recipes[number])
         self.log("section_done", number=number)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from longtake import strictjson
-from longtake.errors import JobError, LongtakeError, LongtakeWarning
+from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
 from longtake.job import Anchor, Job
 
 FORMAT = 2
@@ -114,18 +114,19 @@ def check_is_job(place: Path) -> None:
 
 
 @contextmanager
-def told(place: Path) -> Iterator[None]:
-    """What goes wrong with a file of the job, as one sentence."""
+def told(place: Path, section: int | None = None) -> Iterator[None]:
+    """What goes wrong with a file of the job, as one sentence: a JobError, or a RunError on the way of a section."""
     try:
         yield
     except LongtakeError:
         raise
     except OSError as error:
         file = error.filename or place
-        raise JobError(
+        sentence = (
             f"{os.fsdecode(file)} cannot be read or written: {error.strerror or error}; what is finished is kept, "
             f"and goes on by: longtake resume {place}"
-        ) from error
+        )
+        raise (JobError(sentence) if section is None else RunError(sentence, section)) from error
 
 
 def _made(values: Mapping[str, Any]) -> Made:
