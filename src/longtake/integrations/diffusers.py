@@ -41,7 +41,7 @@ ONE_BRANCH = (diffusers.PyramidAttentionBroadcastConfig, diffusers.FasterCacheCo
 """Step caches that do not ask which branch of guidance is computed."""
 
 
-class HunyuanVideoFramepackPipeline(FramepackCall, Stock):
+class HunyuanVideoFramepackPipeline(FramepackCall, Stock):  # type: ignore[misc]
     """FramePack image-to-video: diffusers' pipeline in everything but the call."""
 
     # Its pooling head takes the weights of a layer without calling it, so that no hook brings them; it is small.
