@@ -90,7 +90,8 @@ def test_generate_takes_loras(pipeline):
     )
 
 
-def test_a_lora_is_looked_for_once_and_named_as_it_was(pipeline, monkeypatch):
+@pytest.mark.parametrize("keeping", [[], ["--job", "job"]])
+def test_a_lora_is_looked_for_once(pipeline, monkeypatch, keeping):
     looked = []
 
     def find_file(name):
@@ -100,9 +101,13 @@ def test_a_lora_is_looked_for_once_and_named_as_it_was(pipeline, monkeypatch):
     found = Path("cached.safetensors")
     found.write_bytes((2).to_bytes(8, "little") + b"{}")
     monkeypatch.setattr("longtake.cli.make.find_file", find_file)
-    assert main(["generate", "a.png", "It moves.", "--frames", "2", "--lora", "who/what:0.5"]) == 0
-    assert looked == ["who/what"] and pipeline.job.loras == (Lora("cached.safetensors", (0.5,)),)
-    assert read_metadata("a.mp4").job.loras == (Lora("who/what", (0.5,)),)
+    words = ["--frames", "2", "--lora", "who/what:0.5", "-o", "a.mp4", *keeping]
+    assert main(["generate", "a.png", "It moves.", *words]) == 0
+    assert looked == ["who/what"]
+    assert [(Path(lora.path).name, lora.weights) for lora in pipeline.job.loras] == [(found.name, (0.5,))]
+    # A job that is kept stands alone; else the video says what was asked for.
+    named = "who/what" if not keeping else str(found.resolve())
+    assert read_metadata("a.mp4").job.loras == (Lora(named, (0.5,)),)
 
 
 def test_the_parts_of_a_model_can_lie_elsewhere(pipeline, monkeypatch):

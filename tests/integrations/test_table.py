@@ -119,3 +119,13 @@ def test_the_integration_has_all_that_the_table_sends_there() -> None:
             # Where it is a method of its own, that hands on what it does not know.
             own = getattr(Integrated, name) is not getattr(theirs, name) and name == "from_pretrained"
             assert own or keywords(Integrated, name) >= keywords(theirs, name), name
+
+
+def test_what_is_declined_because_stock_raises_does_raise() -> None:
+    transformer = diffusers.HunyuanVideoFramepackTransformer3DModel
+    vae = diffusers.AutoencoderKLHunyuanVideo(block_out_channels=(8, 8, 8, 8), norm_num_groups=4)
+    with pytest.raises(ValueError, match="_repeated_blocks"):
+        vae.compile_repeated_blocks()
+    assert not transformer._repeated_blocks
+    with pytest.raises(ValueError, match="only compatible with"):
+        transformer.from_single_file("model.safetensors")

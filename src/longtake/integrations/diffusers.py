@@ -28,7 +28,7 @@ from longtake.backend import ops, runtime
 from longtake.compat.call import FramepackCall
 from longtake.errors import JobError
 from longtake.job import Job
-from longtake.pipeline.encode import PROMPT_TEMPLATE
+from longtake.pipeline.encode import MAX_TEXT_TOKENS, PROMPT_TEMPLATE
 from longtake.pipeline.networks import COMPONENTS, SETTINGS, Networks, carried_settings
 from longtake.pipeline.predict import Wrap
 from longtake.sampling.solvers import Velocity
@@ -41,7 +41,7 @@ ONE_BRANCH = (diffusers.PyramidAttentionBroadcastConfig, diffusers.FasterCacheCo
 """Step caches that do not ask which branch of guidance is computed."""
 
 
-class HunyuanVideoFramepackPipeline(FramepackCall, Stock):
+class HunyuanVideoFramepackPipeline(FramepackCall, Stock):  # type: ignore[misc]
     """FramePack image-to-video: diffusers' pipeline in everything but the call."""
 
     # Its pooling head takes the weights of a layer without calling it, so that no hook brings them; it is small.
@@ -76,13 +76,13 @@ class HunyuanVideoFramepackPipeline(FramepackCall, Stock):
         return self.config.get(SETTINGS) or carried_settings(self.transformer)
 
     @property
-    def networks(self) -> Networks:
+    def networks(self) -> Networks:  # type: ignore[override]
         """The parts as the loop takes them."""
         return Networks(**{name: getattr(self, name) for name in COMPONENTS}, settings=self.settings)
 
     def encode_prompt(
         self,
-        prompt: Any,
+        prompt: Any = None,
         prompt_2: Any = None,
         prompt_template: Any = None,
         num_videos_per_prompt: int = 1,
@@ -91,7 +91,7 @@ class HunyuanVideoFramepackPipeline(FramepackCall, Stock):
         prompt_attention_mask: Any = None,
         device: Any = None,
         dtype: Any = None,
-        max_sequence_length: int = 256,
+        max_sequence_length: int | None = None,
     ) -> tuple[Any, Any, Any]:
         """(prompt_embeds, pooled_prompt_embeds, prompt_attention_mask). Unlike the reference: CLIP reads `prompt_2`."""
         if prompt_2 is not None and pooled_prompt_embeds is None:
@@ -99,9 +99,10 @@ class HunyuanVideoFramepackPipeline(FramepackCall, Stock):
                 prompt_2, num_videos_per_prompt, device, dtype
             )
         template = prompt_template or self.settings.get("prompt_template", PROMPT_TEMPLATE)
+        most = max_sequence_length or self.settings.get("max_sequence_length", MAX_TEXT_TOKENS)
         prompt_embeds, pooled_prompt_embeds, prompt_attention_mask = Stock.encode_prompt(
             self, prompt, None, template, num_videos_per_prompt, prompt_embeds, pooled_prompt_embeds,
-            prompt_attention_mask, device, dtype, max_sequence_length,
+            prompt_attention_mask, device, dtype, most,
         )  # fmt: skip
         return prompt_embeds, pooled_prompt_embeds, prompt_attention_mask
 

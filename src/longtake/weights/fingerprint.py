@@ -49,7 +49,7 @@ def _digests(source: Folder | Repository, libraries: Mapping[str, str]) -> dict[
         name: replace(part, folder=name if source.has_folder(name) else "") for name, part in plain.items()
     }
     root = source.fetch(inside.values())
-    digests: dict[str, str] = {}
+    digests = dict[str, str]()
     for name, part in inside.items():
         place = root / part.folder
         seen = {place / file for file in (*part.files, *part.instead) if (place / file).is_file()}
