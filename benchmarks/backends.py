@@ -101,16 +101,17 @@ def measure(calls: int, out: Path) -> None:
         normal(1, c.pooled_projection_dim),
         normal(1, 16, c.image_proj_dim),
     )
-    slots = ((2, [0, 19]), (2, [17, 18]), (16, list(range(1, 17))))
-    clean = [(normal(1, c.in_channels, frames, 8, 8), times) for frames, times in slots]
+    slots = {1: [0, 19], 2: [17, 18], 4: list(range(1, 17))}
+    clean = {scale: (normal(1, c.in_channels, len(times), 8, 8), times) for scale, times in slots.items()}
     latents, tile = normal(1, c.in_channels, 9, 8, 8), normal(1, vae.config.latent_channels, 5, 8, 8)
     level = (ops.from_numpy(np.full(1, value, np.float32)) for value in (500.0, 10000.0))
     with runtime.no_grad():
-        context = transformer.context((1, c.in_channels, 9, 8, 8), list(range(20, 29)), clean, prompted)
-        moment = transformer.moment(prompted, *level)
+        context = transformer.context((1, c.in_channels, 9, 8, 8), list(range(20, 29)), clean)
+        sight = transformer.sight(context, prompted)
+        moment = transformer.moment(prompted, *level, keep=True)
 
         def step() -> object:
-            tokens = transformer.tokens(latents, context, moment)
+            tokens = transformer.tokens(latents, moment, context, sight)
             return transformer.head(transformer.run_blocks(tokens), tokens)
 
         work = {"transformer step": step, "decode of 5 latents": lambda: vae.decode_tile(tile)}

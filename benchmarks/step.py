@@ -76,12 +76,14 @@ def steps(size: int, dtype: torch.dtype) -> dict[str, Callable[[], torch.Tensor]
         )[0]
 
     prompted = ours.prompted(text, mask, pooled, picture)
-    slots = [(clean[name], range(frames)) for name, frames in SLOTS.items()]
-    context = ours.context(tuple(window.shape), range(9), slots, prompted)
-    moment = ours.moment(prompted, timestep, guidance)
+    scales = zip((1, 2, 4), SLOTS.items(), strict=True)
+    slots = {scale: (clean[name], range(frames)) for scale, (name, frames) in scales}
+    context = ours.context(tuple(window.shape), range(9), slots)
+    sight = ours.sight(context, prompted)
+    moment = ours.moment(prompted, timestep, guidance, keep=True)
 
     def step_of_ours() -> torch.Tensor:
-        tokens = ours.tokens(window, context, moment)
+        tokens = ours.tokens(window, moment, context, sight)
         return ours.head(ours.run_blocks(tokens), tokens)
 
     return {"ours": step_of_ours, "stock": step_of_stock}

@@ -3,13 +3,14 @@
 import numpy as np
 
 from longtake.errors import ModelError
-from longtake.events import FramesReady, Planned, SectionDone, Stepped
+from longtake.events import Encoded, FramesReady, Planned, SectionDone, Stepped
 from longtake.plan.plans import plan_of
 
 
 def events_of(job):
     """What the pipeline tells of a video of two sections of three steps."""
     yield Planned(sections=2, frames=job.frames, steps=3, notice="a notice.")
+    yield Encoded({})
     latents = np.zeros((1, 16, 9, 8, 8))
     for section in range(2):
         for step in range(3):
@@ -29,7 +30,11 @@ def job_events(folder, numbers=None):
         if latents is None:
             if numbers is not None and place >= numbers:
                 raise ModelError("The power is out.")
-            latents = np.full((1, 4, len(section.frames), 2, 2), folder.job.seed, np.float32)
+            latents = np.full(
+                (1, 4, len(section.frames), folder.job.height // 8, folder.job.width // 8),
+                folder.job.seed,
+                np.float32,
+            )
             for step in range(steps):
                 yield Stepped(place, step, steps, 1 - step / steps, latents, latents)
             folder.write_section(section.number, latents)

@@ -1,7 +1,10 @@
+import contextlib
+import inspect
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from longtake.errors import JobError, PictureError
+from longtake.errors import JobError, LongtakeWarning, PictureError
 from longtake.job import Job
 from longtake.video import (
     VideoWriter,
@@ -93,6 +96,50 @@ def test_tensors_are_frames_too(tmp_path):
     frames = torch.from_numpy(moving(3))
     assert read_video(export_to_video(frames, tmp_path / "a.mp4"))[0].shape == (3, 48, 64, 3)
     assert read_video(export_to_video(list(frames / 255), tmp_path / "b.mp4"))[0].shape == (3, 48, 64, 3)
+    # As pipelines return them with output_type="pt": channels first, in their own precision.
+    first = (frames.movedim(-1, 1) / 255).requires_grad_()
+    for kind, given in {"tensor": first, "half": first.bfloat16(), "list": list(first)}.items():
+        back, _ = read_video(export_to_video(given, tmp_path / f"{kind}.mp4"))
+        assert psnr(back, moving(3)) > 38, kind
+
+
+def test_a_gif(tmp_path):
+    frames = moving(31)
+    path = export_to_video(frames, tmp_path / "a.gif", fps=30, zoom=2)
+    with Image.open(path) as gif:
+        assert (gif.n_frames, gif.size, gif.info["loop"]) == (31, (128, 96), 0)
+        times = [gif.seek(number) or gif.info["duration"] for number in range(31)]
+    assert sum(times) == 1030 and set(times) == {30, 40}, "as long as 31 frames at 30 a second"
+    back, _ = read_video(path)
+    assert back.shape == (31, 96, 128, 3)
+    for options, words in (
+        ({"fps": 60}, "up to 50"),
+        ({"crf": 20}, "no quality"),
+        ({"job": {}}, "does not carry"),
+    ):
+        with pytest.raises(JobError, match=words):
+            export_to_video(frames, tmp_path / "b.gif", **options)
+    with pytest.raises(PictureError, match="one size"):
+        export_to_video([frames[0], frames[0, :16]], tmp_path / "b.gif")
+    with pytest.raises(PictureError, match="no frames"):
+        export_to_video([], tmp_path / "b.gif")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.gif"]
+
+
+def test_the_defaults_are_the_fields(tmp_path):
+    diffusers = pytest.importorskip("diffusers.utils")
+    stock = inspect.signature(diffusers.export_to_video).parameters
+    ours = inspect.signature(export_to_video).parameters
+    assert list(ours)[: len(stock)] == list(stock)
+    assert ours["fps"].default == stock["fps"].default
+    assert read_metadata(export_to_video(moving(), tmp_path / "a.mp4")).fps == stock["fps"].default
+    with pytest.raises(JobError, match="no bitrate is kept"):
+        export_to_video(moving(), tmp_path / "b.mp4", bitrate=1000)
+    with pytest.raises(JobError, match="both were given"):
+        export_to_video(moving(), tmp_path / "b.mp4", quality=5, crf=20)
+    export_to_video(moving(), tmp_path / "b.mp4", macro_block_size=16)
+    with pytest.warns(LongtakeWarning, match="no multiples of macro_block_size=16"):
+        export_to_video(moving(2, 40, 40), tmp_path / "b.mp4", macro_block_size=16)
 
 
 def test_the_job_travels_in_the_file(tmp_path):
@@ -148,6 +195,13 @@ def test_without_a_path_a_temporary_file_is_made():
     path = export_to_video(moving(2))
     assert path.endswith(".mp4") and read_video(path)[0].shape[0] == 2
     os.unlink(path)
+
+
+def test_a_temporary_file_goes_if_nothing_comes_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(PictureError):
+        export_to_video([])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -246,6 +300,75 @@ def test_files_that_are_no_videos(tmp_path):
         for read in (read_video, read_metadata):
             with pytest.raises(PictureError):
                 read(tmp_path / name)
+
+
+@pytest.fixture
+def listener():
+    """An address of this machine, and whether anybody came to it."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+
+        def came():
+            with contextlib.suppress(TimeoutError):
+                server.accept()[0].close()
+                return True
+            return False
+
+        yield f"127.0.0.1:{server.getsockname()[1]}", came
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.m3u8", "http:a.mp4"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://{address}/a.ts\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile real.mp4\n",
+        "ffconcat version 1.0\nfile http://{address}/a.mp4\n",
+        "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>http://{address}/</BaseURL></MPD>',
+    ],
+    ids=["hls", "concat", "concat-web", "sdp", "dash"],
+)
+def test_a_list_of_other_files_is_no_video(tmp_path, listener, content, name, monkeypatch):
+    """FFmpeg takes a list for what it lists, whatever its name, and opens that."""
+    address, came = listener
+    monkeypatch.chdir(tmp_path)
+    export_to_video(moving(2), "real.mp4")
+    Path(name).write_text(content.format(address=address))
+    for read in (read_video, read_metadata):
+        with pytest.raises(PictureError, match="it is no MP4"):
+            read(name)
+    assert not came()
+
+
+def test_a_name_that_looks_like_an_address_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("concat:a.mp4", "data:a.mp4", "pipe:0.mp4"):
+        export_to_video(moving(2), name)
+        assert read_metadata(name).frames == 2
+
+
+@pytest.mark.parametrize("kind", ["mov", "webm", "avi", "mkv"])
+def test_other_containers_are_read(tmp_path, kind):
+    codec = "libvpx" if kind == "webm" else "mpeg4"
+    with av.open(str(tmp_path / "a.mp4"), "w", format={"mkv": "matroska"}.get(kind, kind)) as out:
+        stream = out.add_stream(codec, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for pixels in moving(3):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        out.mux(stream.encode(None))
+    assert read_video(tmp_path / "a.mp4")[0].shape == (3, 48, 64, 3)
+
+
+def test_videos_larger_than_memory_are_refused(tmp_path, monkeypatch):
+    path = export_to_video(moving(4), tmp_path / "a.mp4")
+    monkeypatch.setattr("longtake.video.reading.MAX_BYTES", 3 * 48 * 64 * 3)
+    with pytest.raises(PictureError, match="more frames than are read at once"):
+        read_video(path)
+    monkeypatch.setattr("longtake.video.reading.MAX_PIXELS", 1000)
+    for read in (read_video, read_metadata):
+        with pytest.raises(PictureError, match="64 x 48 pixels"):
+            read(path)
 
 
 @pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
     from longtake.models.vae import AutoencoderKLHunyuanVideo
     from longtake.picture import load_image
-    from longtake.pipeline.loop import Change, generate
+    from longtake.pipeline.denoise import Change
+    from longtake.pipeline.loop import generate
     from longtake.pipeline.networks import load_networks
     from longtake.pipeline.prepare import Inputs
     from longtake.processors.siglip import SiglipImageProcessor
@@ -46,7 +47,7 @@ _HOMES = {
     "AutoencoderKLHunyuanVideo": "longtake.models.vae",
     "BackendError": "longtake.errors",
     "CLIPTextModel": "longtake.models.clip",
-    "Change": "longtake.pipeline.loop",
+    "Change": "longtake.pipeline.denoise",
     "Encoded": "longtake.events",
     "FlowMatchEulerDiscreteScheduler": "longtake.compat.schedulers",
     "FramesReady": "longtake.events",

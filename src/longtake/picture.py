@@ -9,6 +9,8 @@ import io
 import math
 import os
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Iterable, Iterator
@@ -27,6 +29,14 @@ MAX_PIXELS = 100_000_000
 MAX_DOWNLOAD = 64 * 2**20
 """Largest file that is fetched, in bytes."""
 
+MAX_FILE = 512 * 2**20
+"""Largest file that is read, in bytes: a BMP of MAX_PIXELS with alpha."""
+
+MAX_REDIRECTS = 5
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+"""What is opened, of GIFs the first picture. Pillow knows fifty formats more, whose readers few files ever test."""
+
 _WHITE = (255, 255, 255)
 
 
@@ -43,7 +53,7 @@ def load_image(source: Any, timeout_seconds: float = 30.0) -> Image.Image:
         data = _download(name, timeout_seconds) if web else _read(Path(os.fsdecode(name)))
         return _decode(data, os.fsdecode(name))
     if hasattr(source, "__array__"):
-        return Image.fromarray(_uint8_picture(np.asarray(source)))
+        return Image.fromarray(_uint8_picture(_array(source)))
     raise PictureError(
         f"A picture is a path, an address, a PIL image or an array; {type(source).__name__} was given."
     )
@@ -53,14 +63,32 @@ def _read(path: Path) -> bytes:
     try:
         if path.is_dir():
             raise PictureError(f"{path} is a folder, not a picture.")
-        data = path.read_bytes()
+        data = bytearray()
+        with path.open("rb") as file:
+            while len(data) <= MAX_FILE and (chunk := file.read(2**20)):
+                data += chunk
     except FileNotFoundError:
         raise PictureError(f"There is no file {path}.") from None
     except (OSError, ValueError) as error:
         raise PictureError(f"{path} cannot be read: {reason(error)}.") from None
     if not data:
         raise PictureError(f"{path} is an empty file.")
-    return data
+    if len(data) > MAX_FILE:
+        raise PictureError(f"{path} is larger than {MAX_FILE >> 20} MiB, the most that is read of a picture.")
+    return bytes(data)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follow few redirects, and none to another kind of address."""
+
+    max_redirections = MAX_REDIRECTS
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+        """The next request; raises URLError for an address that is not to be followed."""
+        allowed = ("https",) if req.type == "https" else ("http", "https")
+        if urllib.parse.urlsplit(newurl).scheme.lower() not in allowed:
+            raise urllib.error.URLError(f"it leads to {newurl[:200]!r}, which is not followed")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _download(address: str, timeout_seconds: float) -> bytes:
@@ -68,7 +96,8 @@ def _download(address: str, timeout_seconds: float) -> bytes:
     data = bytearray()
     try:
         request = urllib.request.Request(address, headers={"User-Agent": "longtake"})
-        with urllib.request.urlopen(request, timeout=timeout_seconds) as answer:
+        opener = urllib.request.build_opener(_Redirects)
+        with opener.open(request, timeout=timeout_seconds) as answer:
             while chunk := answer.read1(2**16):
                 data += chunk
                 if len(data) > MAX_DOWNLOAD:
@@ -90,13 +119,15 @@ def _decode(data: bytes, name: str) -> Image.Image:
         # Pillow warns of pictures of 89 million pixels; ours is the limit.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            picture = Image.open(io.BytesIO(data))
+            picture = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError:
             raise PictureError(
                 f"{name} is larger than {MAX_PIXELS // 10**6} million pixels, the most that is opened."
             ) from None
         except Exception:  # a damaged header makes Pillow's readers raise nearly anything
-            raise PictureError(f"{name} is not a picture in a format that is known here.") from None
+            raise PictureError(
+                f"{name} is not a picture in a format that is read here: {', '.join(FORMATS)}."
+            ) from None
         if picture.width * picture.height > MAX_PIXELS:
             raise PictureError(
                 f"{name} has {picture.width} x {picture.height} pixels; "
@@ -128,6 +159,19 @@ def _deep_grey(picture: Image.Image) -> np.ndarray:
     if picture.mode == "F":
         return values if values.max(initial=0) <= 1 else values.clip(0, 255).astype(np.uint8)
     return values.clip(0, 65535).astype(np.uint16)
+
+
+def _array(values: Any) -> np.ndarray:
+    """The values of an array, or of a framework's tensor wherever it lies, whose channels come before its rows."""
+    is_tensor = hasattr(values, "detach") or hasattr(values, "asnumpy")
+    for name in ("detach", "cpu"):  # PyTorch's words
+        values = getattr(values, name, lambda values=values: values)()
+    if is_tensor and "bfloat16" in str(values.dtype).lower():  # which numpy has not
+        values = values.float()
+    array = np.asarray(values.asnumpy() if hasattr(values, "asnumpy") else values)
+    if is_tensor and array.ndim in (3, 4) and array.shape[-1] > 4 and array.shape[-3] in (1, 3, 4):
+        return np.moveaxis(array, -3, -1)
+    return array
 
 
 def _uint8_picture(array: np.ndarray) -> np.ndarray:
@@ -221,7 +265,7 @@ def spread(total: int, count: int) -> list[int]:
 def frames_of(frames: Any) -> Iterator[np.ndarray]:
     """Frames of any of the kinds that are taken, one by one as (H, W, 3) uint8."""
     if hasattr(frames, "__array__") and not isinstance(frames, Image.Image):
-        frames = np.asarray(frames)
+        frames = _array(frames)
         if frames.ndim != 4:
             raise PictureError(f"A video's frames have the shape (T, H, W, 3); {frames.shape} was given.")
     if isinstance(frames, Image.Image | str) or not isinstance(frames, Iterable):
@@ -234,7 +278,7 @@ def frames_of(frames: Any) -> Iterator[np.ndarray]:
         elif not hasattr(frame, "__array__"):
             kind = type(frame).__name__
             raise PictureError(f"A frame is a picture or an array, not a {kind}; give one video at a time.")
-        yield _uint8_picture(np.asarray(frame))
+        yield _uint8_picture(_array(frame))
 
 
 def enlarged(pixels: np.ndarray, zoom: int) -> Image.Image:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ class Net(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
         self.sign = 1.0
 
-    def body(self, x, mask, skip, *more):
+    def forward(self, x, mask, skip, *more):
         for layer in self.layers:
             x = layer(x)
         for each in more:
@@ -47,15 +49,15 @@ def tensor(*shape):
 
 
 def both(net, *inputs):
-    compiled = ops.to_numpy(runtime.compiled(net, "body")(*inputs))
-    eager = ops.to_numpy(net.body(*inputs))
+    compiled = ops.to_numpy(runtime.compiled(net)(*inputs))
+    eager = ops.to_numpy(net(*inputs))
     # Sums of four products in another order.
     np.testing.assert_allclose(compiled, eager, rtol=1e-5, atol=1e-6)
     return compiled
 
 
 def graphs(net):
-    return sum(len(part.compile_cache) for part in vars(net)[runtime.COMPILED].values())
+    return len(vars(net)[runtime.COMPILED].graph.compile_cache)
 
 
 def test_one_compilation_for_each_set_of_shapes():
@@ -105,4 +107,13 @@ def test_graph_mode_ends_with_the_call():
 def test_the_switch_makes_everything_eager(monkeypatch):
     monkeypatch.setattr(runtime, "graph", False)
     net = Net()
-    assert runtime.compiled(net, "body") == net.body
+    assert runtime.compiled(net) is net
+
+
+def test_a_copy_computes_with_its_own_weights():
+    net = Net()
+    before = both(net, tensor(2, 4), None, 0)
+    other = copy.deepcopy(net)
+    runtime.write(other.layers[1].weight, np.zeros((4, 4), np.float32))
+    assert not np.allclose(both(other, tensor(2, 4), None, 0), before)
+    np.testing.assert_array_equal(both(net, tensor(2, 4), None, 0), before)

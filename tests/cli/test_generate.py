@@ -12,7 +12,7 @@ from grey import events_of
 from longtake.cli import main
 from longtake.cli.options import lora
 from longtake.cli.outputs import free_names
-from longtake.errors import LongtakeWarning, ModelError, PictureError, RunError
+from longtake.errors import JobError, LongtakeWarning, ModelError, RunError
 from longtake.events import FramesReady
 from longtake.job import Anchor, Job, Lora
 from longtake.video import read_metadata, read_video
@@ -90,7 +90,8 @@ def test_generate_takes_loras(pipeline):
     )
 
 
-def test_a_lora_is_looked_for_once_and_named_as_it_was(pipeline, monkeypatch):
+@pytest.mark.parametrize("keeping", [[], ["--job", "job"]])
+def test_a_lora_is_looked_for_once(pipeline, monkeypatch, keeping):
     looked = []
 
     def find_file(name):
@@ -100,9 +101,13 @@ def test_a_lora_is_looked_for_once_and_named_as_it_was(pipeline, monkeypatch):
     found = Path("cached.safetensors")
     found.write_bytes((2).to_bytes(8, "little") + b"{}")
     monkeypatch.setattr("longtake.cli.make.find_file", find_file)
-    assert main(["generate", "a.png", "It moves.", "--frames", "2", "--lora", "who/what:0.5"]) == 0
-    assert looked == ["who/what"] and pipeline.job.loras == (Lora("cached.safetensors", (0.5,)),)
-    assert read_metadata("a.mp4").job.loras == (Lora("who/what", (0.5,)),)
+    words = ["--frames", "2", "--lora", "who/what:0.5", "-o", "a.mp4", *keeping]
+    assert main(["generate", "a.png", "It moves.", *words]) == 0
+    assert looked == ["who/what"]
+    assert [(Path(lora.path).name, lora.weights) for lora in pipeline.job.loras] == [(found.name, (0.5,))]
+    # A job that is kept stands alone; else the video says what was asked for.
+    named = "who/what" if not keeping else str(found.resolve())
+    assert read_metadata("a.mp4").job.loras == (Lora(named, (0.5,)),)
 
 
 def test_the_parts_of_a_model_can_lie_elsewhere(pipeline, monkeypatch):
@@ -154,6 +159,7 @@ def test_generate_for_machines(pipeline, capsys):
         "loading",
         "loaded",
         "planned",
+        "encoded",
         *section,
         *section,
         "frames_ready",
@@ -161,7 +167,7 @@ def test_generate_for_machines(pipeline, capsys):
         "done",
     ]
     assert events[1]["job"]["prompt"] == "It moves." and events[1]["job"]["height"] == 48
-    assert events[3] | {"seconds_left": 0} == {
+    assert events[4] | {"seconds_left": 0} == {
         "event": "stepped",
         "section": 0,
         "step": 0,
@@ -216,7 +222,7 @@ def test_a_name_that_came_to_nothing_is_free_again(pipeline, place):
         (KeyboardInterrupt(), 130, "interrupted"),
         (ModelError("The model is broken."), 2, "longtake: The model is broken."),
         (RunError("The numbers went wrong.", 1, 2), 1, "longtake: The numbers went wrong."),
-        (PictureError("The disk is full."), 1, "longtake: The disk is full."),
+        (JobError("The disk is full."), 1, "longtake: The disk is full."),
         (MemoryError(), 1, "longtake: There is not enough memory"),
     ],
 )
@@ -245,7 +251,7 @@ def test_a_video_that_is_not_finished_leaves_what_was_written_of_it(
 
 def test_a_failure_for_machines(pipeline, capsys):
     def events(job):
-        yield from itertools.islice(events_of(job), 3)
+        yield from itertools.islice(events_of(job), 4)
         raise RunError("The numbers went wrong.", section=0, step=2)
 
     pipeline.events = events

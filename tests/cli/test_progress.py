@@ -1,9 +1,13 @@
 """How events are told."""
 
+import contextlib
+
 import numpy as np
+import pytest
 
 from grey import events_of
 from longtake.cli.progress import Progress
+from longtake.errors import RunError
 from longtake.events import FramesReady, Planned, SectionDone, Stepped
 from longtake.job import Job
 
@@ -51,3 +55,16 @@ def test_time_is_counted_by_what_it_was_spent_on():
     for event in progress.follow(events()):
         now[0] += 0.5 if isinstance(event, FramesReady) else 0.0
     assert progress.seconds == {"load": 10, "sampling": 6, "decoding": 4, "writing": 0.5}
+
+
+def test_nothing_that_moves_is_left_if_something_fails(capsys):
+    progress = Progress("terminal")
+    with pytest.raises(RunError), progress.loading("embedded"):
+        raise RunError("There is no memory.")
+    assert capsys.readouterr().err.endswith("\r\x1b[K")
+    told = progress.follow(iter([Planned(1, 2, 1), Stepped(0, 0, 1, 1.0, None, None)]))
+    with pytest.raises(RunError), contextlib.closing(told):
+        for event in told:
+            if isinstance(event, Stepped):
+                raise RunError("The numbers went wrong.")
+    assert capsys.readouterr().err.endswith("\r\x1b[K")

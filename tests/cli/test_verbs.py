@@ -4,8 +4,10 @@ import importlib
 import json
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
+from longtake import backend
 from longtake.cli import main
 from longtake.cli.options import size
 
@@ -106,12 +108,16 @@ def test_info_of_a_model_in_parts(place, capsys, monkeypatch):
     assert "--part names a part of a model; a.mp4 is a video" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(backend.name != "torch", reason="training runs on PyTorch alone")
 def test_train_passes_on_what_is_asked(place, monkeypatch):
+    from longtake.training.loop import Length
+
     recipe, toy = (importlib.import_module(f"longtake.{name}") for name in ("toy.recipe", "toy.judge"))
     called = []
     monkeypatch.setattr(recipe, "train", lambda *words, **options: called.append((words, options)))
     assert (
         main(["train", "all", "--folder", "runs", "--minutes", "2.5", "--no-resume", "--threads", "2"]) == 0
     )
-    options = {"minutes": 2.5, "resume": False, "threads": 2, "seed": 0}
+    length = Length(minutes=2.5)
+    options = {"length": length, "resume": False, "threads": 2, "seed": 0, "device": "auto"}
     assert called == [(("all", Path("runs"), toy.judge), options)]

@@ -463,6 +463,13 @@ def test_what_a_callback_returns_is_put_where_it_belongs_or_refused(pipe: Any, p
     np.testing.assert_array_equal(one, two)
     with pytest.raises(JobError, match="latents of the shape"):
         run(pipe, image=picture, callback_on_step_end=lambda *_: {"latents": np.zeros((1, 4), np.float32)})
+    for answer in (True, {"noise": 1}):
+        with pytest.raises(
+            JobError, match="A callback returns nothing, or a dict of latents and prompt_embeds"
+        ):
+            run(pipe, image=picture, callback_on_step_end=lambda *_, answer=answer: answer)
+    kept = run(pipe, image=picture, callback_on_step_end=lambda *given: given[-1])
+    np.testing.assert_array_equal(kept, run(pipe, image=picture))
     with pytest.raises(JobError, match="must ask for it"):
         run(
             pipe,

@@ -298,7 +298,7 @@ def test_trains_in_every_weight_also_under_autocast(build: Callable, torch_only:
 
 
 def test_a_whole_call_is_one_graph(build: Callable, torch_only: Any) -> None:
-    """Masks with holes and an adapter's scale among its inputs; times are tensors, as scripts of the field have them."""
+    """Masks with holes and an adapter's scale among its inputs; times are tensors, as in scripts of the field."""
     torch = torch_only
     model, arguments = build(), inputs(batch=2)
     arguments["encoder_attention_mask"] = np.array([[1] * 4 + [0] * 3, [0] + [1] * 6])

@@ -106,6 +106,15 @@ def test_llama(theta, masked):
 
 
 @torch.no_grad()
+def test_llama_with_another_activation():
+    ours, theirs = twins(
+        LlamaModel, transformers.LlamaModel, transformers.LlamaConfig(**LLAMA, hidden_act="gelu")
+    )
+    ids = torch.randint(0, LLAMA["vocab_size"], (2, 9), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert_close(ours(ids).last_hidden_state, theirs(ids).last_hidden_state)
+
+
 def test_llama_in_bfloat16_is_as_near_to_float32_as_theirs():
     ours, theirs = twins(LlamaModel, transformers.LlamaModel, transformers.LlamaConfig(**LLAMA))
     tokens = ids(2, 40, 99)

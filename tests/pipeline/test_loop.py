@@ -15,7 +15,8 @@ from longtake.errors import JobError, MemoryRunError, ModelError
 from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
 from longtake.job import Job
 from longtake.pipeline.decode import crossfade, decode, stages, to_frames
-from longtake.pipeline.loop import Change, generate
+from longtake.pipeline.denoise import Change
+from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks, load_networks, save_networks
 from longtake.pipeline.prepare import Inputs, settled
 

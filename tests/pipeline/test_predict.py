@@ -1,4 +1,4 @@
-"""The velocity at each step: what is computed once, what hangs on it, and what is done for a network that is touched."""
+"""The velocity at each step: what is computed once, what hangs on it, and networks that are hooked or patched."""
 
 from __future__ import annotations
 

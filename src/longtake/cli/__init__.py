@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return FAILED
     except KeyboardInterrupt as error:
-        print(file=sys.stderr)  # behind the ^C that a terminal shows
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # behind the ^C that it shows
         _tell_end("interrupted", "--json" in words, error)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output (head, less) has left; nothing more can be said to it

@@ -119,7 +119,12 @@ def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
 
 
 def _pairs(facts: dict[str, Any]) -> list[str]:
-    return [f"{name:16} {value}" for name, value in facts.items() if value not in ("", None)]
+    """Facts as lines, without those that say nothing; what holds several values is written as JSON."""
+    said = {name: value for name, value in facts.items() if value not in ("", None, [], {}, ())}
+    return [
+        f"{name:16} {json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple | dict) else value}"
+        for name, value in said.items()
+    ]
 
 
 def _megabytes(size: int) -> str:

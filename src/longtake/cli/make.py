@@ -14,14 +14,14 @@ from longtake.cli.outputs import SHEET_FRAMES, Outputs, outputs_in
 from longtake.cli.preview import previewing
 from longtake.cli.progress import Progress
 from longtake.cli.resume import Place
-from longtake.errors import LongtakeError, PictureError, RunError
+from longtake.errors import JobError, LongtakeError, RunError
 from longtake.events import FramesReady, Planned
 from longtake.job import Job
 from longtake.jobs.folder import DONE, JobFolder, read_job
 from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.video import VideoWriter
-from longtake.weights.header import read_header
 from longtake.weights.fingerprint import fingerprint
+from longtake.weights.header import read_header
 from longtake.weights.lora import find_file
 
 if TYPE_CHECKING:
@@ -39,32 +39,31 @@ def make(job: Job, outputs: Outputs, place: Path | None, device: str, progress: 
     mark = _checked_model(job, place is not None)
     networks = load(job, device, progress)
     job = _settled(job, networks, picture, progress)
-    outputs = replace(outputs, zoom=outputs.zoom_for(job))
-    found = replace(job, loras=loras)
-    if place is None:
-        from longtake.pipeline.prepare import Inputs
+    outputs = outputs.sized(job)
+    from longtake.pipeline.prepare import Inputs
 
-        inputs = Inputs(picture=picture, last_picture=last_picture)
-        run(job, _events(found, networks, inputs, outputs), outputs, None, progress)
-        return
-    with JobFolder.create(place, found, picture, last_picture, mark, outputs.kept_in(place)) as folder:
-        events = _events(folder.job, networks, folder.inputs, outputs, folder)
-        run(folder.job, events, outputs, folder, progress)
+    with contextlib.ExitStack() as stack:
+        found, folder = replace(job, loras=loras), None
+        if place is not None:
+            kept = outputs.kept_in(place)
+            folder = stack.enter_context(JobFolder.create(place, found, picture, last_picture, mark, kept))
+            job = found = folder.job
+        events = _events(found, networks, Inputs(picture, last_picture), outputs, folder)
+        run(job, events, outputs, folder, progress)
 
 
 def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> None:
     """Change the job in a folder, if `change` does, and make what it lacks then, and its video anew."""
     asked, _ = read_job(place.folder)
     at = replace(asked, model=place.model or asked.model, parts={**asked.parts, **place.parts})
-    with JobFolder.open(place.folder, fingerprint(at.model)) as folder:
+    with JobFolder.open(place.folder, fingerprint(at.model, at.parts)) as folder:
         outputs = outputs_in(folder, place.output)  # refused before anything is changed
         changed = change(folder.job)
         changed.check()
         if changed != folder.job:
             progress.changed(folder.change(changed), list(folder.states().values()).count(DONE))
         networks = load(at, place.device, progress)
-        job = _settled(folder.job, networks, folder.picture, progress)
-        outputs = replace(outputs, zoom=outputs.zoom_for(job))
+        _settled(folder.job, networks, folder.picture, progress)
         folder.log("resumed")
         events = _events(folder.job, networks, folder.inputs, outputs, folder)
         run(folder.job, events, outputs, folder, progress)
@@ -81,8 +80,9 @@ def load(job: Job, device: str, progress: Progress) -> Networks:
 
 def run(job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress) -> None:
     """Follow the events of a job and write what comes; in the end, say what it cost."""
-    with contextlib.closing(events), _under_way(folder, progress):
-        frames = write(job, progress.follow(events), outputs)
+    told = progress.follow(events)
+    with contextlib.closing(events), _under_way(folder, progress), contextlib.closing(told):
+        frames = write(job, told, outputs)
     if folder is not None:
         folder.log("video_written", file=str(outputs.video), frames=frames)
     _summarise(job, outputs, frames, folder, progress)
@@ -92,9 +92,8 @@ def write(job: Job, events: Iterator[Any], outputs: Outputs) -> int:
     """Write the frames as they come, and the sheet at the end; returns how many came."""
     chosen: list[int] = []
     kept = []
-    writer = VideoWriter(
-        outputs.video, job.fps, crf=outputs.crf, zoom=outputs.zoom_for(job), job=job, growing=True
-    )
+    zoom = outputs.zoom or 1
+    writer = VideoWriter(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True)
     with writer, previewing(outputs.preview, job) as show:
         for event in events:
             show(event)
@@ -117,7 +116,7 @@ def _under_way(folder: JobFolder | None, progress: Progress) -> Iterator[None]:
     except (KeyboardInterrupt, LongtakeError) as error:
         if progress.has_begun and folder is not None:
             progress.stopped(folder.path)
-        if progress.has_begun and isinstance(error, PictureError):
+        if progress.has_begun and isinstance(error, JobError):
             raise RunError(str(error)) from error
         raise
 
@@ -132,14 +131,12 @@ def _whole(lora: str) -> str:
 def _checked_model(job: Job, kept: bool) -> str:
     """The fingerprint of the job's model if it is to be kept; ModelError if a header of it is not as it should be."""
     if kept:
-        return fingerprint(job.model)
+        return fingerprint(job.model, job.parts)
     describe_model(job.model, job.parts)
     return ""
 
 
-def _events(
-    job: Job, networks: Networks, inputs: Inputs, outputs: Outputs, folder: JobFolder | None = None
-) -> Any:
+def _events(job: Job, networks: Networks, inputs: Inputs, outputs: Outputs, folder: JobFolder | None) -> Any:
     from longtake.pipeline.loop import generate
 
     shown = None if outputs.preview is None else outputs.preview.by
@@ -156,7 +153,7 @@ def _settled(job: Job, networks: Networks, picture: Any, progress: Progress) -> 
 
 
 def _summarise(job: Job, outputs: Outputs, frames: int, folder: JobFolder | None, progress: Progress) -> None:
-    zoom = outputs.zoom_for(job)
+    zoom = outputs.zoom or 1
     seconds = {**progress.seconds, "total": sum(progress.seconds.values())}
     peak = peak_memory_mb()
     progress.emit(

@@ -91,6 +91,9 @@ def job_of(args: argparse.Namespace) -> Job:
         values["width"], values["height"] = given["size"]
     if "seconds" in given:
         values["frames"] = round(given["seconds"] * given.get("fps", FIELDS["fps"].default))
+    for name, option in OPTIONS.items():
+        if name in values and not option.many and option.kind is not dict:
+            option.check(option.flag or name, values[name])  # by the name that was typed
     first = [Anchor(0, given["picture"])] if "picture" in given else []
     job = Job(
         **{

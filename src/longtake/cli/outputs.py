@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -40,14 +40,14 @@ class Outputs:
     crf: float = CRF
     preview: PreviewFile | None = None
 
-    def zoom_for(self, job: Job) -> int:
-        """How many times a video of the job's size is enlarged; JobError if that is more than an MP4 can hold."""
+    def sized(self, job: Job) -> Outputs:
+        """The same with its zoom, for a job that has its size; JobError if that is more than an MP4 can hold."""
         from longtake.video import check_size
 
         width, height = job.width or SHOWN, job.height or SHOWN
         zoom = self.zoom or max(1, -(-SHOWN // min(width, height)))
         check_size(width, height, zoom)
-        return zoom
+        return replace(self, zoom=zoom)
 
     def kept_in(self, folder: Path) -> dict[str, Any]:
         """How a job's folder remembers what to write; a video in the folder moves with it."""
@@ -67,7 +67,7 @@ def outputs_in(folder: JobFolder, output: str | None) -> Outputs:
     kept = folder.made.video
     video = check_writable(output or kept.get("file") or folder.path / VIDEO, ".mp4")
     sheet = check_writable(kept["sheet"], ".png") if kept.get("sheet") else None
-    return Outputs(video, sheet, kept.get("zoom"), kept.get("crf", CRF))
+    return Outputs(video, sheet, kept.get("zoom"), kept.get("crf", CRF)).sized(folder.job)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -122,9 +122,8 @@ def outputs_of(args: argparse.Namespace, job: Job) -> Iterator[Outputs]:
             )
         shown = preview_file(args.preview, args.preview_decode, video, *pictures, sheet)
         outputs = Outputs(video, sheet, args.zoom, args.crf, shown)
-        if job.width and job.height:  # else the model knows
-            outputs.zoom_for(job)
-        yield outputs
+        # Without a size, the model knows it.
+        yield outputs.sized(job) if job.width and job.height else outputs
 
 
 def _check_numbers(zoom: int | None, crf: float) -> None:
@@ -142,14 +141,10 @@ def _check_numbers(zoom: int | None, crf: float) -> None:
 
 
 def _video_in(folder: str) -> Path:
-    """Where the video of a new job goes; JobError if its folder cannot be made."""
+    """Where the video of a new job goes; JobError if its folder cannot be new."""
     from longtake.jobs.folder import VIDEO, check_new
 
-    place = check_new(folder)
-    above = next(each for each in place.parents if each.exists())
-    if not above.is_dir():
-        raise JobError(f"{above} is a file; the job's folder {place} cannot lie below it.")
-    return place / VIDEO
+    return check_new(folder) / VIDEO
 
 
 @contextlib.contextmanager

@@ -11,12 +11,12 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.options import mute_hub
-from longtake.events import Event, FramesReady, Planned, Preview, SectionDone, Stepped
+from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
 
 if TYPE_CHECKING:
     from longtake.job import Job
@@ -58,14 +58,17 @@ class Progress:
         begun = self._clock()
         self.emit("loading", model=model)
         self.show(f"loading {model}")
-        yield
+        try:
+            yield
+        finally:
+            self.clear()
         self.seconds["load"] += self._clock() - begun
 
     def loaded(self, job: Job) -> None:
         """Tell the job as it will be made, with its size and dtype."""
         self.emit("loaded", seconds=round(self.seconds["load"], 2), job=json.loads(job.to_json()))
 
-    def follow(self, events: Iterable[Event]) -> Iterator[Event]:
+    def follow(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """The events, each told as it comes; what is done with them in between counts as writing."""
         begun = self._clock()
         try:
@@ -83,6 +86,8 @@ class Progress:
         """Tell one event of the pipeline."""
         if isinstance(event, Planned):
             self._tell_planned(event)
+        elif isinstance(event, Encoded):
+            self.emit("encoded")
         elif isinstance(event, Stepped):
             self._tell_stepped(event)
         elif isinstance(event, SectionDone):

@@ -85,7 +85,7 @@ def check_call(output_type: Any, callback_inputs: Iterable[str], template: Any, 
     if template is not None and not (
         isinstance(template, Mapping) and "{}" in str(template.get("template", ""))
     ):
-        raise JobError("prompt_template is a dict with a key 'template' that has {} where the prompt goes.")
+        raise JobError("prompt_template is a dict with a key 'template' with {} in the prompt's place.")
     if videos is not None and (not isinstance(videos, int) or videos < 1):
         raise JobError(f"num_videos_per_prompt must be at least 1; {videos!r} was asked for.")
 

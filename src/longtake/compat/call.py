@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
 
-from longtake.backend import ops, runtime
-from longtake.compat.arguments import (
-    CALLBACK_INPUTS,
-    FramepackSamplingType,
-    Side,
-    check_call,
-    plan_name,
-)
+from longtake.backend import exchange, ops, runtime
+from longtake.compat.arguments import FramepackSamplingType, Side, check_call, plan_name
 from longtake.compat.outputs import OUTPUTS, Collected, HunyuanVideoFramepackPipelineOutput
-from longtake.errors import JobError, LongtakeWarning
-from longtake.events import Encoded, Planned, SectionDone, Stepped
+from longtake.compat.stepping import alone, driven, run
+from longtake.errors import JobError
 from longtake.job import Job
 from longtake.pipeline.encode import (
     MAX_TEXT_TOKENS,
@@ -33,16 +24,14 @@ from longtake.pipeline.encode import (
     encode_text,
     repeated,
 )
-from longtake.pipeline.loop import Change, Events, generate
+from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
+from longtake.pipeline.predict import Wrap
 from longtake.pipeline.prepare import Inputs
 from longtake.processors import pictures
 
 DEFAULT_SIZE = (1280, 720)
 """(width, height) in the field, of a model that says nothing about itself."""
-
-_busy: set[int] = set()
-_lock = Lock()
 
 
 class FramepackCall:
@@ -238,45 +227,50 @@ class FramepackCall:
             attention_kwargs=attention_kwargs,
         )
         collected: Collected = OUTPUTS[output_type or "np"]()
-        with _alone(self), _driven(self.scheduler) as scheduler:
+        with alone(self), driven(self.scheduler) as scheduler, self._around(job) as wrap:
             self._guidance_scale, self._attention_kwargs = guidance_scale, attention_kwargs
             self._current_timestep, self._interrupt = None, False
             inputs = self._overridden(replace(inputs, scheduler=scheduler), job, positive, negative)
-            events = generate(job, self.networks, inputs, convert=collected.convert)
-            self._consume(events, collected, callback_on_step_end, callback_inputs, reference)
+            events = generate(job, self.networks, inputs, convert=collected.convert, wrap=wrap)
+            run(self, events, collected, callback_on_step_end, callback_inputs, reference)
         frames = collected.frames
         return HunyuanVideoFramepackPipelineOutput(frames) if return_dict else (frames,)
+
+    def _around(self, job: Job) -> AbstractContextManager[Wrap | None]:
+        """Entered for each run; gives what wraps its velocity."""
+        return nullcontext()
 
     def _overridden(self, inputs: Inputs, job: Job, positive: Side, negative: Side) -> Inputs:
         """The inputs with the encodings of a subclass's or an instance's own encode_prompt and encode_image."""
         if not self._is_own("encode_prompt"):
-            inputs = replace(inputs, text=self._encoded(inputs, positive))
+            inputs = replace(inputs, text=self._encoded(inputs, job, positive))
             if job.cfg_scale > 1:
-                inputs = replace(inputs, negative=self._encoded(inputs, negative))
+                inputs = replace(inputs, negative=self._encoded(inputs, job, negative))
         if not self._is_own("encode_image"):
             pairs = [(inputs.picture, inputs.latents), (inputs.last_picture, inputs.last_latents)]
             seen = [self._seen(*pair, job) for pair in pairs if pair != (None, None)]
             states = [
-                self.encode_image(ops.from_numpy(pixels), device=self.transformer.device) for pixels in seen
+                self.encode_image(ops.from_numpy(pixels), device=exchange.device_of(self.transformer))
+                for pixels in seen
             ]
             if states:
                 mean = states[0] if job.reference or len(states) == 1 else (states[0] + states[1]) / 2
                 inputs = replace(inputs, image_states=mean)
         return inputs
 
-    def _encoded(self, inputs: Inputs, side: Side) -> Text:
+    def _encoded(self, inputs: Inputs, job: Job, side: Side) -> Text:
         """One side of the text through `encode_prompt`, called as the field's pipelines call it."""
         template = inputs.template or self.settings.get("prompt_template", PROMPT_TEMPLATE)
         most = inputs.max_tokens or self.settings.get("max_sequence_length", MAX_TEXT_TOKENS)
         states, pooled, mask = self.encode_prompt(
             prompt=side.prompt if side.given else "",
-            prompt_2=side.prompt_2,
-            prompt_template=template,
+            prompt_2=None if job.reference else side.prompt_2,
+            prompt_template=dict(template),
             num_videos_per_prompt=1,
             prompt_embeds=side.text.states,
             pooled_prompt_embeds=side.text.pooled,
             prompt_attention_mask=side.text.mask,
-            device=self.transformer.device,
+            device=exchange.device_of(self.transformer),
             max_sequence_length=most,
         )
         return Text(states, mask, pooled)
@@ -293,123 +287,6 @@ class FramepackCall:
         """Tell if a method is that of the pipeline's own source, and nobody's patch."""
         function = getattr(getattr(self, name), "__func__", None)
         code = getattr(function, "__code__", None)
-        plain = code is not None and not hasattr(function, "__wrapped__")
-        return plain and code.co_name == name and code.co_filename in self._sources
-
-    def _consume(
-        self,
-        events: Events,
-        collected: Collected,
-        callback: Callable[..., Any] | None,
-        inputs: Sequence[str],
-        reference: bool,
-    ) -> None:
-        """Run the loop to its end, or until interrupted."""
-        change, bar, states = None, None, None
-        try:
-            while (event := _next(events, change)) is not None:
-                change, stops = None, False
-                collected.add(event)
-                if isinstance(event, Planned):
-                    self._num_timesteps = event.steps
-                    if event.notice and not reference:
-                        warnings.warn(event.notice, LongtakeWarning, stacklevel=3)
-                elif isinstance(event, Encoded) and "prompt_embeds" in inputs:
-                    states = runtime.place(event.text.states, self.transformer.device, self.transformer.dtype)
-                elif isinstance(event, Stepped):
-                    bar = self.progress_bar(total=event.steps) if event.step == 0 else bar
-                    change = self._step_end(event, callback, inputs, states)
-                    states = change.prompt_states if change and change.prompt_states is not None else states
-                    bar.update()
-                    # After its last step a section is done but for the writing.
-                    stops = event.step + 1 < event.steps
-                elif isinstance(event, SectionDone):
-                    bar = bar.close()
-                    stops = True
-                if self._interrupt and stops:
-                    change = replace(change or Change(), stop=True)
-        finally:
-            events.close()
-            if bar is not None:
-                bar.close()
-            self._current_timestep = None
-
-    def _step_end(
-        self, event: Stepped, callback: Callable[..., Any] | None, inputs: Sequence[str], states: Any
-    ) -> Change | None:
-        """Tell the caller of a step; what he wants changed, in the place and the dtype of what it replaces."""
-        self._current_timestep = ops.from_numpy(np.asarray([event.sigma * 1000], dtype=np.float32))[0]
-        if callback is None:
-            return None
-        known = {"latents": event.latents, "prompt_embeds": states}
-        answer = callback(self, event.step, self._current_timestep, {name: known[name] for name in inputs})
-        # Unlike the reference: a callback that returns nothing changes nothing (it crashes there).
-        if answer is None:
-            return None
-        changed = {name: answer.get(name) for name in CALLBACK_INPUTS}
-        placed = {
-            name: None if value is None or value is known[name] else _in_place_of(known[name], value, name)
-            for name, value in changed.items()
-        }
-        return Change(placed["latents"], placed["prompt_embeds"])
-
-
-def _in_place_of(known: Any, value: Any, name: str) -> Any:
-    """A callback's value where and as what it replaces is."""
-    if known is None:
-        raise JobError(
-            f"A callback that changes {name} must ask for it in callback_on_step_end_tensor_inputs."
-        )
-    value = ops.from_numpy(value) if isinstance(value, np.ndarray) else value
-    if tuple(value.shape) != tuple(known.shape):
-        raise JobError(
-            f"A callback returned {name} of the shape {tuple(value.shape)}; they are {tuple(known.shape)}."
-        )
-    return runtime.place(value, known.device, known.dtype)
-
-
-def _next(events: Events, change: Change | None) -> Any:
-    try:
-        return events.send(change)
-    except StopIteration:
-        return None
-
-
-@contextmanager
-def _alone(pipeline: Any) -> Iterator[None]:
-    """Inside, the pipeline makes one video: interrupt, current_timestep and their like are one call's."""
-    if not _take(pipeline):
-        raise JobError(
-            "This pipeline is making a video already; make a second pipeline over the same parts, with from_pipe."
-        )
-    try:
-        yield
-    finally:
-        _give(pipeline)
-
-
-@contextmanager
-def _driven(scheduler: Any) -> Iterator[Any]:
-    """The scheduler itself, so that callbacks see its place; a copy while another pipeline drives it."""
-    if scheduler is None:
-        yield None
-    elif not _take(scheduler):
-        yield copy.deepcopy(scheduler)
-    else:
-        try:
-            yield scheduler
-        finally:
-            _give(scheduler)
-
-
-def _take(thing: Any) -> bool:
-    """Mark an object as in use; False if another call uses it."""
-    with _lock:
-        free = id(thing) not in _busy
-        _busy.add(id(thing))
-    return free
-
-
-def _give(thing: Any) -> None:
-    with _lock:
-        _busy.discard(id(thing))
+        if code is None or hasattr(function, "__wrapped__"):
+            return False
+        return code.co_name == name and code.co_filename in self._sources

@@ -118,7 +118,7 @@ class LoraMixin:
 
     @property
     def num_fused_loras(self) -> int:
-        """How many there are."""
+        """The number of adapters that are part of the weights."""
         return len(self.fused_loras)
 
     def fuse_lora(

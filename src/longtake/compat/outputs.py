@@ -26,17 +26,17 @@ class HunyuanVideoFramepackPipelineOutput(Output):
 
 
 class Collected(Protocol):
-    """Takes the events of a run one after the other; `frames` are what they gave so far."""
+    """Takes the events of a run one after the other; `frames` holds what they gave so far."""
 
     convert: Callable[[Any], Any] | None
-    """What `generate` makes of a decoded piece (B, 3, T, H, W); None: nothing is decoded."""
+    """The form that `generate` gives a decoded piece (B, 3, T, H, W); None: nothing is decoded."""
 
     def add(self, event: Event) -> None:
         """Take the next event."""
 
     @property
     def frames(self) -> Any:
-        """What came, in its form."""
+        """Everything that came, in its form."""
 
 
 class Pictures:
@@ -134,4 +134,4 @@ class Latents:
 
 
 OUTPUTS: dict[str, type[Any]] = {"pil": Pictures, "np": Arrays, "pt": Tensors, "latent": Latents}
-"""Who collects, by the field's name of the form."""
+"""The collectors by the field's name of their form."""

@@ -56,7 +56,7 @@ class TransformerConfig(Config):
     rope_axes_dim: tuple[int, ...] = (16, 56, 56)
     """Features of a head that turn with time, height and width; together one head."""
     image_condition_type: str | None = None
-    """How plain HunyuanVideo is told the picture; FramePack has its own way, so only None is known."""
+    """The way in which plain HunyuanVideo is told the picture; FramePack has its own way, so only None is known."""
     has_image_proj: bool = True
     """SigLIP's tokens are read."""
     image_proj_dim: int = 1152

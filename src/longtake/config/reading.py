@@ -77,7 +77,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises ModelError where there is none."""
+    """The JSON object in a file; raises ModelError if there is none."""
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -105,7 +105,7 @@ def class_of(values: Mapping[str, Any]) -> str | None:
 
 @dataclass(frozen=True)
 class Config(Mapping[str, Any]):
-    """What all configurations share: built from fields, a mapping, a config.json or a foreign config object.
+    """The base of all configurations: built from fields, a mapping, a config.json or a foreign config object.
 
     As a mapping it has the fields by name, in order.
     """
@@ -119,7 +119,7 @@ class Config(Mapping[str, Any]):
     also_in: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Other classes whose folders hold this network, and how the weights of their other parts begin."""
     file_prefix: ClassVar[str] = ""
-    """What published files put before the names of the weights."""
+    """Published files put this before the names of the weights."""
     part: ClassVar[str] = ""
     """The key under which a config of several networks holds this one's."""
     stock: ClassVar[Mapping[str, Any]] = {}
@@ -185,7 +185,7 @@ class Config(Mapping[str, Any]):
             if field.name in fields and not _is_kind(fields[field.name], str(field.type)):
                 found = json.dumps(fields[field.name], default=str)
                 raise ModelError(
-                    f"{file} has {found} for the key {field.name!r}, where {field.type} is expected."
+                    f"{file} has {found} for the key {field.name!r}, and {field.type} is expected."
                 )
         try:
             return cls(**_frozen(fields))
@@ -239,7 +239,7 @@ class Config(Mapping[str, Any]):
         }
 
     def published(self) -> dict[str, Any]:
-        """What config.json holds in the library's own layout, dtype and version apart."""
+        """The content of config.json in the library's own layout, without dtype and version."""
         if self.library == "diffusers":
             return {"_class_name": self.class_name, **self.to_dict()}
         return {"architectures": [self.class_name], "model_type": self.model_type, **self.to_dict()}

@@ -70,8 +70,8 @@ class JobFolder:
     """A job's folder, held by this process alone; made by `create` or `open`, and closed at the end of a `with` block.
 
     It is a store: `generate(folder.job, networks, folder.inputs, store=folder)`. `job` stands alone: its pictures lie
-    here, and its model's and LoRAs' paths are absolute. Every failure to write (a full disk) is one sentence, a RunError
-    on the way of a section and else a JobError, and leaves what was finished.
+    here, and its model's and LoRAs' paths are absolute. Every failure to write (a full disk) is one sentence, a
+    RunError on the way of a section and else a JobError, and leaves what was finished.
     """
 
     def __init__(self, path: Path, job: Job, made: Made, lock: disk.Lock) -> None:

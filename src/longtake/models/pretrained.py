@@ -28,7 +28,7 @@ class Stored:
 
     name: str
     """Its name in the file."""
-    weight: files.Weight
+    weight: Weight
     """Where it lies, its dtype and its shape, from the file's header."""
     dtype: Any
     """What the network computes in."""

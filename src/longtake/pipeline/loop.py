@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,12 @@ import numpy as np
 
 from longtake.backend import exchange, ops, runtime
 from longtake.errors import RunError
-from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
+from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone
 from longtake.job import Job
-from longtake.pipeline.decode import Convert, Decoding, is_finite, reference_frames, to_frames, total
+from longtake.pipeline.decode import Convert, Decoding, reference_frames, to_frames
+from longtake.pipeline.denoise import Change, Run
 from longtake.pipeline.encode import Text
-from longtake.pipeline.loras import applied, set_strengths
+from longtake.pipeline.loras import applied
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import noise_source
 from longtake.pipeline.placement import room_for
@@ -32,24 +33,8 @@ from longtake.pipeline.store import Scratch, Store
 from longtake.plan.history import History
 from longtake.plan.plans import Section
 from longtake.plan.timeline import Direction, direct
-from longtake.sampling.driven import Solve, driven, schedule_of
-from longtake.sampling.schedule import Schedule
-from longtake.sampling.solvers import SOLVERS, Solver, Step, Steps, Velocity
 
 Events = Generator[Event, "Change | None", None]
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a consumer may `send` after a `Stepped` (`stop` also after a `SectionDone`).
-
-    Other latents of the section at hand, other prompt states from now on; `stop`: no more steps, and the frames of the
-    sections that are finished.
-    """
-
-    latents: Any = None
-    prompt_states: Any = None
-    stop: bool = False
 
 
 def generate(
@@ -235,110 +220,6 @@ def sample(
         change = yield SectionDone(made, section.number, finished)
         if change is not None and change.stop:
             return
-
-
-@dataclass(frozen=True)
-class Run:
-    """The denoising of one section, the `made`-th in the order of generation."""
-
-    request: Request
-    predict: Predictor
-    strengths: dict[str, float]
-    made: int
-    section: Section
-
-    def denoise(self, text: Text, noise: np.ndarray) -> Generator[Event, Change | None, tuple[Any, Text]]:
-        """The section's latents from noise (B, C, T, h, w), and its text with what the consumer changed.
-
-        The latents are None if the consumer stopped. Raises RunError if a step leaves what is not finite.
-        """
-        said = [text]
-        transformer = self.request.networks.part("transformer")
-
-        def velocity(x: Any, sigma: float) -> Any:
-            # Another stream over the same networks may have changed them meanwhile.
-            set_strengths(transformer, self.strengths)
-            return self.predict(said[0], self.request.negative, self.request.image_states, x, sigma)
-
-        latents = runtime.place(ops.from_numpy(noise), exchange.device_of(transformer))
-        solve, steps = solver_of(self.request, noise.shape)
-        solver, checked = solve(velocity, latents), Lagging(self.section.number, steps)
-        step = self._advance(solver, None, 0)
-        while step is not None:
-            checked.add(step)
-            change = yield Stepped(self.made, step.index, steps, step.sigma, step.latents, step.denoised)
-            latents, sent = step.latents, None
-            if change is not None and change.stop:
-                return None, said[0]
-            if change is not None and change.prompt_states is not None:
-                said[0] = replace(said[0], states=change.prompt_states)
-            if change is not None and change.latents is not None:
-                latents = sent = runtime.place(change.latents, exchange.device_of(transformer), "float32")
-            step = self._advance(solver, sent, step.index + 1)
-        checked.finish()
-        return latents, said[0]
-
-    def _advance(self, solver: Steps, sent: Any, index: int) -> Step | None:
-        number = self.section.number
-        with room_for(f"step {index + 1} of section {number}", number, index):
-            try:
-                return solver.send(sent)
-            except StopIteration:
-                return None
-
-
-class Lagging:
-    """Checks that latents are finite, each step after the next one was begun, so that the device never waits for us.
-
-    A velocity that is not finite makes all later latents so; hence the first step that fails is told rightly.
-    """
-
-    def __init__(self, section: int, steps: int) -> None:
-        self._section, self._steps = section, steps
-        self._last: tuple[int, Any] | None = None
-
-    def add(self, step: Step) -> None:
-        """Look at the step before, and remember this one."""
-        self.finish()
-        self._last = (step.index, total(step.latents))
-
-    def finish(self) -> None:
-        """Look at the last step."""
-        if self._last is None:
-            return
-        (index, value), self._last = self._last, None
-        if not is_finite(value):
-            raise RunError(
-                f"The numbers went wrong in section {self._section} at step {index + 1} of {self._steps}: the latents "
-                "are not finite; the sections before it are unharmed, and another dtype or solver may help.",
-                self._section,
-                index,
-            )
-
-
-def solver_of(request: Request, shape: tuple[int, ...]) -> tuple[Solve, int]:
-    """The solver over its schedule for latents of this shape, and how many steps it makes.
-
-    The job's solver and shift win; else the scheduler decides: one that is data is solved by us, another is asked for
-    each step.
-    """
-    job, scheduler = request.job, request.scheduler
-    transformer = request.networks.part("transformer")
-    tokens = float(np.prod(shape[2:])) / transformer.config.patch_size**2
-    even = np.linspace(1.0, 0.0, job.steps + 1)[:-1]
-    plain = [float(sigma) for sigma in (even if request.sigmas is None else request.sigmas)]
-    if job.shift is None and job.solver is None and not isinstance(scheduler, Schedule):
-        return driven(scheduler, plain, tokens, exchange.device_of(transformer)), len(plain)
-    schedule = schedule_of(scheduler)
-    if job.shift is not None:
-        schedule = schedule.shifted_by(job.shift)
-    levels = schedule.sigmas(sigmas=plain, tokens=tokens)
-    solver = SOLVERS[job.solver] if job.solver else schedule.solve()
-    return partial(_solved, solver, levels), len(levels) - 1
-
-
-def _solved(solver: Solver, levels: list[float], velocity: Velocity, latents: Any) -> Steps:
-    return solver(velocity, latents, levels)
 
 
 def _noise(request: Request, section: Section, told: Direction) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""What stands before a network: tokenizers and the preparation of pictures."""
+"""Tokenizers and the preparation of pictures: they stand before a network."""

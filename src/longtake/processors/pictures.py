@@ -47,7 +47,7 @@ def size_of(picture: Any) -> tuple[int, int] | None:
 def pixels(pictures: Any, width: int, height: int, reference: bool = False) -> np.ndarray:
     """One picture or several (paths, PIL, arrays (…, H, W, C), tensors (…, C, H, W)) as (B, 3, H, W) in [-1, 1].
 
-    They are resized to cover the size and cut to its centre. Float values lie in [0, 1], or in [-1, 1] where one is
+    They are resized to cover the size and cut to its centre. Float values lie in [0, 1], or in [-1, 1] if one is
     negative. Unlike the reference: which stretches (PIL) or picks the nearest pixel (arrays and tensors) and never
     divides uint8 arrays by 255; `reference` does the same.
     """
@@ -98,7 +98,7 @@ def _fitted(picture: Any, width: int, height: int) -> np.ndarray:
 
 
 def _reference_pixels(pictures: list[Any], width: int, height: int) -> np.ndarray:
-    """What diffusers' VideoProcessor makes of them."""
+    """The pixels that diffusers' VideoProcessor makes of them."""
     fit: Callable[[Any], np.ndarray] = partial(_stretched, width=width, height=height)
     values = np.stack([fit(picture).transpose(2, 0, 1) for picture in pictures]).astype(np.float32)
     return values if values.min() < 0 else 2.0 * values - 1.0

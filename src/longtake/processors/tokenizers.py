@@ -30,7 +30,7 @@ from longtake.weights.hub import HubOptions
 T = TypeVar("T", bound="PretrainedTokenizer")
 
 SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
-# transformers writes 1e30 where a tokenizer knows no limit; nothing is padded to that.
+# transformers writes 1e30 if a tokenizer knows no limit; nothing is padded to that.
 UNLIMITED = 10**6
 
 CLIP_PIECES = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -90,7 +90,7 @@ class PretrainedTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are, the added tokens included."""
+        """The number of ids, the added tokens included."""
         return len(self)
 
     @property
@@ -125,7 +125,7 @@ class PretrainedTokenizer:
 
         `padding`: "max_length", "longest" (or True) or False; `truncation` cuts the text's end and keeps the special
         tokens that the tokenizer itself adds. Arrays are numpy's, or the framework's with `return_tensors="pt"`.
-        Raises JobError where rows of different lengths are left without padding.
+        Raises JobError if rows of different lengths are left without padding.
         """
         if return_overflowing_tokens:
             raise JobError(
@@ -263,7 +263,7 @@ class CLIPTokenizer(PretrainedTokenizer):
         token: str | bool | None = None,
         force_download: bool = False,
     ) -> CLIPTokenizer:
-        """Read tokenizer.json, or vocab.json with merges.txt where there is none.
+        """Read tokenizer.json, or vocab.json with merges.txt if there is none.
 
         `folder` may be a model's name on the hub, which is read as the last five say (`HubOptions`).
         """
@@ -354,7 +354,7 @@ def _read_merges(file: Path) -> list[tuple[str, str]]:
             continue
         parts = line.split()
         if len(parts) != 2:
-            raise ModelError(f"{file} has {line!r} in line {number}, where two tokens are expected.")
+            raise ModelError(f"{file} has {line!r} in line {number}, and two tokens are expected.")
         merges.append((parts[0], parts[1]))
     return merges
 

@@ -221,9 +221,11 @@ def test_what_users_hang_on_the_autoencoder_takes_effect(filled, torch_only):
     del network.decode
     calls = []
     handle = network.decoder.register_forward_hook(lambda *_: calls.append(1))
-    np.testing.assert_array_equal(streamed(StreamingDecoder(network), latents, [2])[0], plain)
+    found, _ = streamed(StreamingDecoder(network), latents, [2])
     handle.remove()
     assert len(calls) == 2  # tiles of five and of three latents
-    network.encode = network.encode
+    # Clips are not cut then: sums in another order.
+    np.testing.assert_allclose(found, plain, rtol=1e-4, atol=1e-5)
+    network.encode = lambda x, return_dict=True: None
     with pytest.raises(ModelError, match="Encoding in a stream"):
         StreamingEncoder(network)

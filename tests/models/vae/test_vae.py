@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from longtake.backend import ops, runtime
+from longtake.backend import nn, ops, runtime
 from longtake.errors import JobError, ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.models.vae.causal import CausalAttention
@@ -166,3 +166,36 @@ def test_tiles_that_cannot_be_cut_are_refused(name, value, words, filled):
     setattr(vae, name, value)
     with pytest.raises(JobError, match=words):
         decoded(vae, noise(1, 4, 1, 2, 2))
+
+
+def test_accelerates_hook_is_asked_before_frames_are_made(filled, torch_only):
+    hooks = pytest.importorskip("accelerate.hooks")
+    brought = []
+
+    class Bringing(hooks.ModelHook):
+        def pre_forward(self, module, *args, **kwargs):
+            brought.append(module)
+            return args, kwargs
+
+    vae = filled(AutoencoderKLHunyuanVideo(**TINY))
+    hooks.add_hook_to_module(vae, Bringing())
+    decoded(vae, mean(vae, noise(1, 3, 1, 16, 16)))
+    assert brought == [vae, vae]
+
+
+@pytest.mark.parametrize("frames", [1, 9, 21])
+def test_a_hook_on_any_layer_takes_effect(frames, filled):
+    vae = filled(AutoencoderKLHunyuanVideo(**TINY))
+    pixels = noise(1, 3, frames, 24, 16)
+    latents = mean(vae, pixels)
+    video = decoded(vae, latents)
+    called = set()
+    layers = [
+        (name, each) for name, each in vae.named_modules() if not isinstance(each, nn.ModuleList) and name
+    ]
+    for name, layer in layers:
+        layer.register_forward_hook(lambda *_, name=name: called.add(name))
+    # Sums in another order: clips are not cut, enlargement comes before its convolution.
+    np.testing.assert_allclose(mean(vae, pixels), latents, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(decoded(vae, latents), video, rtol=1e-4, atol=1e-5)
+    assert called == {name for name, _ in layers}

@@ -8,7 +8,7 @@ import numpy as np
 from mindspore import Tensor
 from mindspore.nn import Cell
 
-from longtake.backend.mindspore.runtime import place
+from longtake.backend.mindspore.runtime import place, weights_are_empty
 from longtake.errors import BackendError
 
 __all__ = ["is_patched", "leaves", "note_place", "own_call", "placed", "touched"]
@@ -17,7 +17,9 @@ PLACE = "_longtake_place"
 
 
 def note_place(model: Cell, device: Any = None, dtype: Any = None) -> None:
-    """Let the network know its device and dtype."""
+    """Let the network know its device and dtype; one without memory learns them when its weights come."""
+    if device is None and dtype is None and weights_are_empty():
+        return
     # Past Cell's own bookkeeping of attributes: this is no weight.
     model.__dict__[PLACE] = place(Tensor(np.zeros(1, np.float32)), device, dtype)
 

@@ -207,11 +207,11 @@ def compiled(module: Any) -> Any:
     return known.call
 
 
-def _limit() -> dict[str, int]:
+def _limit() -> dict[str, Any]:
     """How many sets of shapes are compiled, where PyTorch can be told.
 
-    Two prompts of other lengths make eight graphs of the single blocks, and its own limit is eight: beyond that it goes on
-    uncompiled.
+    Two prompts of other lengths make six graphs of the single blocks, and its own limit is eight: beyond that it goes
+    on without compiling.
     """
     return {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}
 

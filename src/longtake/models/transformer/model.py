@@ -271,10 +271,10 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
     def run_blocks(self, tokens: Tokens, blocks: Iterable[Block] | None = None) -> Tensor:
         """The window's tokens (B, W, D) after all blocks.
 
-        `blocks` are those of the network, or a callable in the place of each (`Block`), in their order. Each may be made
-        when it is asked for: the loop goes through them once, and holds on to none. What a moment keeps of their
-        modulations is computed in this same pass; a callable without `modulations` makes its own at each run.
-        Our own blocks are compiled one by one where `runtime.graph` says so.
+        `blocks` are those of the network, or a callable in the place of each (`Block`), in their order. Each may be
+        made when it is asked for: the loop goes through them once, and holds on to none. What a moment keeps of their
+        modulations is computed in this same pass; a callable without `modulations` makes its own at each run. Our own
+        blocks are compiled one by one where `runtime.graph` says so.
         """
         moment, rows = tokens.moment, tokens.context.rows
         rotary = ops.turning(*tokens.sight.rotary)

@@ -2,8 +2,9 @@
 
 A clip is a list of pieces (B, C, T, H, W), one after the other in time. Convolutions go from piece to piece with the
 last frames of the one before, norms look at all pieces, so cutting does not change the result; it keeps what one
-operation makes small (`ops.piece_values` says why). A video that goes on comes clip by clip with a `Memory`: every
-layer continues from the frames that it saw last.
+operation makes small (`ops.piece_values` says why). Pieces use the weights of norms and convolutions without calling
+them: a tensor in place of a clip goes through every layer by its call, so that hooks on any of them take effect.
+A video that goes on comes clip by clip with a `Memory`: every layer continues from the frames that it saw last.
 
 Letters: B batch, C channels, T frames, H height, W width, G groups.
 """
@@ -25,14 +26,14 @@ AROUND = (1, 1, 1, 1)
 
 
 class Memory:
-    """Holds what each layer needs of the frames before. Norms and attention see the last `reach` latent frames."""
+    """Keeps what each layer needs of the frames before. Norms and attention see the last `reach` latent frames."""
 
     def __init__(self, reach: int) -> None:
         self.reach = reach
         self._kept: dict[int, list[Tensor]] = {}
 
     def of(self, layer: nn.Module) -> list[Tensor]:
-        """What the layer kept last; nothing when the video begins."""
+        """The tensors that the layer kept last; none when the video begins."""
         return self._kept.get(id(layer), [])
 
     def keep(self, layer: nn.Module, tensors: list[Tensor]) -> None:
@@ -56,21 +57,28 @@ def in_one(clip: Clip) -> Tensor:
     return ops.cat(clip, 2) if len(clip) > 1 else clip[0]
 
 
+class Conv3d(nn.Conv3d):
+    """A convolution by the backend's own operator."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.conv3d(input, self.weight, self.bias, self.stride)
+
+
 class CausalConv3d(nn.Module):
     """A convolution whose frame t sees only frames up to t; before the first frame, that frame is repeated."""
 
     def __init__(self, channels: int, out_channels: int, kernel: int = 3, stride: Triple = (1, 1, 1)) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(channels, out_channels, kernel, stride)
+        self.conv = Conv3d(channels, out_channels, kernel, stride)
         self.kernel, self.stride, self.widest = kernel, stride, max(channels, out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve a clip that is one tensor, by the stride."""
+    def forward(self, x: Tensor, called: bool = False) -> Tensor:
+        """Convolve a clip that is one tensor, by the stride; `called`: by nothing but the call of `conv`."""
         if self.kernel == 1:
-            return self._conv(x)
-        if x.shape[2] == 1:
+            return self.conv(x)
+        if x.shape[2] == 1 and not called:
             return self._picture(ops.pad(x[:, :, 0], AROUND, mode="replicate"))
-        return self._conv(ops.pad(x, (*AROUND, 2, 0), mode="replicate"))
+        return self.conv(ops.pad(x, (*AROUND, 2, 0), mode="replicate"))
 
     def over(
         self, clip: Clip, memory: Memory | None = None, factors: list[tuple[Tensor, Tensor]] | None = None
@@ -90,7 +98,7 @@ class CausalConv3d(nn.Module):
                 done.append(self._picture(x[:, :, 0]))
                 past = [x, x]
             else:
-                done.append(self._conv(x))
+                done.append(self.conv(x))
             past = [past[1], x] if single else [x[:, :, -2:-1], x[:, :, -1:]]
         if memory is not None:
             memory.keep(self, past)
@@ -100,9 +108,6 @@ class CausalConv3d(nn.Module):
         """The number of values in a padded frame of `x`, counted with the larger number of channels."""
         return self.widest * (x.shape[3] + 2) * (x.shape[4] + 2)
 
-    def _conv(self, x: Tensor) -> Tensor:
-        return ops.conv3d(x, self.conv.weight, self.conv.bias, self.stride)
-
     def _picture(self, x: Tensor) -> Tensor:
         # A single frame is its own past: the kernel's sum over time does the same with a third of the products.
         return ops.conv2d(x, self.conv.weight.sum(2), self.conv.bias, self.stride[1:])[:, :, None]
@@ -110,7 +115,7 @@ class CausalConv3d(nn.Module):
     def _continued(self, before: Tensor, last: Tensor, x: Tensor) -> Tensor:
         """The padded frames `x` after the frames `before` and `last`."""
         if x.shape[2] > 1 or 3 * math.prod(x.shape) <= ops.piece_values(x):
-            return self._conv(ops.cat([before, last, x], 2))
+            return self.conv(ops.cat([before, last, x], 2))
         # One frame of a large picture: three products apart cost less than laying the frames side by side.
         weight, step = self.conv.weight, (1, 1)
         first = ops.conv2d(before[:, :, 0], weight[:, :, 0], None, step)
@@ -189,7 +194,11 @@ class Resnet(nn.Module):
             None if channels == out_channels else CausalConv3d(channels, out_channels, kernel=1)
         )
 
-    def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
+    def forward(self, clip: Clip | Tensor, memory: Memory | None = None) -> Clip | Tensor:
+        if not isinstance(clip, list):
+            hidden = self.conv1(ops.silu(self.norm1(clip)), called=True)
+            hidden = self.conv2(ops.silu(self.norm2(hidden)), called=True)
+            return hidden + (clip if self.conv_shortcut is None else self.conv_shortcut(clip))
         clip = cut(clip, max(self.conv1.values(clip[0]), self.conv2.values(clip[0])), 2)
         hidden = self.conv1.over(clip, memory, self.norm1.factors(clip, memory))
         hidden = self.conv2.over(hidden, memory, self.norm2.factors(hidden, memory))
@@ -209,12 +218,18 @@ class CausalAttention(nn.Module):
         self.to_v = nn.Linear(channels, channels)
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
+    def forward(self, clip: Clip | Tensor, memory: Memory | None = None) -> Clip | Tensor:
+        if not isinstance(clip, list):
+            return clip + self._seen(self.group_norm(clip), None)
         x = in_one(clip)
+        scale, shift = self.group_norm.factors([x], memory)[0]
+        return [x + self._seen(ops.scale_shift(x, scale, shift), memory)]
+
+    def _seen(self, x: Tensor, memory: Memory | None) -> Tensor:
+        """The attention over normed frames (B, C, T, H, W)."""
         batch, channels, frames, height, width = x.shape
         area = height * width
-        scale, shift = self.group_norm.factors([x], memory)[0]
-        hidden = ops.scale_shift(x, scale, shift).permute(0, 2, 3, 4, 1)
+        hidden = x.permute(0, 2, 3, 4, 1)
         hidden = hidden.reshape(batch, 1, frames * area, channels)
         query, key, value = self.to_q(hidden), self.to_k(hidden), self.to_v(hidden)
         reach = frames
@@ -232,7 +247,7 @@ class CausalAttention(nn.Module):
             queries = query[:, :, t * area : (t + 1) * area]
             seen.append(ops.attention(queries, key[:, :, begin:end], value[:, :, begin:end]))
         hidden = self.to_out[0](ops.cat(seen, 2)).reshape(batch, frames, height, width, channels)
-        return [x + hidden.permute(0, 4, 1, 2, 3)]
+        return hidden.permute(0, 4, 1, 2, 3)
 
 
 class Downsample(nn.Module):
@@ -242,5 +257,5 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = CausalConv3d(channels, channels, stride=stride)
 
-    def forward(self, clip: Clip) -> Clip:
-        return [self.conv(in_one(clip))]
+    def forward(self, clip: Clip | Tensor) -> Clip | Tensor:
+        return [self.conv(in_one(clip))] if isinstance(clip, list) else self.conv(clip, called=True)

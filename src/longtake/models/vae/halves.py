@@ -34,7 +34,7 @@ class MidBlock(nn.Module):
         self.attentions = nn.ModuleList([CausalAttention(channels, groups)] if attention else [])
         self.resnets = nn.ModuleList([Resnet(channels, channels, groups) for _ in range(2)])
 
-    def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
+    def forward(self, clip: Clip | Tensor, memory: Memory | None = None) -> Clip | Tensor:
         clip = self.resnets[0](clip, memory)
         for attention in self.attentions:
             clip = attention(clip, memory)
@@ -50,7 +50,7 @@ class DownBlock(nn.Module):
         self.resnets = nn.ModuleList([Resnet(width, out_channels, groups) for width in widths])
         self.downsamplers = nn.ModuleList([Downsample(out_channels, stride)]) if max(stride) > 1 else None
 
-    def forward(self, clip: Clip) -> Clip:
+    def forward(self, clip: Clip | Tensor) -> Clip | Tensor:
         for resnet in self.resnets:
             clip = resnet(clip)
         return clip if self.downsamplers is None else self.downsamplers[0](clip)
@@ -67,7 +67,7 @@ class UpBlock(nn.Module):
         self.resnets = nn.ModuleList([Resnet(width, out_channels, groups, rate) for width in widths])
         self.upsamplers = nn.ModuleList([Upsample(out_channels, factor)]) if max(factor) > 1 else None
 
-    def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
+    def forward(self, clip: Clip | Tensor, memory: Memory | None = None) -> Clip | Tensor:
         for resnet in self.resnets:
             clip = resnet(clip, memory)
         return clip if self.upsamplers is None else self.upsamplers[0](clip, memory)
@@ -106,12 +106,21 @@ class Encoder(nn.Module):
         self.conv_norm_out = CausalNorm(groups, widths[-1])
         self.conv_out = CausalConv3d(widths[-1], 2 * config.latent_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, called: bool = False) -> Tensor:
+        """In pieces, or `called`: through every layer by its call."""
+        if called:
+            return self._called(x)
         clip = self.conv_in.over(cut([x], self.conv_in.values(x), 2))
         for block in self.down_blocks:
             clip = block(clip)
         clip = self.mid_block(clip)
         return in_one(self.conv_out.over(clip, None, self.conv_norm_out.factors(clip)))
+
+    def _called(self, x: Tensor) -> Tensor:
+        x = self.conv_in(x, called=True)
+        for block in self.down_blocks:
+            x = block(x)
+        return self.conv_out(ops.silu(self.conv_norm_out(self.mid_block(x))), called=True)
 
 
 class Decoder(nn.Module):
@@ -132,8 +141,17 @@ class Decoder(nn.Module):
         self.conv_norm_out = CausalNorm(groups, widths[-1], rate)
         self.conv_out = CausalConv3d(widths[-1], config.out_channels)
 
-    def forward(self, z: Tensor, memory: Memory | None = None) -> Tensor:
+    def forward(self, z: Tensor, memory: Memory | None = None, called: bool = False) -> Tensor:
+        """In pieces, or `called`: through every layer by its call."""
+        if called:
+            return self._called(z)
         clip = self.mid_block(self.conv_in.over(cut([z], self.conv_in.values(z), 2), memory), memory)
         for block in self.up_blocks:
             clip = block(clip, memory)
         return in_one(self.conv_out.over(clip, memory, self.conv_norm_out.factors(clip, memory)))
+
+    def _called(self, z: Tensor) -> Tensor:
+        x = self.mid_block(self.conv_in(z, called=True))
+        for block in self.up_blocks:
+            x = block(x)
+        return self.conv_out(ops.silu(self.conv_norm_out(x)), called=True)

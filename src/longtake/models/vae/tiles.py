@@ -1,4 +1,4 @@
-"""Long videos and large pictures in tiles that overlap, cross-faded where they do.
+"""Long videos and large pictures in overlapping tiles, cross-faded in the overlap.
 
 Letters: B batch, C channels, T frames (of pixels or of latents), H height, W width.
 """

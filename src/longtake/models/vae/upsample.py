@@ -17,7 +17,7 @@ class Upsample(nn.Module):
     """Nearest enlargement, then a convolution; the first frame grows in space alone.
 
     Both at once, on the small grid: of the 27 products that make a value of the large one, those of equal inputs are
-    one product by the sum of their weights, so 8 are left where all three axes grow. The values at odd and at even
+    one product by the sum of their weights, so 8 are left if all three axes grow. The values at odd and at even
     places of an axis have kernels of their own, the phases.
     """
 
@@ -26,7 +26,9 @@ class Upsample(nn.Module):
         self.conv = CausalConv3d(channels, channels)
         self.factor, self.channels = factor, channels
 
-    def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
+    def forward(self, clip: Clip | Tensor, memory: Memory | None = None) -> Clip | Tensor:
+        if not isinstance(clip, list):
+            return self.conv(repeated(clip, self.factor), called=True)
         time, high, wide = self.factor
         needed = 3 - time  # frames before the first that it sees
         past: Clip = [] if memory is None else memory.of(self)
@@ -63,6 +65,14 @@ class Upsample(nn.Module):
         top, left = high - 1, wide - 1
         y = y[:, :, top : h * high - top, left : w * wide - left]
         return y.permute(0, 4, 1, 2, 3)
+
+
+def repeated(x: Tensor, factor: Triple) -> Tensor:
+    """The nearest enlargement of (B, C, T, H, W); the first frame stays one frame."""
+    frames, rows, columns = (
+        [place // by for place in range(size * by)] for size, by in zip(x.shape[2:], factor, strict=True)
+    )
+    return x[:, :, frames[factor[0] - 1 :]][:, :, :, rows][:, :, :, :, columns]
 
 
 def phases(weight: Tensor, factor: Triple) -> Tensor:

@@ -11,13 +11,14 @@ Letters: B batch, C channels, T frames, H height, W width; pixels in [-1, 1].
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from longtake.backend import nn, ops, runtime
 from longtake.config import VAEConfig
 from longtake.errors import ModelError
 from longtake.models.outputs import Encoded, Sample
-from longtake.models.pretrained import PretrainedModel
+from longtake.models.pretrained import PretrainedModel, is_untouched
 from longtake.models.vae.causal import Memory
 from longtake.models.vae.halves import Decoder, Encoder
 from longtake.models.vae.tiles import UNCUT, Grid, Tiles, TimeTiles, tiled_space
@@ -134,11 +135,13 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
 
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """The posterior of frames (B, 3, T, H, W), as `.latent_dist`."""
+        self._bring()
         posterior = Posterior(whole(self.encoded_tiles(), x))
         return Encoded(posterior) if return_dict else (posterior,)
 
     def decode(self, z: Tensor, return_dict: bool = True) -> Any:
         """The frames (B, 3, T, H, W) of unscaled latents, as `.sample`."""
+        self._bring()
         frames = whole(self.decoded_tiles(), z)
         return Sample(frames) if return_dict else (frames,)
 
@@ -149,13 +152,21 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
         posterior = self.encode(sample).latent_dist
         return self.decode(posterior.sample(generator) if sample_posterior else posterior.mode(), return_dict)
 
+    def _bring(self) -> None:
+        """Let accelerate's hook bring the weights here: it waits for a call of the network, and these are others."""
+        bring = getattr(getattr(self, "_hf_hook", None), "pre_forward", None)
+        if bring is not None:
+            bring(self)
+
     def encode_tile(self, x: Tensor) -> Tensor:
         """Mean and log variance of one tile, without cutting it."""
-        return self.quant_conv(runtime.compiled(self.encoder)(x))
+        run = runtime.compiled(self.encoder) if is_untouched(self) else partial(self.encoder, called=True)
+        return self.quant_conv(run(x))
 
     def decode_tile(self, z: Tensor) -> Tensor:
         """The frames of one tile of latents, without cutting it."""
-        return runtime.compiled(self.decoder)(self.post_quant_conv(z))
+        run = runtime.compiled(self.decoder) if is_untouched(self) else partial(self.decoder, called=True)
+        return run(self.post_quant_conv(z))
 
     def decode_next(self, z: Tensor, memory: Memory) -> Tensor:
         """The frames of latents that follow those that the memory has seen."""

@@ -1,0 +1,130 @@
+"""Reading a video file: its frames, or only what it says of itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from longtake.errors import JobError, PictureError
+from longtake.job import Job
+from longtake.picture import MAX_PIXELS, reason
+
+MAX_BYTES = 2**34
+"""Most bytes of all frames that are read at once: 16 GiB are eight minutes at 640 x 608 and 30 frames a second."""
+
+CONTAINERS = "MP4, QuickTime, WebM, Matroska, AVI or GIF"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What a video file says of itself; `job` is the one that made it, if the comment holds one."""
+
+    width: int
+    height: int
+    frames: int
+    fps: float
+    codec: str
+    pixel_format: str
+    comment: str
+    job: Job | None
+
+
+def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
+    """All frames of a video (T, H, W, 3) uint8 and its frame rate. Raises PictureError if it is none."""
+    frames: list[np.ndarray] = []
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        for frame in container.decode(stream):
+            # What the header says is no bound: a frame may have another size, and there may be more of them.
+            if frame.width * frame.height > MAX_PIXELS:
+                raise PictureError(_too_large(path, frame.width, frame.height))
+            frames.append(_pixels(frame))
+            if len(frames) * frames[-1].nbytes > MAX_BYTES:
+                raise PictureError(f"{path} has more frames than are read at once ({MAX_BYTES >> 30} GiB).")
+        rate = stream.average_rate
+    if not frames:
+        raise PictureError(f"{path} holds no frames.")
+    if len({frame.shape for frame in frames}) > 1:
+        raise PictureError(f"{path} has frames of more than one size.")
+    return np.stack(frames), float(rate or 0)
+
+
+def read_metadata(path: str | os.PathLike[str]) -> Metadata:
+    """What the video file says of itself, without decoding it. Raises PictureError if it is none."""
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        comment = container.metadata.get("comment", "")
+        job = None
+        with contextlib.suppress(JobError):
+            job = Job.from_json(comment)
+        return Metadata(
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            frames=stream.frames or _count_packets(container),
+            fps=float(stream.average_rate or 0),
+            codec=stream.codec_context.name,
+            pixel_format=stream.codec_context.pix_fmt or "",
+            comment=comment,
+            job=job,
+        )
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    if not Path(path).exists():
+        raise PictureError(f"There is no file {path}.")
+    try:
+        # The container is named and not guessed: playlists and others that FFmpeg would guess name files and addresses
+        # of their own, which it would open. "file:", since a name may look like an address, too.
+        with av.open(
+            f"file:{os.fspath(path)}",
+            format=_container_of(path),
+            container_options={"protocol_whitelist": "file"},
+        ) as container:
+            if not container.streams.video:
+                raise PictureError(f"{path} has no video in it.")
+            context = container.streams.video[0].codec_context
+            if context.width * context.height > MAX_PIXELS:
+                raise PictureError(_too_large(path, context.width, context.height))
+            yield container
+    except PictureError:
+        raise
+    except (OSError, ValueError, av.error.FFmpegError) as error:
+        raise PictureError(f"{path} cannot be read as a video: {reason(error)}.") from None
+
+
+def _container_of(path: str | os.PathLike[str]) -> str:
+    """FFmpeg's name of the container, by the file's first bytes and not by its name."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+        return "mp4"
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "matroska"
+    if head[:4] == b"RIFF" and head[8:] == b"AVI ":
+        return "avi"
+    if head[:6] in (b"GIF87a", b"GIF89a"):
+        return "gif"
+    raise PictureError(f"{path} cannot be read as a video: it is no {CONTAINERS}.")
+
+
+def _too_large(path: object, width: int, height: int) -> str:
+    return f"{path} has frames of {width} x {height} pixels; the most that is read is {MAX_PIXELS // 10**6} million."
+
+
+def _count_packets(container: Any) -> int:
+    """The frames of a video whose index does not count them: one that is made of fragments."""
+    return sum(packet.dts is not None for packet in container.demux(video=0))
+
+
+def _pixels(frame: av.VideoFrame) -> np.ndarray:
+    # Chroma first to full size, smoothly: the direct way repeats it over four pixels.
+    return frame.reformat(format="yuv444p", interpolation="BICUBIC").to_ndarray(format="rgb24")
