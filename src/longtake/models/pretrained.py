@@ -201,15 +201,19 @@ def is_untouched(network: Any) -> bool:
     kind = type(network)
     if not isinstance(network, PretrainedModel):
         return False
-    ours = next(each for each in kind.__mro__ if "forward" in vars(each)).__module__
     methods = [name for name, value in vars(network).items() if callable(value) and hasattr(kind, name)]
-    calls = [name for name in ("encode", "decode") if hasattr(kind, name)]
+    calls = [name for name in ("forward", "encode", "decode") if hasattr(kind, name)]
     return (
-        ours.startswith("longtake.models.")
+        all(_owner(kind, name).__module__.startswith("longtake.models.") for name in calls)
         and not any(modules.is_patched(network, name) for name in methods)
-        and all(modules.own_call(kind, name) for name in calls)
+        and all(modules.own_call(kind, name) for name in calls[1:])
         and not modules.touched(network)
     )
+
+
+def _owner(kind: type, method: str) -> type:
+    """The class that a method comes from."""
+    return next(each for each in kind.__mro__ if method in vars(each))
 
 
 def _replaced(model: Any, stored: Mapping[str, Stored], replace: Replace) -> tuple[str, ...]:
