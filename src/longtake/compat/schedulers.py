@@ -1,7 +1,7 @@
 """The field's schedulers over `sampling.schedule`: each can stand in for its namesake in diffusers.
 
-The pipeline itself runs on a `Schedule`, which is data; these classes are for code that was written for diffusers. Their
-arithmetic is diffusers', also if FramePack's differs from it.
+The pipeline itself runs on a `Schedule`, which is data; these classes are for code that was written for diffusers.
+Their arithmetic is diffusers', also if FramePack's differs from it.
 """
 
 from __future__ import annotations
