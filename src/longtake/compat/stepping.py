@@ -17,7 +17,8 @@ from longtake.compat.arguments import CALLBACK_INPUTS
 from longtake.compat.outputs import Collected
 from longtake.errors import JobError, LongtakeWarning
 from longtake.events import Encoded, Planned, SectionDone, Stepped
-from longtake.pipeline.loop import Change, Events
+from longtake.pipeline.denoise import Change
+from longtake.pipeline.loop import Events
 
 Callback = Callable[..., Any] | None
 
