@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 from longtake import backend
-from longtake.jobs.folder import describe_job, is_job
 from longtake.jobs.log import read_log
+from longtake.jobs.state import describe_job
+from longtake.jobs.stored import is_job
 from longtake.video import read_video
 
 pytestmark = [

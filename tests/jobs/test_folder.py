@@ -19,8 +19,10 @@ from longtake.errors import JobError, LongtakeWarning, ModelError, PictureError,
 from longtake.events import FramesReady, SectionDone, Stepped
 from longtake.job import Anchor, Job, Lora, SectionChange
 from longtake.jobs import section
-from longtake.jobs.folder import JobFolder, describe_job, section_file
+from longtake.jobs.folder import JobFolder
 from longtake.jobs.log import read_log
+from longtake.jobs.section import section_file
+from longtake.jobs.state import describe_job
 from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.prepare import Inputs

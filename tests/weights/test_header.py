@@ -137,7 +137,7 @@ TOKENS = [
 
 
 @st.composite
-def headers(draw: st.DrawFn) -> tuple[bytes, int]:
+def headers(draw: st.DrawFn, changes: int = 3) -> tuple[bytes, int]:
     """A header that was whole, changed in a few places; and the bytes that its tensors took."""
     end, values = 0, dict[str, Any]()
     for name in draw(st.lists(st.sampled_from(["a", "b", "c.weight", ""]), unique=True, max_size=3)):
@@ -149,7 +149,7 @@ def headers(draw: st.DrawFn) -> tuple[bytes, int]:
     if draw(st.booleans()):
         values["__metadata__"] = draw(st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2))
     text = json.dumps(values, ensure_ascii=draw(st.booleans()))
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(draw(st.integers(0, changes))):
         start = draw(st.integers(0, len(text)))
         stop = min(len(text), start + draw(st.integers(0, 6)))
         text = text[:start] + draw(st.sampled_from(["", *TOKENS])) + text[stop:]
@@ -211,22 +211,11 @@ def test_what_safetensors_refuses_of_strange_values_is_refused(
     differ(tmp_path / "x.safetensors", struct.pack("<Q", len(text)) + text + bytes(size))
 
 
-def test_a_header_that_is_whole_is_taken(tmp_path: Path) -> None:
+@fuzzing
+@given(made=headers(changes=0))
+def test_a_header_that_is_whole_is_taken(tmp_path: Path, made: tuple[bytes, int]) -> None:
     """The tests above would hold for a reader that refuses everything."""
-
-    @fuzzing
-    @given(made=headers())
-    def taken(made: tuple[bytes, int]) -> None:
-        text, size = made
-        data = struct.pack("<Q", len(text)) + text + bytes(size)
-        try:
-            whole = [found["dtype"] for _, found in deserialize(data)]
-        except SafetensorError:
-            return
-        if set(whole) <= DTYPES.keys() and text.count(b'"a"') <= 1:
-            (tmp_path / "x.safetensors").write_bytes(data)
-            counts.append(len(read_header(tmp_path / "x.safetensors")) == len(whole))
-
-    counts: list[bool] = []
-    taken()
-    assert len(counts) > 50 and all(counts)
+    text, size = made
+    data = struct.pack("<Q", len(text)) + text + bytes(size)
+    (tmp_path / "x.safetensors").write_bytes(data)
+    assert len(read_header(tmp_path / "x.safetensors")) == len(deserialize(data))

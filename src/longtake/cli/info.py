@@ -76,7 +76,7 @@ def _video(path: str) -> dict[str, Any]:
 
 
 def _job(path: str) -> dict[str, Any]:
-    from longtake.jobs.folder import describe_job
+    from longtake.jobs.state import describe_job
 
     return describe_job(path)
 

@@ -17,7 +17,9 @@ from longtake.cli.resume import Place
 from longtake.errors import JobError, LongtakeError, RunError
 from longtake.events import FramesReady, Planned
 from longtake.job import Job
-from longtake.jobs.folder import DONE, JobFolder, read_job
+from longtake.jobs.folder import JobFolder
+from longtake.jobs.section import DONE
+from longtake.jobs.stored import read_job
 from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.video import VideoWriter
 from longtake.weights.fingerprint import fingerprint

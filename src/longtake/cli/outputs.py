@@ -61,7 +61,7 @@ class Outputs:
 
 def outputs_in(folder: JobFolder, output: str | None) -> Outputs:
     """What a job's folder writes, by its own settings and a new name for the video."""
-    from longtake.jobs.folder import VIDEO
+    from longtake.jobs.stored import VIDEO
     from longtake.video import check_writable
 
     kept = folder.made.video
@@ -142,7 +142,8 @@ def _check_numbers(zoom: int | None, crf: float) -> None:
 
 def _video_in(folder: str) -> Path:
     """Where the video of a new job goes; JobError if its folder cannot be new."""
-    from longtake.jobs.folder import VIDEO, check_new
+    from longtake.jobs.beginning import check_new
+    from longtake.jobs.stored import VIDEO
 
     return check_new(folder) / VIDEO
 

@@ -13,8 +13,6 @@ recipe made is made again; so an interrupted change of the job does no harm eith
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import warnings
 from collections.abc import Mapping
@@ -28,42 +26,32 @@ from PIL import Image
 
 from longtake import __version__, disk
 from longtake.errors import JobError, LongtakeWarning
-from longtake.job import Anchor, Job
+from longtake.job import Job
 from longtake.jobs import section as sections
-from longtake.jobs.log import LOG, Log
-from longtake.jobs.recipe import Recipes
-from longtake.jobs.section import DAMAGED, DONE, MISSING, OUTDATED, SECTIONS, section_file, section_files
+from longtake.jobs.beginning import anchored, check_new, lora_fingerprints, pictures_of, standing_alone
+from longtake.jobs.log import Log
+from longtake.jobs.section import DONE, SECTIONS, section_file, section_files
+from longtake.jobs.state import check_inside, check_same, recipes, states_of
 from longtake.jobs.stored import (
     FIRST,
     FORMAT,
     JOB,
     LAST,
-    VIDEO,
+    LOCK,
     Made,
     check_is_job,
     confined,
-    is_job,
     job_text,
     read_job,
     told,
-)
+)  # fmt: skip
 from longtake.picture import load_image
 from longtake.plan import timeline
 from longtake.plan.layout import LATENT_PIXELS
-from longtake.plan.plans import Plan, plan_of
-from longtake.weights.fingerprint import file_fingerprint
-from longtake.weights.lora import find_file
+from longtake.plan.plans import plan_of
 
 if TYPE_CHECKING:
     from longtake.pipeline.prepare import Inputs
-
-__all__ = [
-    "DAMAGED", "DONE", "MISSING", "OUTDATED", "VIDEO",
-    "JobFolder", "check_new", "describe_job", "is_job", "read_job", "section_file",
-]  # fmt: skip
-
-LOCK = "lock"
-ENTRIES = (JOB, FIRST, LAST, SECTIONS, LOG, LOCK, VIDEO)
 
 
 class JobFolder:
@@ -99,11 +87,11 @@ class JobFolder:
         job.check()
         if job.width is None or job.height is None:
             raise JobError("A job on disk needs its size; give width and height.")
-        pictures = _pictures(job, picture, last_picture)
-        job = _standing_alone(_with_anchors(job, LAST in pictures))
+        pictures = pictures_of(job, picture, last_picture)
+        job = standing_alone(anchored(job, LAST in pictures))
         job.check()
         timeline.check(job, plan_of(job))
-        made = Made(__version__, model, _lora_fingerprints(job), dict(video or {}))
+        made = Made(__version__, model, lora_fingerprints(job), dict(video or {}))
         with told(place):
             disk.make_folder(place / SECTIONS)
             lock = _locked(place)
@@ -129,7 +117,7 @@ class JobFolder:
         """
         place = Path(path).resolve()
         check_is_job(place)
-        _check_inside(place)
+        check_inside(place)
         with told(place):
             lock = _locked(place)
             try:
@@ -229,11 +217,11 @@ class JobFolder:
 
     def states(self) -> dict[int, str]:
         """DONE, MISSING, OUTDATED or DAMAGED for each section, by number, as its header tells."""
-        return _states(self.path, self._recipes)
+        return states_of(self.path, self._recipes)
 
     def change(self, job: Job) -> list[int]:
         """Make this the folder's job and drop the sections that it makes otherwise; returns their numbers."""
-        job = _standing_alone(_with_anchors(job, self.job.last_picture is not None))
+        job = standing_alone(anchored(job, self.job.last_picture is not None))
         job.check()
         timeline.check(job, plan_of(job))
         # From here on, what no longer fits is outdated, even if this process ends before it is dropped.
@@ -278,138 +266,6 @@ class JobFolder:
         count = len(plan[plan.made_at(number)].frames)
         size = (count, self.job.height // LATENT_PIXELS, self.job.width // LATENT_PIXELS)
         return latents.ndim == 5 and latents.shape[2:] == size
-
-
-def check_new(path: str | os.PathLike[str]) -> Path:
-    """The absolute path of a folder in which a job can begin; JobError if something is there already."""
-    place = Path(path).resolve()
-    with told(place):
-        above = next(each for each in (place, *place.parents) if each.exists())
-        if not above.is_dir():
-            below = "" if above == place else f", and {place} would lie below it"
-            raise JobError(f"{above} is a file{below}; a job needs a folder.")
-        if (place / JOB).exists():
-            raise JobError(f"{place} holds a job already; go on with it by: longtake resume {path}")
-        found = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
-    # What a process leaves that is killed while it begins a job.
-    other = [name for name in found if name not in ENTRIES and not name.endswith(".part")]
-    if other or VIDEO in found:
-        raise JobError(
-            f"{place} is not empty (it holds {(other or [VIDEO])[0]!r}); name a new folder for the job."
-        )
-    return place
-
-
-def check_same(path: Path, job: Job, made: Made, model: str | None) -> None:
-    """Raise JobError if the model or a LoRA is not what the job began with."""
-    if model is not None and model != made.model:
-        raise JobError(
-            f"The job in {path} was begun with another model than {job.model} is now; "
-            "give the one that it was begun with, or begin the job anew."
-        )
-    for lora, before, now in zip(job.loras, made.loras, _lora_fingerprints(job), strict=True):
-        if before != now:
-            raise JobError(
-                f"{lora.path} is not the LoRA any more that the job in {path} was begun with; "
-                "put that one back, or begin the job anew."
-            )
-
-
-def describe_job(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The state of a job as JSON values; reads only, so that another process may be at work on it."""
-    place = Path(path).resolve()
-    job, made = read_job(place)
-    found = recipes(place, job, made)
-    states = _states(place, found)
-    video = place / (made.video.get("file") or VIDEO)
-    return {
-        "folder": str(place),
-        "longtake": made.longtake,
-        "frames": found.plan.frames,
-        "sections": len(states),
-        "done": sum(state == DONE for state in states.values()),
-        "states": {str(number): state for number, state in states.items()},
-        "running": disk.is_locked(place / LOCK),
-        "video": str(video) if video.exists() else None,
-        "job": job.values(),
-    }
-
-
-def recipes(path: Path, job: Job, made: Made) -> Recipes:
-    """The recipe of each section of a job in its folder."""
-    plan: Plan = plan_of(job)
-    with told(path):
-        pictures = [_hash_of(path / FIRST), *([_hash_of(path / LAST)] if len(plan.anchors) > 1 else [])]
-    facts = {
-        "format": made.format,
-        "model": made.model,
-        "adapters": made.loras,
-        "form": made.form,
-        "pictures": pictures,
-    }
-    return Recipes(job, plan, facts)
-
-
-def _states(path: Path, found: Recipes) -> dict[int, str]:
-    numbers = range(found.plan.count)
-    return {number: sections.state(section_file(path, number), found[number]) for number in numbers}
-
-
-def _hash_of(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _pictures(job: Job, first: Any, last: Any) -> dict[str, bytes]:
-    """The pictures as files, by name."""
-    sources = {
-        FIRST: job.picture if first is None else first,
-        LAST: job.last_picture if last is None else last,
-    }
-    pictures = {name: _png(load_image(source)) for name, source in sources.items() if source is not None}
-    if FIRST not in pictures:
-        raise JobError("A video begins with a picture; none was given.")
-    return pictures
-
-
-def _png(picture: Image.Image) -> bytes:
-    data = io.BytesIO()
-    picture.save(data, "PNG")
-    return data.getvalue()
-
-
-def _with_anchors(job: Job, last: bool) -> Job:
-    """The job with the pictures of its folder; each keeps the name that it came by."""
-    anchors = [Anchor(0.0, job.picture or FIRST)]
-    if last:
-        anchors.append(Anchor("end", job.last_picture or LAST))
-    return replace(job, anchors=tuple(anchors))
-
-
-def _standing_alone(job: Job) -> Job:
-    """The job with absolute paths, since it may be resumed from another working directory."""
-    loras = tuple(replace(lora, path=_absolute(lora.path)) for lora in job.loras)
-    model = job.model if job.model == "embedded" else _absolute(job.model)
-    parts = {name: _absolute(place) for name, place in job.parts.items()}
-    return replace(job, model=model, parts=parts, loras=loras)
-
-
-def _absolute(path: str) -> str:
-    place = Path(path).expanduser()
-    return str(place.absolute()) if place.exists() else path
-
-
-def _lora_fingerprints(job: Job) -> tuple[str, ...]:
-    return tuple(file_fingerprint(find_file(lora.path)) for lora in job.loras)
-
-
-def _check_inside(place: Path) -> None:
-    """Raise JobError if an entry of the folder leads out of it: it may be a stranger's, and is written to."""
-    for name in ENTRIES:
-        entry = place / name
-        if entry.is_symlink() and not entry.resolve().is_relative_to(place):
-            raise JobError(
-                f"{entry} leads out of the job's folder, to {entry.resolve()}; put the file itself there."
-            )
 
 
 def _locked(place: Path) -> disk.Lock:

@@ -15,11 +15,15 @@ from typing import Any
 from longtake import strictjson
 from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
 from longtake.job import Anchor, Job
+from longtake.jobs.log import LOG
+from longtake.jobs.section import SECTIONS
 
 FORMAT = 2
 """Of the folder, and of the recipes in it: a change of how sections are made needs another one, too."""
 
-JOB, FIRST, LAST, VIDEO = "job.json", "first.png", "last.png", "video.mp4"
+JOB, FIRST, LAST, VIDEO, LOCK = "job.json", "first.png", "last.png", "video.mp4", "lock"
+ENTRIES = (JOB, FIRST, LAST, VIDEO, LOCK, SECTIONS, LOG)
+"""What lies in a job's folder."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""What a job on disk is begun with: a place that is free, its pictures as files, and paths that stay right."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from longtake.errors import JobError
+from longtake.job import Anchor, Job
+from longtake.jobs.stored import ENTRIES, FIRST, JOB, LAST, VIDEO, told
+from longtake.picture import load_image
+from longtake.weights.fingerprint import file_fingerprint
+from longtake.weights.lora import find_file
+
+
+def check_new(path: str | os.PathLike[str]) -> Path:
+    """The absolute path of a folder in which a job can begin; JobError if something is there already."""
+    place = Path(path).resolve()
+    with told(place):
+        above = next(each for each in (place, *place.parents) if each.exists())
+        if not above.is_dir():
+            below = "" if above == place else f", and {place} would lie below it"
+            raise JobError(f"{above} is a file{below}; a job needs a folder.")
+        if (place / JOB).exists():
+            raise JobError(f"{place} holds a job already; go on with it by: longtake resume {path}")
+        found = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
+    # What a process leaves that is killed while it begins a job.
+    other = [name for name in found if name not in ENTRIES and not name.endswith(".part")]
+    if other or VIDEO in found:
+        raise JobError(
+            f"{place} is not empty (it holds {(other or [VIDEO])[0]!r}); name a new folder for the job."
+        )
+    return place
+
+
+def pictures_of(job: Job, first: Any, last: Any) -> dict[str, bytes]:
+    """The pictures as files, by name."""
+    sources = {
+        FIRST: job.picture if first is None else first,
+        LAST: job.last_picture if last is None else last,
+    }
+    found = {name: _png(load_image(source)) for name, source in sources.items() if source is not None}
+    if FIRST not in found:
+        raise JobError("A video begins with a picture; none was given.")
+    return found
+
+
+def anchored(job: Job, last: bool) -> Job:
+    """The job with the pictures of its folder; each keeps the name that it came by."""
+    anchors = [Anchor(0.0, job.picture or FIRST)]
+    if last:
+        anchors.append(Anchor("end", job.last_picture or LAST))
+    return replace(job, anchors=tuple(anchors))
+
+
+def standing_alone(job: Job) -> Job:
+    """The job with absolute paths, since it may be resumed from another working directory."""
+    loras = tuple(replace(lora, path=_absolute(lora.path)) for lora in job.loras)
+    model = job.model if job.model == "embedded" else _absolute(job.model)
+    parts = {name: _absolute(place) for name, place in job.parts.items()}
+    return replace(job, model=model, parts=parts, loras=loras)
+
+
+def lora_fingerprints(job: Job) -> tuple[str, ...]:
+    """The fingerprint of the file of each of the job's LoRAs."""
+    return tuple(file_fingerprint(find_file(lora.path)) for lora in job.loras)
+
+
+def _png(picture: Image.Image) -> bytes:
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    return data.getvalue()
+
+
+def _absolute(path: str) -> str:
+    place = Path(path).expanduser()
+    return str(place.absolute()) if place.exists() else path
