@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            warnings.simplefilter("always", LongtakeWarning)
             with contextlib.suppress(SystemExit):  # that is how --help and --version end
                 _check_words(words)
                 args = parser().parse_args(words)
