@@ -62,9 +62,23 @@ def test_type_checkers_see_the_same_names():
     assert set(longtake.__all__) == {*seen, "errors"}
 
 
-def test_errors_are_one_tree():
-    from longtake import errors
+def test_errors_are_one_tree_whose_second_bases_are_the_fields():
+    import longtake as lt
 
-    assert issubclass(errors.PictureError, errors.JobError)
-    for kind in (errors.JobError, errors.ModelError, errors.BackendError):
-        assert kind.__bases__ == (errors.LongtakeError,)
+    assert issubclass(lt.PictureError, lt.JobError) and issubclass(lt.JobTypeError, lt.JobError)
+    assert issubclass(lt.MemoryRunError, lt.RunError)
+    field = {
+        lt.JobError: ValueError,
+        lt.JobTypeError: TypeError,
+        lt.PictureError: OSError,
+        lt.RunError: RuntimeError,
+        lt.MemoryRunError: MemoryError,
+        lt.ModelError: OSError,
+        lt.BackendError: RuntimeError,
+    }
+    for kind, other in field.items():
+        assert issubclass(kind, lt.LongtakeError) and issubclass(kind, other)
+        assert str(kind("One sentence.")) == "One sentence."
+    # A request that is refused is no run that failed.
+    assert not issubclass(lt.RunError, lt.JobError) and not issubclass(lt.JobError, lt.RunError)
+    assert (lt.RunError("x", section=3, step=1).section, lt.RunError("x").step) == (3, None)
