@@ -74,7 +74,7 @@ def publish(part: Path, path: str | os.PathLike[str]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can: Windows opens no folders."""
+    """Bring the names in a folder to the disk, if the system can: Windows opens no folders."""
     if os.name != "posix":
         return
     try:
@@ -126,7 +126,7 @@ def _discarded_after_errors(part: Path) -> Iterator[Path]:
 def claim(candidates: Iterable[str | os.PathLike[str]]) -> Path:
     """The first name that is free, taken by an empty file, so that two processes never choose the same.
 
-    The file is there to be replaced by the real one; `unclaim` takes it away where that never comes.
+    The file is there to be replaced by the real one; `unclaim` takes it away if that never comes.
     """
     last = None
     for last in candidates:
@@ -144,7 +144,7 @@ def unclaim(path: Path) -> None:
 
 
 def lock(path: str | os.PathLike[str]) -> Lock:
-    """The lock that the file stands for, held; raises BlockingIOError where another process, or object, holds it."""
+    """The lock that the file stands for, held; raises BlockingIOError if another process, or object, holds it."""
     import filelock
 
     # Not by thread: who opened a job may hand it to another thread, which closes it.
@@ -157,7 +157,7 @@ def lock(path: str | os.PathLike[str]) -> Lock:
 
 
 def is_locked(path: str | os.PathLike[str]) -> bool:
-    """Whether somebody holds the lock; False also where that cannot be found out."""
+    """Tell if somebody holds the lock; False also if that cannot be found out."""
     import filelock
 
     if not Path(path).exists():

@@ -1,4 +1,4 @@
-"""What can go wrong, as one small tree.
+"""The errors of longtake, as one small tree.
 
 LongtakeError
 ├── JobError            a request that is refused: a size, a length, a plan; nothing was computed (also a ValueError)
@@ -37,7 +37,7 @@ class PictureError(JobError, OSError):
 
 
 class RunError(LongtakeError, RuntimeError):
-    """A run failed on its way. `section` is a place in the video, `step` counts from 0; None where neither is known."""
+    """A run failed on its way. `section` is a place in the video, `step` counts from 0; None is unknown."""
 
     def __init__(self, message: str, section: int | None = None, step: int | None = None) -> None:
         super().__init__(message)

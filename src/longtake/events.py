@@ -1,4 +1,4 @@
-"""What happens while a video is made; `longtake.generate` yields these in their order."""
+"""The events of making a video; `longtake.generate` yields these in their order."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class SectionDone:
 class FramesReady:
     """Final frames of every video, in order: `frames` (B, T, H, W, 3) uint8, the first at number `start`.
 
-    Where `generate` was given another conversion, `frames` are what that made of them.
+    If `generate` was given another conversion, `frames` is its result.
     """
 
     start: int
@@ -64,7 +64,7 @@ class FramesReady:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a section may look like: `frames` (B, T, H, W, 3) uint8 of the section at place `number` in the video.
+    """An early look at a section: `frames` (B, T, H, W, 3) uint8 of the section at place `number` in the video.
 
     They are rough or made of this section alone, and may be smaller than the video.
     """

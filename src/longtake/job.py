@@ -126,7 +126,7 @@ class SectionChange:
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked: everything that decides the video but the pictures' pixels and the model's weights.
+    """A video that is asked for: everything that decides it but the pictures' pixels and the model's weights.
 
     Sizes are pixels, `frames` counts video frames, `guidance` is the distilled (embedded) one, `cfg_scale` the
     real classifier-free one (1 = off). `shift` None takes the shift that the model's scheduler asks for. `decoding`
@@ -230,7 +230,7 @@ class Job:
             )
 
     def change_of(self, section: int) -> SectionChange:
-        """What is different in the section at this place in the video."""
+        """The change of the section at this place in the video; one that changes nothing if none is asked."""
         found = (change for change in self.changes if change.section == section)
         return next(found, SectionChange(section))
 

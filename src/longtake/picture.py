@@ -35,7 +35,7 @@ MAX_FILE = 512 * 2**20
 MAX_REDIRECTS = 5
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
-"""What is opened, of GIFs the first picture. Pillow knows fifty formats more, whose readers few files ever test."""
+"""The formats that are opened; of a GIF, the first picture. Pillow's fifty others are hardly tested by anybody."""
 
 _WHITE = (255, 255, 255)
 
@@ -43,7 +43,7 @@ _WHITE = (255, 255, 255)
 def load_image(source: Any, timeout_seconds: float = 30.0) -> Image.Image:
     """Open a picture as RGB, upright, on white: a path, an http(s) address, a PIL image or an array (H, W[, C]).
 
-    Integer arrays of 8 or 16 bits and floats in [0, 1] are taken. Raises PictureError where there is no picture.
+    Integer arrays of 8 or 16 bits and floats in [0, 1] are taken. Raises PictureError if there is no picture.
     """
     if isinstance(source, Image.Image):
         return _to_rgb(source, "the picture")

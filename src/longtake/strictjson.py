@@ -16,7 +16,7 @@ DIGITS = 100
 
 
 def parse(text: Any, what: str) -> Any:
-    """What `text` says; JobError, "This is not `what`", if that is no JSON or more than any reader should take.
+    """The JSON value of `text`; JobError, "This is not `what`", if that is no JSON or more than any reader should take.
 
     >>> parse('{"frames": 9}', "a job")
     {'frames': 9}

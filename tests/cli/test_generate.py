@@ -38,7 +38,8 @@ def test_generate_writes_what_the_pipeline_makes(pipeline, place, capsys):
     assert read_metadata("out.mp4").job == expected
     frames, fps = read_video("out.mp4")
     assert frames.shape == (45, 288, 384, 3) and fps == 30
-    assert Image.open("sheet.png").size == (6 * 66 + 2, 4 * 50 + 2)
+    with Image.open("sheet.png") as sheet:
+        assert sheet.size == (6 * 66 + 2, 4 * 50 + 2)
 
 
 def test_generate_takes_every_option(pipeline):

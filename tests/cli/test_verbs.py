@@ -34,7 +34,8 @@ def test_plan(place, capsys):
 
 def test_scene(place, capsys):
     assert main(["scene", "a penguin in the snow", "-o", "p.png", "--size", "96x64", "--seed", "2"]) == 0
-    assert Image.open("p.png").size == (96, 64)
+    with Image.open("p.png") as picture:
+        assert picture.size == (96, 64)
     assert "in the snow" in capsys.readouterr().out
     first = Path("p.png").read_bytes()
     assert main(["scene", "a penguin in the snow", "-o", "p.png", "--size", "96x64", "--seed", "2"]) == 0

@@ -14,6 +14,7 @@ from longtake import backend
 from longtake.backend import nn, runtime
 from longtake.models.pretrained import is_untouched
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
+from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.networks import NETWORKS, Networks
 
 # What the framework calls when a module is called.
@@ -86,7 +87,12 @@ def test_a_subclass_that_changes_the_call_is_seen(networks: Networks) -> None:
     class Named(Transformer):
         """One that changes nothing."""
 
+    class Brighter(AutoencoderKLHunyuanVideo):
+        def decode(self, *args: Any, **kwargs: Any) -> Any:
+            return super().decode(*args, **kwargs)
+
     assert not is_untouched(Mine(networks.transformer.config))
+    assert not is_untouched(Brighter(networks.vae.config))
     assert is_untouched(Named(networks.transformer.config))
 
 

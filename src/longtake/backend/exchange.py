@@ -1,6 +1,6 @@
 """Networks of PyTorch beside the process's own framework: a text encoder of transformers, say, under MindSpore.
 
-Where both are PyTorch nothing is converted; otherwise values cross as numpy arrays. PyTorch is never imported here: a
+If both are PyTorch, nothing is converted; otherwise values cross as numpy arrays. PyTorch is never imported here: a
 network of it that somebody hands over has loaded it.
 """
 
@@ -18,7 +18,7 @@ from longtake.errors import BackendError
 
 
 def framework_of(network: Any) -> str:
-    """The framework whose weights the network has; the process's own where that does not show.
+    """The framework whose weights the network has; the process's own if that does not show.
 
     >>> framework_of(print) == backend.name
     True
@@ -36,12 +36,12 @@ def dtype_name_of(network: Any) -> str:
 
 
 def is_foreign(network: Any) -> bool:
-    """Whether the network is of another framework than the process's."""
+    """Tell if the network is of another framework than the process's."""
     return framework_of(network) != backend.name
 
 
 def device_of(network: Any) -> Any:
-    """Where the network's inputs go: the device that an offloading hook on it or in it runs it on, else its own.
+    """The device of the network's inputs: an offloading hook's, on it or on a part of it; else its own.
 
     Between two calls accelerate's hooks keep the weights on the CPU, or on a device without memory ("meta").
     """
@@ -55,7 +55,7 @@ def device_of(network: Any) -> Any:
 
 
 def check(network: Any, part: str, may_cross: bool = False) -> None:
-    """Raise BackendError where the network is of another framework, unless it is PyTorch and its values `may_cross`."""
+    """Raise BackendError if the network is of another framework, unless it is PyTorch and its values `may_cross`."""
     name = framework_of(network)
     if name != backend.name and not (may_cross and name == "torch"):
         raise BackendError(
@@ -74,7 +74,7 @@ def given(array: np.ndarray, network: Any, as_weights: bool = False) -> Any:
 
 
 def taken(value: Any) -> Any:
-    """What a network gave, as a tensor of the process's framework: the very same where it is one."""
+    """A network's output as a tensor of the process's framework: the very same if it is one."""
     return value if isinstance(value, ops.Tensor) else ops.from_numpy(array_of(value))
 
 
@@ -96,7 +96,7 @@ def no_grad(network: Any) -> AbstractContextManager[Any]:
 
 
 def move(network: Any, device: Any = None, dtype: Any = None) -> None:
-    """Move the network to a device, a dtype (the process's own), or both. Raises BackendError where it cannot go."""
+    """Move the network to a device, a dtype (the process's own), or both. Raises BackendError if it cannot go there."""
     if dtype is not None and is_foreign(network):
         dtype = getattr(_torch(), runtime.dtype_name(dtype))
     asked = {"device": device, "dtype": dtype}

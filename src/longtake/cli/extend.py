@@ -21,7 +21,7 @@ longtake extend penguin --frames 36 -o longer.mp4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every verb on a job takes, and how much more."""
+    """The options of every verb on a job, and the length to add."""
     resume.add_arguments(parser)
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--seconds", type=number, metavar="X", help="so many seconds more")

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def facts_of(what: str, parts: Mapping[str, str]) -> dict[str, Any]:
-    """What there is to know of a model with its parts, of a job or of a video, as JSON values."""
+    """The facts of a model with its parts, of a job or of a video, as JSON values."""
     video = Path(what).suffix.lower() == ".mp4"
     job = not video and (Path(what) / "job.json").is_file()
     if parts and (video or job):
@@ -49,7 +49,7 @@ def facts_of(what: str, parts: Mapping[str, str]) -> dict[str, Any]:
 
 
 def describe_model(model: str, parts: Mapping[str, str]) -> dict[str, Any]:
-    """What the headers of a model say, with those of its `parts` that are elsewhere; ModelError if one is wrong."""
+    """The facts in a model's headers, with those of its `parts` that are elsewhere; ModelError if one is wrong."""
     from longtake.weights.folder import describe
 
     facts = describe(model)

@@ -55,7 +55,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, device: str, progress: 
 
 
 def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> None:
-    """Change the job in a folder, if `change` does, and make what it lacks then, and its video anew."""
+    """Change the job in a folder by `change`, make the sections that it then lacks, and write its video anew."""
     asked, _ = read_job(place.folder)
     at = replace(asked, model=place.model or asked.model, parts={**asked.parts, **place.parts})
     with JobFolder.open(place.folder, fingerprint(at.model, at.parts)) as folder:
@@ -112,7 +112,7 @@ def write(job: Job, events: Iterator[Any], outputs: Outputs) -> int:
 
 @contextlib.contextmanager
 def _under_way(folder: JobFolder | None, progress: Progress) -> Iterator[None]:
-    """What stops a run that has begun is no refusal; say how it goes on from the sections that are finished."""
+    """Inside, an error after the run has begun is no refusal but a RunError; the progress says how to go on."""
     try:
         yield
     except (KeyboardInterrupt, LongtakeError) as error:

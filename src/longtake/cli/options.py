@@ -188,8 +188,8 @@ def last_image(text: str) -> Anchor:
 def lora(text: str) -> Lora:
     """A LoRA from "FILE" or "FILE:WEIGHT"; several weights, with commas, are one for each section.
 
-    What follows the last colon is a weight only if it looks like one, so that C:/walk.safetensors is a file, and
-    a file that exists under the whole name is that file.
+    The text after the last colon is a weight only if it looks like one, so that C:/walk.safetensors is a file. If a
+    file exists under the whole name, it is that file.
 
     >>> lora("walk.safetensors"), lora("walk.safetensors:0.8,0")
     (Lora(path='walk.safetensors', weights=(1.0,)), Lora(path='walk.safetensors', weights=(0.8, 0.0)))
@@ -219,4 +219,4 @@ KINDS: dict[type, tuple[Any, str]] = {
     Anchor: (last_image, "PICTURE"),
     Lora: (lora, "FILE"),
 }
-"""How the command line reads a value of each kind, and what its help calls one."""
+"""For each kind of value: the function that reads it from the command line, and its name in the help."""

@@ -50,7 +50,7 @@ class Outputs:
         return replace(self, zoom=zoom)
 
     def kept_in(self, folder: Path) -> dict[str, Any]:
-        """How a job's folder remembers what to write; a video in the folder moves with it."""
+        """The files as a job's folder remembers them; a video in the folder moves with it."""
         return {
             "file": None if self.video.parent == folder else str(self.video),
             "sheet": str(self.sheet) if self.sheet else None,
@@ -60,7 +60,7 @@ class Outputs:
 
 
 def outputs_in(folder: JobFolder, output: str | None) -> Outputs:
-    """What a job's folder writes, by its own settings and a new name for the video."""
+    """The files of a job's folder, by its own settings and a new name for the video."""
     from longtake.jobs.stored import VIDEO
     from longtake.video import check_writable
 
@@ -141,7 +141,7 @@ def _check_numbers(zoom: int | None, crf: float) -> None:
 
 
 def _video_in(folder: str) -> Path:
-    """Where the video of a new job goes; JobError if its folder cannot be new."""
+    """The file for the video of a new job; JobError if its folder cannot be new."""
     from longtake.jobs.beginning import check_new
     from longtake.jobs.stored import VIDEO
 

@@ -58,7 +58,7 @@ def add_options(group: Any) -> None:
 def preview_file(
     name: str | bool | None, decode: bool, video: Path, *others: str | Path | None
 ) -> PreviewFile | None:
-    """What `--preview` and `--preview-decode` ask for; True is a name after the video's.
+    """The file that `--preview` and `--preview-decode` ask for; True is a name after the video's.
 
     Raises PictureError if it cannot be written, or if it is the video or one of the `others`.
     """
@@ -105,7 +105,7 @@ class PreviewWriter:
         self._due = clock()
 
     def tell(self, event: Event) -> None:
-        """Take what a `Preview` shows into the file, now or with one of the next: writing never takes long."""
+        """Add a `Preview` to the file, now or together with a later one, so that writing takes little of the time."""
         from longtake.events import Planned, Preview
         from longtake.picture import spread
 
@@ -123,7 +123,7 @@ class PreviewWriter:
     def write(self) -> None:
         """Write what is not written yet; the file is replaced at once, so that a viewer never meets half of it.
 
-        Where that cannot be, it is said, and the video goes on.
+        If it cannot be written, a message says so, and the video goes on.
         """
         if not self._stale:
             return
@@ -158,13 +158,13 @@ class PreviewWriter:
         from longtake.video import export_to_video
 
         parts = [self._pictures[number] for number in sorted(self._pictures)]
-        # As long as what it shows, where every section is shown.
+        # As long as what it shows, if every section is shown.
         rate = self._fps * len(parts[0]) / (LATENT_FRAMES * self._window)
         export_to_video([picture for part in parts for picture in part], self.path, rate, zoom=2)
 
 
 def _small(frame: np.ndarray) -> np.ndarray:
-    """The frame with SIDE pixels on its longer side; enlarged smoothly where it is smaller."""
+    """The frame with SIDE pixels on its longer side; enlarged smoothly if it is smaller."""
     import numpy as np
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""How events are told: a line that moves on a terminal, a line for each section in a log, JSON for machines.
+"""The telling of events: a line that moves on a terminal, a line for each section in a log, JSON for machines.
 
 It sees every event, so it also measures: what loading, sampling, decoding and writing took.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Progress:
     """Follows the events and tells them through `show` (what moves), `say` (what stays) and `emit` (JSON).
 
-    The time left is what the steps so far took, for as many as are left; decoding shows its own share at the end.
+    The time left is the mean time of the steps so far, times the steps that are left; decoding shows its own share.
     `seconds` says what the time was spent on.
     """
 
@@ -49,7 +49,7 @@ class Progress:
 
     @property
     def has_begun(self) -> bool:
-        """Whether the pipeline has planned the video, so that nothing is refused any more."""
+        """Tell if the pipeline has planned the video, so that nothing is refused any more."""
         return self._planned is not None
 
     @contextlib.contextmanager

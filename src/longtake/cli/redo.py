@@ -21,7 +21,7 @@ longtake redo penguin --section 3 --prompt "It jumps."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every verb on a job takes, and the section."""
+    """The options of every verb on a job, and the section."""
     resume.add_arguments(parser)
     parser.add_argument(
         "--section",

@@ -18,7 +18,7 @@ longtake resume penguin -o elsewhere.mp4 --model models/framepack --device cuda:
 
 @dataclass(frozen=True)
 class Place:
-    """A job's folder, and where its model and its video are now; None is where they were."""
+    """A job's folder, and the present places of its model and its video; None is the place that the job knows."""
 
     folder: Path
     output: str | None
@@ -28,7 +28,7 @@ class Place:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every verb on a job takes: its folder, where the model and the video are now, the device, and JSON."""
+    """The options of every verb on a job: its folder, the places of its model and its video, the device, JSON."""
     parser.add_argument("folder", metavar="DIR", help="the folder that generate --job made")
     parser.add_argument("-o", "--output", metavar="OUT.mp4", help="the video (default: where the job has it)")
     add_option(parser, "model", "where the job's model is now (default: where it was)")
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def place_of(args: argparse.Namespace) -> Place:
-    """What the arguments of `add_arguments` say."""
+    """The place that the arguments of `add_arguments` name."""
     return Place(Path(args.folder), args.output, args.model, parts_of(args.parts or ()), args.device)
 
 

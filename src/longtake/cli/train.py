@@ -17,7 +17,7 @@ longtake train transformer --folder runs/second --no-resume --seed 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The stage, and where and how long."""
+    """The options: the stage, the folder and the length of the training."""
     parser.add_argument(
         "stage", metavar="STAGE", choices=("autoencoder", "decoder", "transformer", "all"), help="%(choices)s"
     )

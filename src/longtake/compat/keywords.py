@@ -1,6 +1,6 @@
-"""Keywords and methods of the field that mean nothing here, or what only diffusers' own machinery does.
+"""Keywords and methods of the field that mean nothing here, or that only diffusers' own machinery can serve.
 
-What costs nothing is taken; what is not done is refused, with the reason and the class that does it.
+Keywords that cost nothing are taken; what is not done is refused, with the reason and the class that does it.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ class LoraMixin:
     def unload_lora_weights(self) -> None:
         """Remove all adapters; the layers are the very same as before them.
 
-        What was fused stays, as in the field: to be rid of it, `unfuse_lora` first.
+        Fused adapters stay in the weights, as in the field: to be rid of them, call `unfuse_lora` first.
         """
         adapters.detach(self._changed_network)
 

@@ -1,7 +1,7 @@
 """The field's schedulers over `sampling.schedule`: each can stand in for its namesake in diffusers.
 
-The pipeline itself runs on a `Schedule`, which is data; these classes are for code that was written for diffusers. The
-arithmetic is diffusers' where the two differ from FramePack's.
+The pipeline itself runs on a `Schedule`, which is data; these classes are for code that was written for diffusers.
+Their arithmetic is diffusers', also if FramePack's differs from it.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class UniPCMultistepScheduler(Scheduler):
     """UniPC along a flow; equals diffusers' class of this name with flow sigmas and flow predictions.
 
     Unlike the reference: those two are the default, since nothing else exists here; and the last step is of order 1
-    always, where the reference's is NaN for `bh1` and infinite without `lower_order_final`.
+    always; the reference's is NaN for `bh1` and infinite without `lower_order_final`.
     """
 
     kind: ClassVar[type[Schedule]] = FlowUniPC

@@ -1,4 +1,4 @@
-"""The steps of a call: its callback, its progress bars, its interrupt; and that nobody else disturbs them."""
+"""The steps of a call: its callback, progress bars and interrupt, and the guard against other calls."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def run(
 def _step_end(
     pipe: Any, event: Stepped, callback: Callback, inputs: Sequence[str], states: Any
 ) -> Change | None:
-    """Tell the caller of a step; what he wants changed, in the place and the dtype of what it replaces."""
+    """Call back after a step; returns the `Change` asked for, in the place and the dtype of what it replaces."""
     pipe._current_timestep = ops.from_numpy(np.asarray([event.sigma * 1000], dtype=np.float32))[0]
     if callback is None:
         return None

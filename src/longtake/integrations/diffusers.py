@@ -72,7 +72,7 @@ class HunyuanVideoFramepackPipeline(FramepackCall, Stock):  # type: ignore[misc]
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What the model says about itself: width, height, prompt_template, max_sequence_length."""
+        """The model's own settings: width, height, prompt_template, max_sequence_length."""
         return self.config.get(SETTINGS) or carried_settings(self.transformer)
 
     @property

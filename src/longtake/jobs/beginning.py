@@ -1,4 +1,4 @@
-"""What a job on disk is begun with: a place that is free, its pictures as files, and paths that stay right."""
+"""The beginning of a job on disk: a place that is free, its pictures as files, and paths that stay right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_new(path: str | os.PathLike[str]) -> Path:
         if (place / JOB).exists():
             raise JobError(f"{place} holds a job already; go on with it by: longtake resume {path}")
         found = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
-    # What a process leaves that is killed while it begins a job.
+    # Left by a process that was killed while it began a job.
     other = [name for name in found if name not in ENTRIES and not name.endswith(".part")]
     if other or VIDEO in found:
         raise JobError(

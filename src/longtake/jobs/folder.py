@@ -58,8 +58,8 @@ class JobFolder:
     """A job's folder, held by this process alone; made by `create` or `open`, and closed at the end of a `with` block.
 
     It is a store: `generate(folder.job, networks, folder.inputs, store=folder)`. `job` stands alone: its pictures lie
-    here, and its model's and LoRAs' paths are absolute. Every failure to write (a full disk) is one sentence, a
-    RunError on the way of a section and else a JobError, and leaves what was finished.
+    here, and its model's and LoRAs' paths are absolute. A failure to write (a full disk) raises a RunError while a
+    section is made, else a JobError; what was finished stays.
     """
 
     def __init__(self, path: Path, job: Job, made: Made, lock: disk.Lock) -> None:
@@ -189,7 +189,7 @@ class JobFolder:
     def read_section(self, number: int) -> np.ndarray | None:
         """The latents of a section, or None if it is to be made: because it is missing, damaged or outdated.
 
-        What is damaged is moved aside, what is outdated goes; both are noted in the log.
+        A damaged file is moved aside, an outdated one is deleted; both are noted in the log.
         """
         file = section_file(self.path, number)
         if not file.exists():
@@ -220,7 +220,7 @@ class JobFolder:
         return states_of(self.path, self._recipes)
 
     def change(self, job: Job) -> list[int]:
-        """Make this the folder's job and drop the sections that it makes otherwise; returns their numbers."""
+        """Make this the folder's job and drop the sections that are not the same in it; returns their numbers."""
         job = standing_alone(anchored(job, self.job.last_picture is not None))
         job.check()
         timeline.check(job, plan_of(job))
@@ -260,7 +260,7 @@ class JobFolder:
         self._keep(self.job, replace(self.made, format=FORMAT))
 
     def _fits(self, number: int, latents: np.ndarray) -> bool:
-        """Whether latents have the shape of this section, which no stranger's checksum says."""
+        """Tell if latents have the shape of this section; in a stranger's folder a right checksum is no proof of it."""
         assert self.job.width is not None and self.job.height is not None
         plan = self._recipes.plan
         count = len(plan[plan.made_at(number)].frames)

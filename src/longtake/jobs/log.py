@@ -47,7 +47,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _is_torn(log: Path) -> bool:
-    """Whether the log's last line was cut off."""
+    """Tell if the log's last line was cut off."""
     try:
         with log.open("rb") as opened:
             size = opened.seek(0, os.SEEK_END)

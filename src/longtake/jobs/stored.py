@@ -23,12 +23,12 @@ FORMAT = 2
 
 JOB, FIRST, LAST, VIDEO, LOCK = "job.json", "first.png", "last.png", "video.mp4", "lock"
 ENTRIES = (JOB, FIRST, LAST, VIDEO, LOCK, SECTIONS, LOG)
-"""What lies in a job's folder."""
+"""The entries of a job's folder."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """What job.json says besides the job.
+    """The content of job.json besides the job.
 
     `longtake` is the version that began it; `model` and `loras` are fingerprints; `form` is that of the networks which
     its sections are made with ("" before the first one); `video` is how the video is written.
@@ -43,7 +43,7 @@ class Made:
 
 
 def read_job(path: Path) -> tuple[Job, Made]:
-    """What job.json says, in today's form; JobError if it is missing or damaged, or of a newer longtake."""
+    """The content of job.json, in today's form; JobError if it is missing or damaged, or of a newer longtake."""
     path = Path(path).resolve()
     check_is_job(path)
     with told(path):
@@ -103,7 +103,7 @@ def confined(path: Path, made: Made) -> Made:
 
 
 def is_job(path: str | os.PathLike[str]) -> bool:
-    """Whether a job lies in this folder."""
+    """Tell if a job lies in this folder."""
     return (Path(path) / JOB).is_file()
 
 
@@ -119,7 +119,7 @@ def check_is_job(place: Path) -> None:
 
 @contextmanager
 def told(place: Path, section: int | None = None) -> Iterator[None]:
-    """What goes wrong with a file of the job, as one sentence: a JobError, or a RunError on the way of a section."""
+    """Inside, an OSError becomes one sentence about the job's file: a JobError, or a RunError if a section is made."""
     try:
         yield
     except LongtakeError:
@@ -146,7 +146,7 @@ def _made(values: Mapping[str, Any]) -> Made:
 
 
 def _video(values: Any) -> dict[str, Any]:
-    """How the video is written: `file` and `sheet`, names or None; `zoom`, a count or None; `crf`, from 1 to 51."""
+    """The video's settings: `file` and `sheet`, names or None; `zoom`, a count or None; `crf`, from 1 to 51."""
     for name, least, most in (("zoom", 1, 10**6), ("crf", 1, 51)):
         value = values.get(name)
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -43,7 +43,7 @@ class Adapter(nn.Module):
         return ops.linear(low, self.up) * self.scale
 
     def set_strength(self, strength: float, factor: float) -> bool:
-        """Write strength · factor into the weight that the network computes with; whether it was another."""
+        """Write strength · factor into the weight that the network computes with; True if that changed it."""
         if (strength, factor) == (self.strength, self.factor):
             return False
         runtime.write(self.scale, np.full(1, strength * factor * self.ratio, np.float32))
@@ -51,13 +51,13 @@ class Adapter(nn.Module):
         return True
 
     def delta(self) -> Tensor:
-        """What it adds to the layer's weight (O, I) at its strength, in float32."""
+        """The adapter's change of the layer's weight (O, I) at its strength, in float32."""
         product = ops.linear(self.up.float(), self.down.float().permute(1, 0))
         return product * (self.strength * self.factor * self.ratio)
 
 
 class Adapted(nn.Module):
-    """A linear layer and the adapters that are added to what it gives."""
+    """A linear layer with adapters, whose results are added to its own."""
 
     def __init__(self, base: Any, enabled: bool) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Adapted(nn.Module):
         return self.base.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """What the layer takes -> what it gives."""
+        """The layer's input -> its output, with what the running adapters add."""
         y = self.base(x)
         for adapter in self.adapters:
             if adapter.running:
@@ -85,7 +85,7 @@ class Adapted(nn.Module):
         return y
 
     def change(self, adapter: Any, x: Tensor) -> Tensor:
-        """What one adapter adds."""
+        """The output of one adapter, which is added to the layer's."""
         return adapter(x)
 
     def refresh(self) -> None:
@@ -132,7 +132,7 @@ def shapes(model: Any) -> dict[str, tuple[int, ...]]:
 def attach(model: Any, name: str, changes: Mapping[str, LowRank], strength: float = 1.0) -> None:
     """Add an adapter to the modules that `changes` names, in each layer's own dtype and place.
 
-    Raises JobError where the name is taken, ModelError for a module that the network does not have.
+    Raises JobError if the name is taken, ModelError for a module that the network does not have.
     """
     if name in names(model):
         raise JobError(f"There is an adapter {name!r} already; choose another name or delete it first.")
@@ -183,7 +183,7 @@ def adapted(model: Any) -> dict[str, Any]:
 
 
 def revision(model: Any) -> int:
-    """A number that grows with every change of what adapters add, `scaled` apart: for those who keep results."""
+    """A number that grows with every change of the adapters (but not by `scaled`), for those who keep results."""
     return int(getattr(model, REVISION, 0))
 
 
@@ -263,7 +263,7 @@ def enable(model: Any, on: bool) -> None:
 
 
 def enabled(model: Any) -> bool:
-    """Whether the network computes with its adapters."""
+    """Tell if the network computes with its adapters."""
     return all(layer.enabled for layer in adapted(model).values())
 
 
@@ -277,7 +277,7 @@ def set_strengths(model: Any, strengths: Mapping[str, float]) -> None:
 
 @contextmanager
 def scaled(model: Any, attention_kwargs: Mapping[str, Any] | None) -> Iterator[None]:
-    """Inside, all adapters that are not merged are added `attention_kwargs["scale"]` times as much, where given."""
+    """Inside, all adapters that are not merged are added `attention_kwargs["scale"]` times as much, if given."""
     factor = (attention_kwargs or {}).get("scale", 1.0)
     if not isinstance(factor, (int, float)):
         raise JobError(f"The scale in attention_kwargs is a number, not {factor!r}.")
@@ -298,7 +298,7 @@ def merge(model: Any, wanted: Collection[str] | None = None, factor: float = 1.0
     """Make adapters (None: those switched on) part of the weights: W + strength · alpha / rank · up · down.
 
     The sum is taken in float32 and rounded once. The weights as they were stay on the CPU for `unmerge`: as much memory
-    as the changed layers take, or none where they are mapped from a file.
+    as the changed layers take, or none if they are mapped from a file.
     """
     with runtime.no_grad():
         for layer in adapted(model).values():
@@ -342,7 +342,7 @@ def _wanted(part: Any, layer: Any, wanted: Collection[str] | None) -> bool:
 
 
 def _is_plain(weight: Tensor) -> bool:
-    """Whether a weight holds the numbers that the layer computes with, and not a quantised form of them."""
+    """Tell if a weight holds the numbers that the layer computes with, and not a quantised form of them."""
     return runtime.dtype_name(weight.dtype) in runtime.DTYPES
 
 

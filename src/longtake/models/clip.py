@@ -20,7 +20,7 @@ HIGHEST_IS_END = 2
 
 
 class EncoderConfig(Protocol):
-    """What the layers need to know; CLIP's and SigLIP's configs have it."""
+    """The settings that the layers need; CLIP's and SigLIP's configs have them."""
 
     @property
     def hidden_size(self) -> int: ...
@@ -147,7 +147,7 @@ class CLIPTextModel(PretrainedModel):
     ) -> TextStates | tuple[ops.Tensor, ...]:
         """Normed states (B, L, C) of `input_ids` (B, L), and in `pooler_output` (B, C) that of each row's end token.
 
-        `hidden_states` (where asked for) are the embeddings and the states after each layer, before the last norm.
+        `hidden_states` (if asked for) are the embeddings and the states after each layer, before the last norm.
         `return_dict=False` gives a tuple.
         """
         length, room = input_ids.shape[1], self.config.max_position_embeddings

@@ -40,7 +40,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def beside(array: np.ndarray, tensor: Tensor) -> Tensor:
-    """The array as a tensor of its own dtype, where `tensor` is."""
+    """The array as a tensor of its own dtype, on the device of `tensor`."""
     return ops.from_numpy(array).to(tensor.device)
 
 
@@ -114,10 +114,10 @@ class FeedForward(nn.Module):
 
 
 def rows_at_once(x: Tensor, width: int) -> int:
-    """How many tokens of x (B, L, D) should be widened to `width` at once: all, but for CPUs.
+    """The number of tokens of x (B, L, D) to widen to `width` at once: all of them, but fewer on a CPU.
 
-    On a CPU they stay in the cache so, for equal results. Twice what `ops.piece_values` says, since a matrix product
-    wants many rows.
+    A CPU then keeps them in its cache; the results are equal. Twice what `ops.piece_values` says, since a matrix
+    product wants many rows.
     """
     if not ops.on_cpu(x):
         return int(x.shape[1])

@@ -21,7 +21,7 @@ from longtake.models.pretrained import PretrainedModel
 
 
 def causal_mask(attention_mask: ops.Tensor) -> ops.Tensor:
-    """Which keys each query may see, (B, 1, L, L), from the tokens that are real, (B, L): those, up to itself."""
+    """The keys that each query may see, (B, 1, L, L): the real tokens, from `attention_mask` (B, L), up to itself."""
     real = (attention_mask != 0)[:, None, None, :]
     length = attention_mask.shape[-1]
     return real & ops.from_numpy(np.tri(length, dtype=bool), like=real)
@@ -133,7 +133,7 @@ class LlamaModel(PretrainedModel):
     ) -> TextStates | tuple[ops.Tensor, ...]:
         """States (B, L, C) of the tokens `input_ids` (B, L); padding is on the right, 0 in `attention_mask` (B, L).
 
-        `hidden_states` (where asked for) are the embeddings, then the states after each layer, the last of them
+        `hidden_states` (if asked for) are the embeddings, then the states after each layer, the last of them
         normed. `layers`: stop after so many layers (negative: so many before the end); the last state is then what
         `hidden_states[layers]` would be in a full run, so `layers=-2` gives transformers' `hidden_states[-3]`.
         `return_dict=False` gives a tuple. Raises ModelError for `use_cache=True`: nothing is generated token by token.

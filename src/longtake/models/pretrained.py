@@ -29,14 +29,14 @@ class Stored:
     name: str
     """Its name in the file."""
     weight: Weight
-    """Where it lies, its dtype and its shape, from the file's header."""
+    """Its place in the file, its dtype and its shape, from the file's header."""
     dtype: Any
-    """What the network computes in."""
+    """The dtype that the network computes in."""
     device: Any
-    """Where the network goes; None is the CPU."""
+    """The device for the network; None is the CPU."""
 
     def read(self, dtype: Any = None, device: Any = None) -> Any:
-        """The weight as a tensor, in the network's dtype and on its device where nothing else is asked for."""
+        """The weight as a tensor, in the network's dtype and on its device if nothing else is asked for."""
         wanted = (
             self.dtype if dtype is None else runtime.dtype(dtype),
             self.device if device is None else device,
@@ -68,12 +68,12 @@ class PretrainedModel(nn.Module):
 
     @property
     def device(self) -> Any:
-        """Where the network is."""
+        """The network's device."""
         return modules.placed(self).device
 
     @classmethod
     def rename(cls, name: str) -> str:
-        """Our name of a weight that a file calls `name`: where libraries spell one network's names in several ways."""
+        """Our name of a weight that a file calls `name`, since libraries spell one network's names in several ways."""
         return name
 
     @classmethod
@@ -104,8 +104,8 @@ class PretrainedModel(nn.Module):
         `folder` may be a model's name on the hub, "owner/name", of which config.json and the weights of the `variant`
         are fetched, as `revision` to `force_download` say (`HubOptions`).
 
-        The dtype goes by any of the field's three names; None or "auto" is the dtype of the files (float32 where they
-        mix several). Files are memory-mapped and checked by their headers before anything is loaded, so there is
+        The dtype goes by any of the field's three names; None or "auto" is the dtype of the files (float32 if they mix
+        several). Files are memory-mapped and checked by their headers before anything is loaded, so there is
         never a second copy of the network (`low_cpu_mem_usage`, always). `replace` is asked for each module that has
         weights, before any of them is read, and may put another in its place (`Replace`). `device_map` may name a
         device. Unlike the reference: a missing or surplus weight is an error.
@@ -192,7 +192,7 @@ class PretrainedModel(nn.Module):
 
 
 def is_untouched(network: Any) -> bool:
-    """Whether a network is ours, and nobody has hooked, patched, compiled or wrapped it or a module inside it.
+    """Tell if a network is ours, and nobody has hooked, patched, compiled or wrapped it or a module inside it.
 
     Such a network may be opened: asked for parts of its work by other methods than its call. Any other is called whole,
     as its namesake would be, so that whatever hangs there takes effect. Costs 1 ms for the published transformer, and
@@ -201,15 +201,19 @@ def is_untouched(network: Any) -> bool:
     kind = type(network)
     if not isinstance(network, PretrainedModel):
         return False
-    ours = next(each for each in kind.__mro__ if "forward" in vars(each)).__module__
     methods = [name for name, value in vars(network).items() if callable(value) and hasattr(kind, name)]
-    calls = [name for name in ("encode", "decode") if hasattr(kind, name)]
+    calls = [name for name in ("forward", "encode", "decode") if hasattr(kind, name)]
     return (
-        ours.startswith("longtake.models.")
+        all(_owner(kind, name).__module__.startswith("longtake.models.") for name in calls)
         and not any(modules.is_patched(network, name) for name in methods)
-        and all(modules.own_call(kind, name) for name in calls)
+        and all(modules.own_call(kind, name) for name in calls[1:])
         and not modules.touched(network)
     )
+
+
+def _owner(kind: type, method: str) -> type:
+    """The class that a method comes from."""
+    return next(each for each in kind.__mro__ if method in vars(each))
 
 
 def _replaced(model: Any, stored: Mapping[str, Stored], replace: Replace) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ Table = tuple[np.ndarray, np.ndarray]
 def axis(positions: np.ndarray, dim: int, theta: float, scale: int = 1) -> Table:
     """Cosine and sine (R, ceil(N / scale), dim) of `positions` (R, N), each pair's value written twice.
 
-    With `scale` k, means over k neighbours; the last position is repeated where k does not divide N.
+    With `scale` k, means over k neighbours; the last position is repeated if k does not divide N.
     """
     # float32 in this order, as in the reference: at position 100 another order differs by 1e-5.
     frequencies = np.float32(1) / np.float32(theta) ** (
@@ -63,7 +63,7 @@ def _pool(table: np.ndarray, scale: int) -> np.ndarray:
 
 
 def sequence(parts: Sequence[Table]) -> Table:
-    """The tables one after the other; rows are repeated where one part has one row and another has the batch's."""
+    """The tables one after the other; rows are repeated if one part has one row and another has the batch's."""
     rows = max(len(cos) for cos, _ in parts)
     cos, sin = (
         np.concatenate([np.broadcast_to(part[i], (rows, *part[i].shape[1:])) for part in parts], axis=1)

@@ -97,7 +97,7 @@ class SiglipVisionModel(PretrainedModel):
     ) -> TextStates | tuple[ops.Tensor, ...]:
         """Normed states (B, L, C) of pictures (B, 3, size, size) in [-1, 1], and one pooled vector (B, C) of each.
 
-        `hidden_states` (where asked for) are the embeddings and the states after each layer, before the last norm.
+        `hidden_states` (if asked for) are the embeddings and the states after each layer, before the last norm.
         `return_dict=False` gives a tuple.
         """
         size = self.config.image_size

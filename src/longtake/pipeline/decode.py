@@ -31,9 +31,9 @@ def decode(vae: Any, latents: np.ndarray) -> Any:
 class Decoding:
     """Scaled latents (B, C, T, h, w), pushed in the video's order -> its frames as soon as they are final.
 
-    No more than `plan.frames` come, each piece as `convert` makes it. `mode` is the decoder's. Frames that are not
-    finite raise a RunError that names the section, frames of one plain colour a warning, unless the video begins
-    `plain`. `first` is the number of the section that the latents begin with.
+    At most `plan.frames` frames come, each piece as `convert` makes it. `mode` is the decoder's. Frames that are not
+    finite raise a RunError that names the section. Frames of one plain colour cause a warning, unless `plain` says that
+    the video begins so. `first` is the number of the section that the latents begin with.
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Decoding:
             section = self._section(self.start)
             raise RunError(
                 f"The decoder's numbers went wrong in section {section}: they are not finite. "
-                "Every section is kept where the job has a folder; another --dtype may help.",
+                "Every section is kept if the job has a folder; another --dtype may help.",
                 section,
             )
 
     def _tell_plain(self, frames: np.ndarray) -> None:
-        """A frame of one colour may be a cut or a fade; as many as one latent frame holds are told once."""
+        """Warn once of plain frames, as many in a row as one latent frame holds; fewer may be a cut or a fade."""
         low, high = frames.min(axis=(0, 2, 3)), frames.max(axis=(0, 2, 3))
         for number, plain in enumerate((low == high).all(axis=-1)):
             self._run = self._run + 1 if plain else 0
@@ -99,13 +99,13 @@ class Decoding:
 
 
 def unscaled(vae: Any, latents: np.ndarray) -> Any:
-    """Latents as the autoencoder takes them, where it is and in its dtype."""
+    """Latents as the autoencoder takes them: on its device and in its dtype."""
     placed = runtime.place(ops.from_numpy(latents), exchange.device_of(vae), vae.dtype)
     return placed / vae.config.scaling_factor
 
 
 def is_finite(values: Any) -> bool:
-    """Whether no value is NaN or infinite, by their sum: one number that leaves the device."""
+    """Tell if no value is NaN or infinite, by their sum: only one number leaves the device."""
     return math.isfinite(float(ops.to_numpy(total(values))))
 
 
@@ -117,7 +117,7 @@ def total(values: Any) -> Any:
 def reference_frames(
     vae: Any, start: np.ndarray, done: Sequence[SectionDone], forward: bool, window: int
 ) -> Any:
-    """Frames (B, 3, T, H, W) as diffusers makes them, joined in its cross-fade."""
+    """Frames (B, 3, T, H, W) as diffusers makes them: sections joined by its cross-fade."""
     video = None
     for section, latents in zip(done, stages(start, done, forward), strict=True):
         if video is None:
@@ -142,7 +142,7 @@ def stages(start: np.ndarray, done: Sequence[SectionDone], forward: bool) -> Ite
 
 
 def crossfade(earlier: Any, later: Any, overlap: int) -> Any:
-    """Join two stretches of frames (B, 3, T, H, W) that have `overlap` frames in common; the ends weigh 1 and 0."""
+    """Join two stretches of frames (B, 3, T, H, W) that share `overlap` frames; the weights go from 1 to 0."""
     shape = (1, 1, overlap, 1, 1)
     weights = ops.from_numpy(np.linspace(1, 0, overlap, dtype=np.float32).reshape(shape), like=earlier)
     kept = earlier.shape[2] - overlap
@@ -167,5 +167,5 @@ def from_frames(frames: np.ndarray) -> np.ndarray:
 
 
 def _overlap(window: int) -> int:
-    """As many frames as a window alone would have."""
+    """The frames that two neighbours share in the reference: as many as a window of latents decodes to alone."""
     return video_frames(1, window) - 4

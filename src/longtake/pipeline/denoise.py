@@ -26,10 +26,10 @@ from longtake.sampling.solvers import SOLVERS, Solver, Step, Steps, Velocity
 
 @dataclass(frozen=True)
 class Change:
-    """What a consumer may `send` after a `Stepped` (`stop` also after a `SectionDone`).
+    """A change that a consumer may `send` after a `Stepped` (`stop` also after a `SectionDone`).
 
-    Other latents of the section at hand, other prompt states from now on; `stop`: no more steps, and the frames of the
-    sections that are finished.
+    `latents` replace those of the section at hand; `prompt_states` hold from now on; `stop` makes no more steps, and
+    the frames of the finished sections still come.
     """
 
     latents: Any = None
@@ -88,9 +88,9 @@ class Run:
 
 
 class Lagging:
-    """Checks that latents are finite, each step after the next one was begun, so that the device never waits for us.
+    """Checks that latents are finite, each step's after the next step has begun, so that the device never waits for us.
 
-    A velocity that is not finite makes all later latents so; hence the first step that fails is told rightly.
+    A velocity that is not finite makes all later latents so too, so the error still names the first step that failed.
     """
 
     def __init__(self, section: int, steps: int) -> None:
@@ -119,8 +119,8 @@ class Lagging:
 def solver_of(request: Request, shape: tuple[int, ...]) -> tuple[Solve, int]:
     """The solver over its schedule for latents of this shape, and how many steps it makes.
 
-    The job's solver and shift win; else the scheduler decides: one that is data is solved by us, another is asked for
-    each step.
+    The job's solver and shift go first. Else the scheduler decides: one that is data names a solver of ours, any other
+    scheduler is asked for each step.
     """
     job, scheduler = request.job, request.scheduler
     transformer = request.networks.part("transformer")

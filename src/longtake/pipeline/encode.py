@@ -56,7 +56,7 @@ def encode_text(
     max_tokens: int | None = None,
     known: Text = Text(),
 ) -> Text:
-    """Both encodings of the prompts, but for those that are `known`; CLIP reads `prompts_2`, else the same prompts."""
+    """Both encodings of the prompts; what is `known` is not encoded again. CLIP reads `prompts_2`, else `prompts`."""
     states, mask, pooled = known.states, known.mask, known.pooled
     if states is None:
         template = template or networks.settings.get("prompt_template", PROMPT_TEMPLATE)
@@ -79,7 +79,7 @@ def encode_states(
     texts = [template["template"].replace("{}", prompt) for prompt in prompts]
     start = template.get("crop_start")
     if start is None:
-        # Unlike the reference: it takes the template padded to its full length, and no prompt is left.
+        # Unlike the reference: it counts the template with its padding, so that nothing of the prompt is left.
         start = len(tokenizer([template["template"].split("{}")[0]])["input_ids"][0])
     tokens = tokenizer(texts, padding="max_length", max_length=max_tokens + start, truncation=True)
     real = np.asarray(tokens["attention_mask"])
@@ -110,7 +110,8 @@ def encode_pooled(encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> Any:
 def encode_picture(encoder: Any, processor: Any, pixels: np.ndarray, rounded: bool = False) -> Any:
     """SigLIP's states (B, N, E) of pictures (B, 3, H, W) in [-1, 1].
 
-    `rounded`: of 256 steps, as transformers' processor makes them without torchvision; a processor of theirs decides.
+    `rounded` rounds values to 256 steps, as transformers' processor does without torchvision; a processor of theirs
+    decides that itself.
     """
     # "pt" is the one kind that all of transformers' processors return; ours gives the process's own tensors for it.
     own = {"rounded": rounded} if isinstance(processor, SiglipImageProcessor) else {}
@@ -135,7 +136,7 @@ def encode_latents(vae: Any, pixels: np.ndarray, what: str, noise: Noise, videos
 
 
 def repeated(rows: Any, count: int) -> Any:
-    """`count` rows from one, or from as many as divide it, each several times in a row."""
+    """`count` rows: each of the given ones is repeated equally often; JobError if `count` is no multiple of them."""
     have = rows.shape[0]
     if have == count:
         return rows

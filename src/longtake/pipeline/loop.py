@@ -49,14 +49,14 @@ def generate(
 ) -> Events:
     """Make the videos that the job and its inputs ask for; to cancel is to close the iterator.
 
-    First comes `Planned`, then `Encoded`, then for each section its `Stepped`, a `SectionDone` and, where `preview`
-    ("rgb" or "decode") asks for it, a `Preview`. Frames come as soon as they are final, exactly as many as planned: if
-    the plan goes forward after each section, else when all sections are there. Memory does not depend on the length:
+    First comes `Planned`, then `Encoded`, then for each section its `Stepped`, a `SectionDone` and, if `preview` ("rgb"
+    or "decode") asks for it, a `Preview`. Frames come as soon as they are final, exactly as many as planned: after each
+    section if the plan goes forward, else when all sections are there. Memory does not depend on the length:
     the history is pruned, and latents that wait are on disk.
 
-    Sections that lie in `store` are not made again: their `SectionDone` comes in its place, without any `Stepped`.
-    `convert` makes of decoded frames what `FramesReady` holds; None decodes nothing. `wrap` may replace the velocity,
-    anew for each section and branch of guidance (a step cache).
+    Sections that lie in `store` are not made again: their `SectionDone` comes without any `Stepped`. `convert` turns
+    decoded frames into what `FramesReady` holds; with None nothing is decoded. `wrap` may replace the velocity (by a
+    step cache, for instance); it is called anew for each section and branch of guidance.
 
     Raises JobError, PictureError or ModelError at the call if the request cannot be met, RunError on the way if the
     numbers go wrong or memory ends.
@@ -91,7 +91,7 @@ def _events(
 def _waiting(
     request: Request, store: Store | None, convert: Convert | None
 ) -> AbstractContextManager[Store | None]:
-    """Where sections lie: the store that was given, or for as long as they wait for their turn."""
+    """The store that was given; else a temporary one, if sections must wait for their turn to be decoded."""
     if store is not None:
         return nullcontext(store)
     # Sections that come forward are decoded as they come, and the reference keeps them in memory.
@@ -182,8 +182,8 @@ def sample(
 ) -> Events:
     """Denoise the sections of the plan, one after the other; takes a `Change` after each event.
 
-    `adapters` are the transformer's for the job's LoRAs, in their order. What is `kept` is not made again, what is made
-    is kept.
+    `adapters` are the transformer's for the job's LoRAs, in their order. Sections that `kept` has are not made again;
+    new ones are written to it.
     """
     job, plan = request.job, request.plan
     transformer = request.networks.part("transformer")
@@ -202,7 +202,7 @@ def sample(
         history.write(frame, latents)
     for made, section in enumerate(plan):
         told = direct(job, plan, section.number)
-        # Drawn even where the section is kept: a stream of noise goes on from there.
+        # Drawn even if the section is kept: a stream of noise goes on from there.
         noise = _noise(request, section, told)
         finished = None if kept is None else kept.read_section(section.number)
         if finished is None:
@@ -232,7 +232,7 @@ def _noise(request: Request, section: Section, told: Direction) -> np.ndarray:
 
 
 def _placed(request: Request, transformer: Any) -> Request:
-    """The request with everything where the transformer's inputs go, in its dtype."""
+    """The request with everything on the device of the transformer's inputs, in its dtype."""
     place = partial(runtime.place, device=exchange.device_of(transformer), dtype=transformer.dtype)
 
     def text(one: Text) -> Text:

@@ -12,11 +12,11 @@ from longtake.models import adapters
 from longtake.weights.lora import DIFFUSERS_FILE, PEFT_FILE, find_file, read_lora
 
 OF_A_JOB = "job:"
-"""How the names of adapters begin that a running job has attached, and that no other job may use."""
+"""The prefix of the names of adapters that a running job has attached; no other job may use them."""
 
 
 def free_name(transformer: Any, source: Any, prefix: str = "") -> str:
-    """A name for an adapter that is not taken yet, after its file (or its folder, where files are all called alike)."""
+    """A free name for an adapter, made of its file's name (of its folder's, if the file has a library's usual name)."""
     if isinstance(source, Mapping):
         stem = "lora"
     else:

@@ -230,16 +230,16 @@ class Source:
 
     @cached_property
     def root(self) -> Path:
-        """Where model_index.json lies, on this machine."""
+        """The folder of model_index.json, on this machine."""
         return self.place.fetch([Part(self.inside, ("model_index.json",))]) / self.inside
 
     @cached_property
     def index(self) -> ModelIndex:
-        """What model_index.json says."""
+        """The content of model_index.json."""
         return read_model_index(self.root)
 
     def settings(self) -> Mapping[str, Any]:
-        """What the model says about itself."""
+        """The model's own settings (`Networks.settings`), from its model_index.json."""
         return read_json(self.root / "model_index.json").get(SETTINGS, {}) if self.whole else {}
 
     def check(self, name: str) -> None:
@@ -248,7 +248,7 @@ class Source:
             raise ModelError(f"{self._told} names no {name!r}; load it from its own folder and pass it.")
 
     def fetch(self, names: Sequence[str]) -> None:
-        """Bring parts here from the hub; what their configs refuse is refused before gigabytes come."""
+        """Fetch parts from the hub: configs first, so that a wrong one is refused before gigabytes come."""
         if not isinstance(self.place, Repository):
             return
         wanted = [replace(self._files(name), folder=self._folder(name)) for name in names]
@@ -273,7 +273,7 @@ class Source:
         return part_files(name, kind.config_class.library if kind else "")
 
     def _folder(self, name: str) -> str:
-        """Where the part lies below the source: the folder of its name, or the source itself."""
+        """The folder of the part below the source: the one of its name, or the source itself."""
         inner = str(PurePosixPath(self.inside, name))
         return inner if self.whole or self.place.has_folder(inner) else self.inside
 

@@ -51,7 +51,7 @@ def noise_source(generator: Any, videos: int = 1) -> Noise:
 
 
 def fresh_seed() -> int:
-    """A seed that nobody chose."""
+    """A new random seed."""
     return secrets.randbelow(2**32)
 
 
@@ -102,7 +102,7 @@ def _numpy_normal(
 
 def _normal(generator: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
     """Drawn in float64 and then rounded, as mindone does, so that a seed gives one noise in every dtype."""
-    # numpy has no bfloat16; the cast to it happens where the array becomes a tensor.
+    # numpy has no bfloat16; the cast to it happens when the array becomes a tensor.
     rounded = generator.standard_normal(shape).astype(np.float16 if dtype == "float16" else np.float32)
     return np.asarray(rounded, dtype=np.float32)
 

@@ -1,4 +1,4 @@
-"""Where the parts of a model are while they are used, and what is said when there is no room for them."""
+"""The places of a model's parts while they are used, and the error if there is no room for them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Resident:
 
 @contextmanager
 def room_for(what: str, section: int | None = None, step: int | None = None) -> Iterator[None]:
-    """Inside, a want of memory is a MemoryRunError that says for `what`."""
+    """Inside, running out of memory is a MemoryRunError that says for `what` there was not enough."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryRunError) or not runtime.out_of_memory(error):
             raise
         raise MemoryRunError(
-            f"There is not enough memory for {what}; sections that are finished are kept where the job has a folder. "
+            f"There is not enough memory for {what}; sections that are finished are kept if the job has a folder. "
             "A smaller size, another dtype (bfloat16) or enable_tiling of the autoencoder needs less.",
             section,
             step,

@@ -1,10 +1,10 @@
-"""The transformer's velocity at each step, with whatever comes back computed once.
+"""The transformer's velocity at each step; whatever repeats is computed once.
 
 Refined text and all modulations depend on prompt and timestep: once a job. Packed history and rotary tables: once a
 section, for both branches of classifier-free guidance. At 13B the modulations' weights are 6.84 GB in bfloat16, which
 then are read once per timestep of a job and not at every step of every section.
 
-So it is with our own transformer as long as nobody has hooked, patched, compiled or wrapped it. Any other is called
+This holds for our own transformer as long as nobody has hooked, patched, compiled or wrapped it. Any other is called
 whole, as it is called in the field.
 """
 
@@ -34,7 +34,7 @@ from longtake.sampling.guidance import cfg
 from longtake.sampling.solvers import Velocity
 
 Wrap = Callable[[Velocity], Velocity]
-"""Makes another velocity of a velocity, (latents, sigma) -> velocity: a step cache, say."""
+"""Wraps a velocity, a function (latents, sigma) -> velocity, in another one: a step cache, for instance."""
 
 
 class Text(Protocol):
@@ -51,8 +51,8 @@ class Text(Protocol):
 class Predictor:
     """The velocity of a job's sections: `begin` a section, then call with what it is told, latents and a noise level.
 
-    `wrap` is asked for a velocity of its own for each section and each branch of guidance, so that what it keeps
-    belongs to one of them alone.
+    `wrap` is called anew for each section and each branch of guidance, so that what it keeps belongs to one of them
+    alone.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Predictor:
             return runtime.place(velocity, dtype="float32")
 
     def _asked(self, number: int, branch: Branch) -> Velocity:
-        """The velocity of a branch, wrapped if somebody wants to; the wrapper lives as long as the section."""
+        """The velocity of a branch, wrapped if there is a `wrap`; the wrapper lives as long as the section."""
         begun = branch.begun
         begun.current[number] = branch
         if self.wrap is None:
@@ -159,7 +159,7 @@ class Predictor:
         self.texts = {branch.key: self.texts[branch.key] for branch in branches if branch.key in self.texts}
 
     def _known(self, branch: Branch) -> Known:
-        """What was computed for the branch's text."""
+        """The results for the branch's text, computed at its first use."""
         if branch.key not in self.texts:
             text = branch.text
             made = self.transformer.prompted(text.states, text.mask, text.pooled, branch.image_states)
@@ -167,7 +167,7 @@ class Predictor:
         return self.texts[branch.key]
 
     def _forget_what_adapters_changed(self) -> None:
-        """A callback may weigh or remove adapters between two steps."""
+        """Forget all results if adapters have changed: a callback may weigh or remove them between two steps."""
         revision = adapters.revision(self.transformer)
         if revision != self.revision:
             self.revision = revision
@@ -212,7 +212,7 @@ class Branch:
 
 
 class Known:
-    """What was computed for one text."""
+    """The results for one text."""
 
     def __init__(self, branch: Branch, prompted: Prompted) -> None:
         # Held, so that no other text can take their identity.

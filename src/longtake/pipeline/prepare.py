@@ -37,13 +37,13 @@ __all__ = ["Asked", "Inputs", "Request", "Text", "ask", "encode", "settled"]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a caller gives beside the job: values that JSON cannot hold. Each is one row, or one for each prompt.
+    """The values that a caller gives beside the job, which JSON cannot hold. Each is one row, or one for each prompt.
 
     Pictures are paths, PIL images, arrays (H, W, C) or tensors (C, H, W), and default to the job's anchors; `latents`
     (B, C, 1, h, w), scaled, stand in for encoding them. Prompts default to the job's; `text`, `negative` and
     `image_states` are encodings that need not be made. `generator` is what `noise_source` takes, by default the job's
-    seed. `sigmas` are noise levels before the schedule's shift. `scheduler` is driven itself; without it, a copy of the
-    model's is, so that two streams do not disturb each other.
+    seed. `sigmas` are noise levels before the schedule's shift. A `scheduler` that is given is used itself; else a copy
+    of the model's is used, so that two streams do not disturb each other.
     """
 
     picture: Any = None
@@ -89,8 +89,8 @@ class Asked:
 class Request:
     """Everything that the sections of one run are made from: B rows.
 
-    `texts` are by prompt, the rows' own under the job's; `anchors` are latents (B, C, 1, h, w) float32, scaled, by
-    latent frame number; `image_states` (B, N, E).
+    `texts` are encodings by prompt; those of the rows' own prompts have the job's prompt as their key. `anchors` are
+    latents (B, C, 1, h, w) float32, scaled, by latent frame number; `image_states` (B, N, E).
     """
 
     job: Job
@@ -181,7 +181,7 @@ def encode(asked: Asked) -> Request:
 def _encoded(
     asked: Asked, prompts: Sequence[str], prompts_2: Sequence[str] | None, known: Text, name: str
 ) -> Text:
-    """One side of the text, in as many rows as videos; `reference` gives CLIP the first prompts, as it does."""
+    """One side of the text, a row for each video; with `reference`, CLIP reads Llama's prompts, as in the reference."""
     if asked.job.reference:
         prompts_2 = None
     if known.states is not None:
@@ -242,7 +242,7 @@ def _with_anchors(job: Job, inputs: Inputs) -> Job:
 
 
 def _prompt_count(inputs: Inputs) -> int:
-    """How many prompts there are; what else is given has one row, or as many."""
+    """The number of prompts; everything else that is given has one row, or as many rows."""
     if inputs.text.states is not None:
         return int(inputs.text.states.shape[0])
     return len(inputs.prompts) if inputs.prompts is not None else 1

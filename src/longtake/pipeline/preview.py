@@ -1,4 +1,4 @@
-"""What a section may look like, before its frames are final: by a linear map from latents to colours, or decoded.
+"""Early looks at a section, before its frames are final: by a linear map from latents to colours, or decoded.
 
 Letters: B videos, C channels of the latents, t latent frames of h x w, T frames of H x W.
 """
@@ -39,7 +39,7 @@ class Projection:
 
     @classmethod
     def of(cls, values: Any) -> Projection:
-        """The projection that a model's settings hold; ModelError where it is none."""
+        """The projection that a model's settings hold; ModelError if it is none."""
         try:
             factors = np.asarray(values["factors"], dtype=np.float32)
             bias = np.asarray(values["bias"], dtype=np.float32)
@@ -78,7 +78,7 @@ HUNYUAN_VIDEO = Projection(
 )  # fmt: skip
 """The one of HunyuanVideo's autoencoder, as ComfyUI published it (comfy/latent_formats.py, class HunyuanVideo).
 
-Unlike the reference: its colours lie in [-1, 1], as where it comes from (latent_preview.py); FramePack's demo cuts
+Unlike the reference: its colours lie in [-1, 1], as in its source (latent_preview.py); FramePack's demo cuts
 them to [0, 1], which makes all that is darker than grey black.
 """
 
@@ -86,7 +86,7 @@ them to [0, 1], which makes all that is darker than grey black.
 def colours(latents: np.ndarray, projection: Projection, zoom: int = 1) -> np.ndarray:
     """Colours (B, t, n h zoom, n w zoom, 3) uint8 of scaled latents (B, C, t, h, w): a frame for each latent frame.
 
-    `zoom` repeats every pixel so many times. Raises ModelError where the projection is for other latents.
+    `zoom` repeats every pixel so many times. Raises ModelError if the projection is for other latents.
     """
     channels, detail = projection.factors.shape[0], projection.detail
     if latents.shape[1] != channels:
@@ -101,14 +101,14 @@ def colours(latents: np.ndarray, projection: Projection, zoom: int = 1) -> np.nd
 def decoded_alone(vae: Any, latents: np.ndarray) -> np.ndarray:
     """Frames (B, 4 t, H, W, 3) uint8 of one section alone, from its scaled latents (B, C, t, h, w).
 
-    What is before the section is not known yet: its first latent frame stands in for it, held still.
+    The frames before the section are not known yet: its first latent frame stands in for them, held still.
     """
     held = np.concatenate([latents[:, :, :1], latents], axis=2)
     return to_frames(decode(vae, held))[:, 1:]
 
 
 def projection_of(networks: Networks) -> Projection | None:
-    """The projection in the model's settings, else the published one where latents have 16 channels, else None."""
+    """The projection in the model's settings, else the published one if latents have 16 channels, else None."""
     channels = networks.vae.config.latent_channels
     if LATENT_RGB in networks.settings:
         found = Projection.of(networks.settings[LATENT_RGB])
@@ -122,9 +122,9 @@ def projection_of(networks: Networks) -> Projection | None:
 
 
 def previewer(networks: Networks, kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    """What makes frames (B, T, H, W, 3) uint8 of a section's scaled latents: by projection ("rgb") or "decode".
+    """A function from a section's scaled latents to frames (B, T, H, W, 3) uint8: by projection ("rgb") or "decode".
 
-    Raises JobError for another kind, and for "rgb" where there is no projection for the model.
+    Raises JobError for another kind, and for "rgb" if there is no projection for the model.
     """
     if kind == "decode":
         return partial(decoded_alone, networks.vae)
@@ -155,7 +155,7 @@ def fit(latents: np.ndarray, frames: np.ndarray, detail: int = 1) -> Projection:
 
 
 def shown_by(frames: np.ndarray, height: int) -> np.ndarray:
-    """What a perfect preview of that height shows: (N, t, height, width, 3) in [-1, 1].
+    """The picture of a perfect preview of that height: (N, t, height, width, 3) in [-1, 1].
 
     It is the mean of a block of pixels over the frames (N, T, H, W, 3) uint8 that a latent frame holds; the first
     latent frame holds one.

@@ -1,4 +1,4 @@
-"""Where finished sections lie: whatever reads and writes latents by a section's place in the video."""
+"""The store of finished sections: whatever reads and writes latents by a section's place in the video."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from longtake.job import Job
 
 
 class Store(Protocol):
-    """What the loop asks of the place where sections lie; `longtake.jobs` has the one that lasts."""
+    """The store as the loop uses it; `longtake.jobs` has the one that lasts."""
 
     def begin(self, job: Job, form: str) -> None:
-        """Take sections of this job, made by networks in this form; JobError where other ones lie here already."""
+        """Take sections of this job, made by networks in this form; JobError if others lie here already."""
 
     def read_section(self, number: int) -> np.ndarray | None:
-        """The latents (B, C, T, h, w) of the section at this place, or None where it is still to be made."""
+        """The latents (B, C, T, h, w) of the section at this place, or None if it is still to be made."""
 
     def write_section(self, number: int, latents: np.ndarray) -> None:
         """Keep a finished section."""

@@ -1,4 +1,4 @@
-"""How clean frames are packed: scales, kernels, slots, token counts, and FramePack's structure names.
+"""The packing of clean frames: scales, kernels, slots, token counts, and FramePack's structure names.
 
 A frame at scale k is patched with a kernel k times as large on every axis as the window's own (1, 2, 2), so that it
 costs 1/k**3 of a full frame. A structure name says the same in one word: `f16k4f2k2f1k1_g9` packs 16 frames by k4,
@@ -25,15 +25,15 @@ LATENT_FRAMES = 4
 """Frames to one latent frame; the first latent frame holds a single one."""
 
 TAILS = {"td": "deleted", "ta": "appended", "tc": "compressed"}
-"""What becomes of the history's far end, by its mark in a structure name."""
+"""The treatment of the history's far end, by its mark in a structure name."""
 
 
 @dataclass(frozen=True)
 class Slot:
     """Clean frames packed together at one scale.
 
-    `frames` are latent frame numbers in the finished video (0 is the picture), None where there is no frame and zeros
-    are fed; `times` are their positions on the rotary time axis.
+    `frames` are latent frame numbers in the finished video (0 is the picture), None if there is no frame and zeros are
+    fed; `times` are their positions on the rotary time axis.
     """
 
     scale: int
@@ -129,12 +129,12 @@ class Structure:
 
     @property
     def tail(self) -> str | None:
-        """What becomes of older history (a key of TAILS), or None where the name does not say."""
+        """The treatment of older history (a key of TAILS), or None if the name does not say."""
         return next((part.mark for part in self.parts if isinstance(part, Tail)), None)
 
     @property
     def context_cost(self) -> float:
-        """What the packed frames cost, in full frames.
+        """The cost of the packed frames, in full frames.
 
         >>> parse("f16k4f2k2f1k1_g9").context_cost
         1.5
@@ -146,7 +146,7 @@ _STRETCH = re.compile(r"f([1-9]\d*)k([1-9]\d*)")
 
 
 def parse(name: str) -> Structure:
-    """Read a structure name; `str` of the result is the name again. Raises JobError where the name is not one.
+    """Read a structure name; `str` of the result is the name again. Raises JobError if the name is not one.
 
     >>> parse("f16k4f2k2f1k1_g9").packed
     (Packed(frames=16, scale=4), Packed(frames=2, scale=2), Packed(frames=1, scale=1))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Direction:
-    """What one section is told: all that may differ between sections. `strengths` are those of the job's LoRAs."""
+    """All that one section is told and that may differ between sections. `strengths` are those of the job's LoRAs."""
 
     prompt: str
     seed: int
@@ -25,7 +25,7 @@ class Direction:
 
 
 def direct(job: Job, plan: Plan, number: int) -> Direction:
-    """What the section at this place in the video is told.
+    """All that the section at this place in the video is told.
 
     Its prompt is the common one, and the text of the span that holds the middle of its seconds; a change of this very
     section wins.

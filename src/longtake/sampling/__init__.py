@@ -1,1 +1,1 @@
-"""How noise becomes latents: schedules, solvers and guidance, on plain floats and any kind of array."""
+"""From noise to latents: schedules, solvers and guidance, on plain floats and any kind of array."""

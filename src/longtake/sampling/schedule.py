@@ -122,7 +122,7 @@ class Schedule:
 
     @property
     def static(self) -> float:
-        """The shift where it does not go by the number of tokens."""
+        """The static shift, which does not depend on the number of tokens."""
         raise NotImplementedError
 
     def shifted_by(self: S, shift: float) -> S:
@@ -195,7 +195,7 @@ class FlowMatchEuler(Schedule):
 
     @property
     def static(self) -> float:
-        """The shift where it does not go by the number of tokens."""
+        """The static shift, which does not depend on the number of tokens."""
         return self.shift
 
     def levels(self, sigmas: Sequence[float] | np.ndarray, mu: float | None) -> np.ndarray:
@@ -256,7 +256,7 @@ class FlowUniPC(Schedule):
 
     @property
     def static(self) -> float:
-        """The shift where it does not go by the number of tokens."""
+        """The static shift, which does not depend on the number of tokens."""
         return self.flow_shift
 
     @property

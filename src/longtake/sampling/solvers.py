@@ -33,7 +33,7 @@ VARIANTS: tuple[Variant, ...] = ("bh1", "bh2")
 
 @dataclass(frozen=True)
 class Step:
-    """What one call of the network gave.
+    """The result of one call of the network.
 
     `index` counts the calls; `sigma` is the noise level that the network saw; `latents` is the sample at the next
     sigma, in the last step the result; `denoised` are the clean latents predicted at `sigma`.
@@ -75,8 +75,8 @@ def euler(velocity: Velocity, latents: Array, sigmas: Sequence[float]) -> Steps:
 class Time:
     """The variable in which UniPC extrapolates, as functions of sigma: lambda and alpha of the paper.
 
-    x(sigma) is exact for constant predictions in either of the two below; they differ in what the higher orders take
-    for equally far apart.
+    x(sigma) is exact for constant predictions in either of the two below; they differ in which
+    points the higher orders take to be equally far apart.
     """
 
     lam: Callable[[float], float]
@@ -127,7 +127,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Past:
-    """What UniPC knows from its last step: the points that it used, newest first, and the sample at the newest."""
+    """UniPC's memory of its last step: the points that it used, newest first, and the sample at the newest."""
 
     points: tuple[Point, ...]
     sample: Array

@@ -1,1 +1,1 @@
-"""How the embedded model is trained on toyworld, and judged by it."""
+"""The training of the embedded model on toyworld, and the judge of its videos."""

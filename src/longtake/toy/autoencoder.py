@@ -85,7 +85,7 @@ class AutoencoderStage:
         return (5, self.batch) if progress < 0.8 else (17, self.batch // 2)
 
     def posterior(self, truth: Any) -> Posterior:
-        """What the encoder makes of clips (B, 3, T, H, W)."""
+        """The encoder's posterior of clips (B, 3, T, H, W)."""
         return Posterior(self.vae.encode_tile(training.channels_last(truth)).float())
 
     def compare(self, rng: np.random.Generator, progress: float) -> tuple[Any, Any, Any]:
@@ -142,7 +142,7 @@ class DecoderStage(AutoencoderStage):
         return 17, self.batch // 2
 
     def posterior(self, truth: Any) -> Posterior:
-        """What the encoder, which does not learn, makes of clips (B, 3, T, H, W)."""
+        """The posterior of clips (B, 3, T, H, W) by the encoder, which does not learn."""
         with runtime.no_grad():
             return super().posterior(truth)
 

@@ -1,4 +1,4 @@
-"""What one step of the transformer's training learns from, drawn in numpy: sections of the pool's scenes, and noise."""
+"""The data for one step of the transformer's training, drawn in numpy: sections of the pool's scenes, and noise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GUIDANCE = (1000, 12000)
 
 @dataclass(frozen=True)
 class Rows:
-    """What one batch of sections sees and should make: latents (B, C, T, h, w) float32, times (B, T)."""
+    """The clean frames that a batch of sections sees and should make: latents (B, C, T, h, w) float32, times (B, T)."""
 
     window: np.ndarray
     window_times: np.ndarray
@@ -51,7 +51,7 @@ class Batch:
 
     @property
     def velocity(self) -> np.ndarray:
-        """What the transformer should say of them."""
+        """The velocity that the transformer should predict for them."""
         return self.noise - self.seen.window
 
 

@@ -1,4 +1,4 @@
-"""Where the transformer's training starts: a network whose blocks do nothing yet.
+"""The start of the transformer's training: a network whose blocks do nothing yet.
 
 As in DiT (arXiv 2212.09748): adaptive norms and the last layer are zero, so every block begins as the identity and
 the first velocity is zero. As in FramePack (arXiv 2504.12626): the kernels of packed clean frames begin as the
@@ -52,7 +52,7 @@ def first_value(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> 
 
 
 def clean_kernels(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The clean frames' projections at each scale, made of the noisy window's; none where the model has none."""
+    """The clean frames' projections at each scale, made of the noisy window's; none if the model has none."""
     patch = weights["x_embedder.proj.weight"]
     names = {1: "proj", 2: "proj_2x", 4: "proj_4x"}
     return {

@@ -1,4 +1,4 @@
-"""How well a model keeps and moves the cartoons of toyworld: held-out scenes, made, measured, summed up.
+"""Judges how well a model keeps and moves the cartoons of toyworld: on scenes held out, made and measured.
 
 Beside every figure stand the same figure of true videos, of true videos that went through the autoencoder, and chance.
 """
@@ -41,7 +41,7 @@ def held_out_scenes(count: int, first: int = 0) -> list[toyworld.Scene]:
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured in each of N videos; errors relative (size, colour) or in [0, 1] (background)."""
+    """The measurements of N videos; errors are relative (size, colour) or in [0, 1] (background)."""
 
     size_error: np.ndarray
     colour_error: np.ndarray

@@ -21,7 +21,7 @@ from longtake.weights import header, saving
 from longtake.weights.arrays import read_arrays
 
 SECTIONS = 5
-"""How many sections a scene of the pool is long: above four, inverted plans cap the gap to the picture."""
+"""The length of a pool's scene in sections: above four, inverted plans cap the gap to the picture."""
 
 ENTRY = "pool"
 """The entry of the file's metadata that holds `Origin`, as JSON."""
@@ -39,7 +39,7 @@ class Origin:
     sections: int = SECTIONS
 
     def difference(self, other: dict[str, Any]) -> str:
-        """What `other`, an origin as JSON, says otherwise, in words; "" if nothing."""
+        """The difference of `other`, an origin as JSON, in words; "" if there is none."""
         mine = vars(self)
         told = [
             "another autoencoder" if name == "encoder" else f"{name} {other.get(name)} in place of {value}"

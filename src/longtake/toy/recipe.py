@@ -21,7 +21,7 @@ from longtake.training.loop import Length, run
 from longtake.weights.saving import write_json
 
 MINUTES = {"autoencoder": 40.0, "decoder": 20.0, "transformer": 120.0}
-"""How long each stage takes if nobody says, on two processor cores."""
+"""The default length of each stage, for two processor cores."""
 STAGES = tuple(MINUTES)
 SCENES = 1500
 STORED = "float16"
@@ -29,7 +29,7 @@ STORED = "float16"
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What is the same in every stage of one training."""
+    """The settings that are the same in every stage of one training."""
 
     folder: Path
     judge: Callable[[Networks, Path], dict[str, float]]

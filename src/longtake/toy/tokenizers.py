@@ -40,7 +40,7 @@ def train_tokenizers(
 ) -> tuple[LlamaTokenizer, CLIPTokenizer]:
     """Make both tokenizers from the prompts and save them in `folder`/tokenizer and `folder`/tokenizer_2.
 
-    `template` has `{}` where the prompt goes; raises ModelError where what stands before it, with the token that
+    `template` has `{}` where the prompt goes; raises ModelError if the text before it, with the token that
     begins a text, is not `crop_start` tokens long. The same prompts give the same files.
     """
     prompts = list(prompts)
@@ -131,7 +131,7 @@ def _merge(word: Word, pair: Pair) -> Word:
 
 
 def _plain_parts(template: str) -> Iterator[str]:
-    """What stands between the special tokens and around the prompt's place."""
+    """The texts between the special tokens and around the prompt's place."""
     return (part for part in re.split(r"<\|\w+\|>|\{\}", template) if part)
 
 

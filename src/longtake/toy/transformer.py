@@ -56,7 +56,7 @@ SIGLIP = SiglipVisionConfig(
     vision_use_head=False,
 )  # fmt: skip
 KEYWORDS = {1: "latents_clean", 2: "latents_history_2x", 4: "latents_history_4x"}
-"""Under which names the transformer is given clean frames, by their scale."""
+"""The transformer's arguments for clean frames, by their scale."""
 FRESH_EVERY = 4
 """Steps to a new scene in the pool: the pool is small, the world is not."""
 
@@ -179,7 +179,7 @@ class TransformerStage:
         )
 
     def report(self, sheets: Path) -> dict[str, float]:
-        """What the judge makes of the model as it is now."""
+        """The judge's report on the model as it is now."""
         return self.judge(self.model(), sheets)
 
     def state(self) -> dict[str, Any]:

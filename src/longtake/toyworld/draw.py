@@ -130,7 +130,7 @@ def render_float(scene: Scene, frames: npt.ArrayLike, height: int = 64, width: i
 
 
 def render_masks(scene: Scene, frames: npt.ArrayLike, height: int = 64, width: int = 64) -> Array:
-    """How much of each pixel the character covers: (T, H, W) float32 in [0, 1]."""
+    """The share of each pixel that the character covers: (T, H, W) float32 in [0, 1]."""
     numbers = np.asarray(frames, np.int64)
     masks = np.zeros((len(numbers), height, width), np.float32)
     for part, batch in _batches(numbers):

@@ -28,7 +28,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured in each of T frames.
+    """The measurements of T frames.
 
     `x` the character's centre in frame widths, unwrapped (a walker's grows past 1); `y` in frame heights from the top;
     `area` the part of the frame that it covers; `colour` (T, 3) its mean colour in [0, 1]; `size_error` and
@@ -111,9 +111,9 @@ class _Found:
 
 
 def _find(frames: npt.NDArray[np.uint8], scene: Scene) -> _Found:
-    """Where the frames differ from the empty place in one spot about as large as the character.
+    """The spot, about as large as the character, in which the frames differ from the empty place.
 
-    What differs elsewhere is counted as background, so that a changed background cannot pass for a character.
+    Differences elsewhere count as background, so that a changed background cannot pass for a character.
     """
     height, width = frames.shape[1:3]
     tall = scene.height * min(height, width)
@@ -158,7 +158,7 @@ def _dilated(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
 
 
 def _majority(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Without the pixels that stand alone: fewer than four of the nine in their square are set."""
+    """The mask without the pixels that stand alone: fewer than four of the nine in their square are set."""
     total = mask.astype(np.int8)
     total = total + np.roll(total, 1, 2) + np.roll(total, -1, 2)
     padded = np.pad(total, ((0, 0), (1, 1), (0, 0)))
@@ -187,7 +187,7 @@ def _square(x: Array, y: Array, half: float, height: int, width: int) -> npt.NDA
 
 
 def _centre(mask: npt.NDArray[np.bool_], x: Array, y: Array) -> tuple[Array, Array]:
-    """The mask's centre in pixels (T,) each; where it is empty, the one given."""
+    """The mask's centre in pixels (T,) each; if it is empty, the one given."""
     count = mask.sum((1, 2))
     columns, rows = np.arange(mask.shape[2]) + 0.5, np.arange(mask.shape[1]) + 0.5
     full = np.maximum(count, 1)
@@ -196,12 +196,12 @@ def _centre(mask: npt.NDArray[np.bool_], x: Array, y: Array) -> tuple[Array, Arr
 
 
 def _closed(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
-    """With its narrow gaps, such as the ball's white stripe in front of snow."""
+    """The mask with its narrow gaps filled, such as the ball's white stripe in front of snow."""
     return np.asarray(mask | ~_dilated(~_dilated(mask, radius), radius))
 
 
 def _filled(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """With its holes: what has mask on all four sides, such as a white belly in front of snow."""
+    """The mask with its holes filled (mask on all four sides), such as a white belly in front of snow."""
     inside = np.ones_like(mask)
     for axis in (1, 2):
         inside &= np.maximum.accumulate(mask, axis) & np.flip(
@@ -211,7 +211,7 @@ def _filled(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 
 
 def _mean_colour(frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> Array:
-    """The mean colour (T, 3) in [0, 1] inside the mask, off its edge where it has an inside."""
+    """The mean colour (T, 3) in [0, 1] inside the mask, without its edge if it has an inside."""
     core = mask & ~_dilated(~mask, 1)
     core = np.where(core.any((1, 2), keepdims=True), core, mask)
     total = np.einsum("thw,thwc->tc", core.astype(np.float32), frames.astype(np.float32))
@@ -230,7 +230,7 @@ def _nominal(scene: Scene, height: int, width: int) -> tuple[float, Array]:
 
 
 def _turns_per_second(frames: npt.NDArray[np.uint8], found: _Found, scene: Scene) -> float:
-    """How fast the character turns in its place, clockwise, by comparison with its true picture at `_ANGLES` angles."""
+    """Turns of the character in its place, clockwise, by comparison with its true picture at `_ANGLES` angles."""
     templates = _templates(scene, *frames.shape[1:3])
     side = _crop_side(scene, *frames.shape[1:3])
     crops = _crops(frames, found, side)
@@ -264,7 +264,7 @@ def _templates(scene: Scene, height: int, width: int) -> Array:
 
 
 def _crops(frames: npt.NDArray[np.uint8], found: _Found, side: int) -> Array:
-    """What is inside the masks on middle grey, centred (T, P * P * 3), values about 0."""
+    """The pixels inside the masks on middle grey, centred (T, P * P * 3), values about 0."""
     count, height, width = found.mask.shape
     rows = np.round(found.y * height - side / 2).astype(int)[:, None, None] + np.arange(side)[:, None]
     columns = (np.round(found.x * width - side / 2).astype(int)[:, None, None] + np.arange(side)) % width

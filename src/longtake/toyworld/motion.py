@@ -1,4 +1,4 @@
-"""How characters move: the pose of a scene's character at any frame number, in closed form.
+"""The motion of characters: the pose of a scene's character at any frame number, in closed form.
 
 The pace of a scene wanders, so that what comes seconds from now is known in kind but not in phase.
 """
@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the character is and how it holds itself, arrays of N frames.
+    """The character's place and posture, arrays of N frames.
 
     `x` its centre in frame widths; `ground` what it stands on, in frame heights from the top; `lift` how far it is
     above that, in the frame's shorter side; `angle` clockwise radians about the feet (`pivot` 0.5) or the centre

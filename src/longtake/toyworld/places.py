@@ -71,7 +71,7 @@ def _over(far: npt.NDArray[Any], near: npt.NDArray[Any], below: npt.NDArray[Any]
 def _night_lights(
     rng: np.random.Generator, x: npt.NDArray[Any], y: npt.NDArray[Any], aspect: float
 ) -> npt.NDArray[Any]:
-    """How much of the moon and of three soft stars is seen (H, W, 1)."""
+    """The light of the moon and of three soft stars (H, W, 1)."""
 
     def away(across: float, down: float) -> npt.NDArray[Any]:
         aside = ((x - across + 0.5) % 1 - 0.5) * max(aspect, 1)

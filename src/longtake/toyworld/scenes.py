@@ -1,4 +1,4 @@
-"""What a scene is: one character, one place, one motion, and the few numbers that make it one of a kind.
+"""Scenes: each is one character, one place, one motion, and the few numbers that make it one of a kind.
 
 A scene is data. `draw` turns (scene, frame number) into pixels, `prompts` into English, `measure` finds it again in
 frames. At phase 0 the first frame is the neutral pose of every motion, so one picture can start any of them.

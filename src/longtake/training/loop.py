@@ -45,7 +45,7 @@ class Stage(Protocol):
 
 @dataclass(frozen=True)
 class Length:
-    """How long a training is: in steps, or in minutes (those of earlier runs count in either way)."""
+    """The length of a training: in steps, or in minutes (those of earlier runs count in either way)."""
 
     steps: int | None = None
     minutes: float | None = None

@@ -68,7 +68,7 @@ def new_mp4(place: str | Fragments, job: Job | Mapping[str, Any] | None) -> Any:
         # delay_moov: the index waits for the first frame, to say that it is shown at 0 although B-frames come later.
         flags = "+delay_moov+default_base_moof+frag_every_frame+skip_trailer"
         options = {"movflags": flags, "flush_packets": "1"}
-        # The buffer holds what is written at once; a fragment that is larger is cut where the process is killed.
+        # The buffer holds what is written at once; a larger fragment is cut if the process is killed.
         container = av.open(place, "w", format="mp4", options=options, buffer_size=2**20)
     if job is not None:
         container.metadata["comment"] = job.to_json() if isinstance(job, Job) else json.dumps(job)

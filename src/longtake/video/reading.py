@@ -25,7 +25,7 @@ CONTAINERS = "MP4, QuickTime, WebM, Matroska, AVI or GIF"
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a video file says of itself; `job` is the one that made it, if the comment holds one."""
+    """The facts that a video file states; `job` is the one that made it, if the comment holds one."""
 
     width: int
     height: int
@@ -58,7 +58,7 @@ def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
-    """What the video file says of itself, without decoding it. Raises PictureError if it is none."""
+    """The facts that the video file states, without decoding it. Raises PictureError if it is none."""
     with _opened(path) as container:
         stream = container.streams.video[0]
         comment = container.metadata.get("comment", "")

@@ -38,13 +38,13 @@ _LIMITED = 1
 class VideoWriter:
     """An MP4 that grows frame by frame and takes its name when it is whole: H.264, 4:2:0, playable while it loads.
 
-    Used in a `with` block; where that ends with an error nothing is left behind. `crf` as in CRF; `zoom` enlarges
+    Used in a `with` block; if that ends with an error, nothing is left behind. `crf` as in CRF; `zoom` enlarges
     every pixel so many times; `job` is stored as JSON in the file's comment. A size that is odd grows by one pixel,
-    since 4:2:0 has no odd sizes. Raises PictureError where the file cannot be written.
+    since 4:2:0 has no odd sizes. Raises PictureError if the file cannot be written.
 
     With `growing`, what is there so far can be played at any moment, from `partial`: NAME.partial.mp4 beside it, a
     fragmented MP4 with a fragment for each frame, about five frames behind. It goes when the whole file is in place,
-    and stays where that never comes: after an error, or when the process is killed.
+    and stays if that never comes: after an error, or when the process is killed.
     """
 
     def __init__(

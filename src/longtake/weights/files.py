@@ -24,7 +24,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 def read_weights(folder: Path, stem: str, variant: str | None = None) -> dict[str, Weight]:
     """The weights of a folder by name, from one file or from shards; reads headers only.
 
-    Raises ModelError where the files, or a shard or a weight that the index names, are missing.
+    Raises ModelError if the files, or a shard or a weight that the index names, are missing.
     """
     present = [path.name for path in folder.iterdir() if path.is_file()]
     index = folder / weights_among(present, stem, variant, folder)

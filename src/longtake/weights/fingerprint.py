@@ -1,4 +1,4 @@
-"""What tells one model or adapter from another without reading gigabytes."""
+"""Fingerprints that tell one model or adapter from another without reading gigabytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAMPLE, SAMPLES = 2**20, 16
 def fingerprint(model: str | os.PathLike[str], parts: Mapping[str, str] | None = None) -> str:
     """A hexadecimal number that changes when a model's configs, tokenizers or weights do, wherever they lie.
 
-    `parts` come from other places than the model's own, which are not looked at then. Cheap for any size: of large
+    `parts` are in other places; the model's own parts of these names are not read then. Cheap for any size: of large
     files a sample is read. Fetches what is on the hub. Raises ModelError if something is missing.
     """
     parts = parts or {}

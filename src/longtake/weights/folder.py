@@ -23,9 +23,9 @@ from longtake.weights.saving import write_json
 
 CONFIGS: dict[str, type[Config]] = {type(config).class_name: type(config) for config in PUBLISHED.values()}
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
-"""How the names of weights' files begin in the layout of each library."""
+"""The beginning of the names of weights' files, by the library whose layout it is."""
 HEAD = Part(files=("model_index.json", "config.json"))
-"""What says that a folder is a model, whole or one network."""
+"""The files that mark a folder as a model, whole or one network."""
 TOKENIZER = Part(
     files=("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
     instead=("vocab.json", "merges.txt"),
@@ -41,7 +41,7 @@ PART_FILES = ("config.json", "scheduler_config.json", "tokenizer_config.json", "
 
 @dataclass(frozen=True)
 class ModelIndex:
-    """What model_index.json says: the pipeline's class; each part's (library, class), None where it has none."""
+    """The content of model_index.json: the pipeline's class; each part's (library, class), None if it has none."""
 
     class_name: str
     parts: Mapping[str, tuple[str, str] | None]
@@ -68,7 +68,7 @@ class Folder:
         return self.folder
 
     def has_folder(self, folder: str) -> bool:
-        """Whether there is a folder of this name in it."""
+        """Tell if there is a folder of this name in it."""
         return (self.folder / folder).is_dir()
 
     def headers(self, folder: str, stem: str, variant: str | None) -> dict[str, Weight]:
@@ -83,9 +83,9 @@ class Folder:
 def model_source(
     name_or_folder: str | os.PathLike[str], hub: HubOptions | None = None
 ) -> Folder | Repository:
-    """Where a model's files come from: "embedded" is the package, a folder itself, "owner/name" the hub.
+    """The source of a model's files: "embedded" is the package, a folder itself, "owner/name" the hub.
 
-    A folder of that name goes before the hub. Raises ModelError where there is no such model.
+    A folder of that name goes before the hub. Raises ModelError if there is no such model.
     """
     folder = Path(name_or_folder).expanduser()
     if str(name_or_folder) == "embedded":
@@ -116,7 +116,7 @@ def find_model(
 
 
 def part_files(name: str, library: str) -> Part:
-    """What a part is read from, by its name in model_index.json and the library whose layout it has."""
+    """The files that a part is read from, by its name in model_index.json and the library whose layout it has."""
     if name.startswith("tokenizer"):
         return replace(TOKENIZER, folder=name)
     if name in SETTINGS_FILES:
@@ -141,7 +141,7 @@ def part_of(folder: Path, subfolder: str | None = None) -> Path:
 
 
 def read_model_index(folder: Path) -> ModelIndex:
-    """Read model_index.json; raises ModelError where it is missing or names its parts in no known form."""
+    """Read model_index.json; raises ModelError if it is missing or names its parts in no known form."""
     file = folder / "model_index.json"
     if not file.is_file():
         raise ModelError(f"{folder} is no model folder: it has no model_index.json.")
@@ -168,10 +168,10 @@ def write_model_index(folder: Path, index: ModelIndex) -> None:
 
 
 def describe(name_or_folder: str | os.PathLike[str], hub: HubOptions | None = None) -> dict[str, Any]:
-    """What a model holds, as JSON values: for each part its class, parameters, bytes, dtypes and config.
+    """The content of a model, as JSON values: for each part its class, parameters, bytes, dtypes and config.
 
-    Reads configs and headers only (of a model on the hub, fetches no more than these), and raises ModelError where one
-    of them is not what it should be.
+    Reads configs and headers only (of a model on the hub, fetches no more than these), and raises ModelError if one of
+    them is not what it should be.
     """
     source = model_source(name_or_folder, hub)
     folder = source.fetch([HEAD])

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: what lies where in it, read without a framework, and written.
+"""The header of a safetensors file, which says what the file holds: read without a framework, and written.
 
 The format is that of https://github.com/huggingface/safetensors: eight bytes with the length of the header, the header
 as JSON, the tensors one after the other. A header may be a stranger's: whatever the safetensors package refuses is
@@ -155,12 +155,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _span(file: Path, name: str, entry: Any) -> tuple[int, int, Weight]:
-    """Where a weight begins and stops after the header, and what it is."""
+    """The first byte of a weight after the header, the one behind its last, and the weight."""
     invalid = ModelError(f"{file} is corrupt: its header has no valid entry for the weight {_quoted(name)}.")
     if not isinstance(entry, dict):
         raise invalid
     code, shape, offsets = (entry.pop(key, None) for key in ("dtype", "shape", "data_offsets"))
-    # What stands there besides is passed by if it is small: it is not of this version of the format.
+    # Other keys are passed over if their values are small: this version of the format does not know them.
     if not isinstance(code, str) or any(isinstance(value, (dict, list)) for value in entry.values()):
         raise invalid
     if not _are_counts(shape) or not _are_counts(offsets) or len(offsets) != 2:
@@ -179,7 +179,7 @@ def _span(file: Path, name: str, entry: Any) -> tuple[int, int, Weight]:
 
 
 def _are_counts(values: Any) -> bool:
-    """Whether this is a list of at most MOST_DIMENSIONS integers, which `_number` has bounded already."""
+    """Tell if this is a list of at most MOST_DIMENSIONS integers, which `_number` has bounded already."""
     return (
         isinstance(values, list)
         and len(values) <= MOST_DIMENSIONS

@@ -1,7 +1,7 @@
 """Models on the Hugging Face hub: of a repository, the files that are needed, in the hub's own cache.
 
-The only user of huggingface_hub, which talks, caches and takes up what was cut off; it is imported where it is first
-needed. Where the hub does not answer, the cache serves, as it does for huggingface_hub itself.
+The only user of huggingface_hub, which talks, caches and takes up what was cut off; it is imported when it is first
+needed. If the hub does not answer, the cache serves, as it does for huggingface_hub itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubOptions:
-    """How a repository is read, by the field's names.
+    """The options of reading a repository, by the field's names.
 
     `revision` is a branch, a tag or a commit (None: the main branch); `cache_dir` stands in for the hub's cache;
     `local_files_only` asks nothing of the hub; `token` is a token, True for the saved one or False for none;
@@ -43,9 +43,9 @@ class HubOptions:
 
 @dataclass(frozen=True)
 class Part:
-    """What is read of one folder: `files`, those of them that are there, and the weights that begin with `stem`.
+    """The files to read of one folder: those of `files` that are there, and the weights that begin with `stem`.
 
-    Where the first of `files` is missing, those in `instead` are read too.
+    If the first of `files` is missing, those in `instead` are read too.
     """
 
     folder: str = ""
@@ -67,7 +67,7 @@ class Repository:
     def fetch(self, parts: Iterable[Part], variant: str | None = None) -> Path:
         """The folder in which the files of `parts`, and none that are not needed, now lie.
 
-        Raises ModelError for a part that the repository does not have, and where the hub does not give it.
+        Raises ModelError for a part that the repository does not have, or if the hub does not give it.
         """
         parts = list(parts)
         root = self._take([file for part in parts for file in self._small_files(part, variant)])
@@ -76,7 +76,7 @@ class Repository:
         )
 
     def has_folder(self, folder: str) -> bool:
-        """Whether there is a folder of this name in it."""
+        """Tell if there is a folder of this name in it."""
         return any(name.startswith(f"{folder}/") for name in self.holds)
 
     def headers(self, folder: str, stem: str, variant: str | None) -> dict[str, Weight]:
@@ -85,7 +85,7 @@ class Repository:
         root = self._take(self._small_files(part, variant))
         weights = self._weights(root, part, variant)
         if self.offline is not None:
-            self._take(weights)  # raises where one is not in the cache
+            self._take(weights)  # raises if one is not in the cache
         found: dict[str, Weight] = {}
         for file in weights:
             found |= read_header(root / file) if (root / file).is_file() else self._header(file)
@@ -97,7 +97,7 @@ class Repository:
 
     @property
     def folder(self) -> Path:
-        """Where the cache keeps the files of this commit."""
+        """The cache's folder for the files of this commit."""
         return _cache(self.options) / f"models--{self.name.replace('/', '--')}" / "snapshots" / self.commit
 
     def _small_files(self, part: Part, variant: str | None) -> list[str]:
@@ -123,7 +123,7 @@ class Repository:
         shards = (
             {name for name in named.values() if isinstance(name, str)} if isinstance(named, dict) else set()
         )
-        # What the index names wrongly is told where it is read; here it is only not asked for.
+        # A wrong name in the index is an error for whoever reads the index; here it is only not asked for.
         return sorted(_join(part.folder, shard) for shard in shards & self._names_in(part.folder))
 
     def _first_file(self, part: Part, variant: str | None) -> str:
@@ -164,13 +164,13 @@ class Repository:
             return self.folder
         if wanted and (missing or self.options.force_download or not self._is_current()):
             with _told(self.name, self.options):
-                # By the revision's name first, which writes down what it stands for; it may have moved meanwhile.
+                # By the revision's name first, so that the cache notes its commit; by the commit if it has moved.
                 if self._download(wanted, self.options.revision) != self.folder:
                     self._download(wanted, self.commit)
         return self.folder
 
     def _is_current(self) -> bool:
-        """Whether the cache takes this commit for the revision, so that it serves the same files without the hub."""
+        """Tell if the cache takes this commit for the revision, so that it serves the same files without the hub."""
         revision = self.options.revision or "main"
         ref = self.folder.parents[1] / "refs" / revision
         return revision == self.commit or (ref.is_file() and ref.read_text().strip() == self.commit)
@@ -207,7 +207,7 @@ class Repository:
 
 
 def is_repository(name: object) -> bool:
-    """Whether this has the form of a repository's name, "owner/name".
+    """Tell if this has the form of a repository's name, "owner/name".
 
     >>> is_repository("lllyasviel/FramePackI2V_HY"), is_repository("./models/mine"), is_repository("mine")
     (True, False, False)
@@ -216,9 +216,9 @@ def is_repository(name: object) -> bool:
 
 
 def look(name: str, options: HubOptions | None = None) -> Repository:
-    """Ask the hub which commit a repository is at and what it holds, or the cache where the hub does not answer.
+    """Ask the hub which commit a repository is at and what it holds, or the cache if the hub does not answer.
 
-    Raises ModelError where neither has it, and for a revision that is not there.
+    Raises ModelError if neither has it, and for a revision that is not there.
     """
     from huggingface_hub import HfApi, constants, errors, is_offline_mode
 
@@ -233,7 +233,7 @@ def look(name: str, options: HubOptions | None = None) -> Repository:
             return Repository(name, options, options.revision, known)
     try:
         client = HfApi(endpoint=_endpoint(), token=options.token)
-        # The client's own look-up waits for ever where a network swallows what is sent.
+        # The client's own look-up waits for ever if a network swallows what is sent.
         info = client.model_info(name, revision=options.revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except errors.RevisionNotFoundError:
         raise ModelError(
@@ -248,7 +248,7 @@ def look(name: str, options: HubOptions | None = None) -> Repository:
 
 
 def _cached_files(name: str, options: HubOptions, commit: str) -> frozenset[str] | None:
-    """What a repository holds at a commit, where the cache knows that."""
+    """The files that a repository has at a commit, if the cache knows them."""
     from huggingface_hub import errors, get_cached_repo_tree
 
     try:
@@ -293,7 +293,7 @@ def _cached(name: str, options: HubOptions, offline: str, error: Exception | Non
 
 @contextmanager
 def _told(name: str, options: HubOptions) -> Iterator[None]:
-    """What goes wrong in the hub's client, as one sentence."""
+    """Inside, an error of the hub's client becomes a ModelError of one sentence."""
     from huggingface_hub import errors
 
     # Its network errors are httpx's, by a name that changes with its version; Xet's client raises RuntimeError.
@@ -366,7 +366,7 @@ def _cache(options: HubOptions) -> Path:
 
 
 def _endpoint() -> str | None:
-    """The hub's address where another is set; the client itself reads it only once, at its import."""
+    """The hub's address if another one is set; the client itself reads it only once, at its import."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 

@@ -32,7 +32,7 @@ from longtake.weights.hub import HubOptions, Part, Repository, is_repository, lo
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 METADATA = "lora_adapter_metadata"
-"""Where diffusers keeps rank and alpha in a file's header, as JSON with `transformer.` before each key."""
+"""The key in a file's header under which diffusers keeps rank and alpha: JSON with `transformer.` before each key."""
 
 PREFIXES = (
     "base_model.model.",
@@ -112,7 +112,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class LowRank:
-    """The change of one weight: alpha / rank · up · down, reshaped to the weight where that is a convolution's."""
+    """The change of one weight: alpha / rank · up · down, reshaped to the weight if that is a convolution's."""
 
     down: np.ndarray
     """(rank, in), float32; in is the product of all of the weight's sides but the first."""
@@ -127,7 +127,7 @@ class LowRank:
 
     @property
     def ratio(self) -> float:
-        """What the product is multiplied by."""
+        """The factor of the product."""
         return self.alpha / self.rank
 
     @property
@@ -138,7 +138,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class Found:
-    """What a file says about one module: the key that each part came from, and its array."""
+    """The content of a file about one module: the key that each part came from, and its array."""
 
     keys: dict[str, str]
     values: dict[str, np.ndarray]
@@ -151,7 +151,7 @@ def read_lora(source: Any, shapes: Shapes) -> dict[str, LowRank]:
     shapes: the shapes of the network's weights by module: (out, in), or (out, in, t, h, w) of convolutions.
 
     Raises ModelError for a file that is damaged, of another method than LoRA, for other shapes, or without a key that
-    fits; warns (LongtakeWarning) of keys that do not fit where others do.
+    fits; warns (LongtakeWarning) of keys that do not fit if others do.
     """
     name, tensors, settings = _tensors(source)
     _refuse_other_methods(name, tensors)
@@ -178,8 +178,8 @@ def find_file(
 ) -> Path:
     """The safetensors file of a LoRA on this machine: a file, one in a folder, or one fetched from the hub.
 
-    On the hub it is "owner/name", or "owner/name/file.safetensors" where a repository holds several. Raises ModelError
-    where there is none, or where `weight_name` has to choose.
+    On the hub it is "owner/name", or "owner/name/file.safetensors" if a repository holds several. Raises ModelError
+    if there is none, or if `weight_name` has to choose.
     """
     place = Path(source).expanduser()
     if place.is_file():
@@ -249,7 +249,7 @@ def _flat(module: str) -> str:
 
 
 def _tensors(source: Any) -> tuple[str, dict[str, np.ndarray], dict[str, Any]]:
-    """What to call the source, its arrays, and what it says about rank and alpha."""
+    """The source's name in messages, its arrays, and its settings of rank and alpha."""
     if isinstance(source, Mapping):
         return "The mapping", {str(key): _array(value) for key, value in source.items()}, {}
     file = find_file(source)
@@ -287,7 +287,7 @@ def _refuse_other_methods(name: str, tensors: Mapping[str, Any]) -> None:
 
 
 def _by_module(name: str, tensors: Mapping[str, np.ndarray]) -> tuple[dict[str, Found], list[str]]:
-    """What there is for each module, by its name without a prefix; the keys that are no LoRA of this network."""
+    """All that was found for each module, by its name without a prefix; and the keys that are no LoRA's."""
     found: dict[str, Found] = {}
     foreign = []
     for key, value in tensors.items():

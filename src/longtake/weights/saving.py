@@ -1,9 +1,9 @@
 """Writing weights: one safetensors file or shards with an index, so that an interrupted save is never a mixture.
 
-A set of shards is read from its index, and a single file goes before an index: these two are the set's head. Every new
-file lies whole on the disk before the first one takes its name. Where a new shard has the name of an old one, the old
-head goes first and the new one comes last, and what a crash leaves between is no model; otherwise the old set is the
-one that is read until the new head stands in its place.
+A set's head is the file that readers look for: the single file, else the index of the shards. Every new file lies whole
+on the disk before the first one takes its name. If a new shard has the name of an old one, the old head goes first and
+the new one comes last, and what a crash leaves between is no model; otherwise the old set is read until the new head
+stands in its place.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def write_weights(
     """Write the tensors as one file, or as shards of at most `max_shard_size` with an index; returns the files.
 
     Only one tensor at a time is copied to main memory. Files of an older set of weights under the same stem and
-    variant go. Raises ModelError where the folder cannot be written; the older set then is as it was, or is no set.
+    variant go. Raises ModelError if the folder cannot be written; the older set then is as it was, or is no set.
     """
     shards = _shards(tensors, size_in_bytes(max_shard_size))
     names = [file_name(stem, variant, number, len(shards)) for number in range(len(shards))]

@@ -1,4 +1,4 @@
-"""What a network of MindSpore knows of itself, and what others have done to it."""
+"""The facts about a network of MindSpore: its place and dtype, its parts, and the changes that others made to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def leaves(model: Cell) -> dict[str, Cell]:
 
 
 def touched(model: Cell) -> bool:
-    """Whether somebody has hooked or patched the network or a module inside it."""
+    """Tell if somebody has hooked or patched the network or a module inside it."""
     return any(_is_touched(cell) for _, cell in model.cells_and_names())
 
 
@@ -56,14 +56,14 @@ def _is_touched(cell: Cell) -> bool:
 
 
 def is_patched(module: Any, method: str) -> bool:
-    """Whether an object has another method of that name than its class."""
+    """Tell if an object has another method of that name than its class."""
     mine = vars(module).get(method)
     own = getattr(mine, "__self__", None) is module and mine.__func__ is getattr(type(module), method, None)
     return mine is not None and not own
 
 
 def own_call(kind: type, method: str) -> bool:
-    """Whether a class's method is that of its source, and nobody's patch. Raises BackendError for a patch of `forward`.
+    """Tell if a class's method is that of its source, and nobody's patch. Raises BackendError for a patch of `forward`.
 
     MindSpore calls `construct`, so that a class whose `forward` is replaced afterwards would be passed by in silence.
     """

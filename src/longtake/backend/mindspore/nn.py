@@ -1,4 +1,4 @@
-"""What holds weights, on MindSpore: Cells with torch's names, so that checkpoints and model code are the same.
+"""The layers that hold weights, on MindSpore: Cells with torch's names, so that files and model code are the same.
 
 MindSpore's own norms and embeddings name their weights gamma, beta and embedding_table, and several of its layers have
 no kernel on CPUs; these are built on `ops`.

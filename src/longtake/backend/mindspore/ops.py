@@ -1,4 +1,4 @@
-"""What holds no weights, on MindSpore: names and argument order are torch's.
+"""The functions, which hold no weights, on MindSpore: names and argument order are torch's.
 
 Many functions have no kernel on CPUs in one of MindSpore's two families (`mint` and `ops`) and one in the other; what
 stands here was seen to run and to be right on a CPU (docs/backends.md).
@@ -200,12 +200,12 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether `x` is on a CPU, for what is worth its while only there."""
+    """Tell if `x` is on a CPU, for what is worth its while only there."""
     return not flash
 
 
 def piece_values(x: Tensor) -> int:
-    """How many values like those of `x` an operation should have at once."""
+    """The number of values like those of `x` for one operation at a time."""
     return 2**26
 
 
@@ -243,7 +243,7 @@ def zeros(*size: int) -> Tensor:
 
 
 def from_numpy(array: np.ndarray, like: Tensor | None = None) -> Tensor:
-    """A tensor of the array's values, in the dtype of `like` where given."""
+    """A tensor of the array's values, in the dtype of `like` if given."""
     tensor = Tensor(np.asarray(array, order="C"))
     return tensor if like is None else tensor.astype(like.dtype)
 

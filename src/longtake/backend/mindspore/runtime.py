@@ -55,7 +55,7 @@ COMPILED = "_longtake_compiled"
 
 
 def is_dtype(value: Any) -> bool:
-    """Whether the value is, or names, one of the dtypes that networks can have."""
+    """Tell if the value is, or names, one of the dtypes that networks can have."""
     return any(value is known or value == known for known in (*DTYPES.values(), *DTYPES))
 
 
@@ -82,12 +82,12 @@ def target() -> str:
 
 
 def best_device() -> str:
-    """The device that MindSpore was set up for: an accelerator where it has one."""
+    """The device that MindSpore was set up for: an accelerator if it has one."""
     return target()
 
 
 def auto_dtype(device: Any) -> str:
-    """The dtype for networks on a device where nothing else is asked for: float32 on CPUs, bfloat16 elsewhere."""
+    """The default dtype of networks on a device: float32 on CPUs, bfloat16 elsewhere."""
     return "float32" if str(device).split(":")[0].lower() == "cpu" else "bfloat16"
 
 
@@ -105,7 +105,7 @@ def check_device(device: Any) -> Any:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on an accelerator or on the CPU."""
+    """Tell if an error says that memory ran out, on an accelerator or on the CPU."""
     words = (
         "out of memory",
         "memory not enough",
@@ -136,7 +136,7 @@ def empty_weights() -> Iterator[None]:
 
 
 def weights_are_empty() -> bool:
-    """Whether a network is being built that holds no memory."""
+    """Tell if a network is being built that holds no memory."""
     return _empty
 
 
@@ -209,7 +209,7 @@ class Compiled:
         self.graph = None if module is None else Graph(module)
 
     def __call__(self, *inputs: Any) -> Any:
-        """What the module gives: compiled at the first call for each set of shapes."""
+        """The module's output; it is compiled at the first call for each set of shapes."""
         before = ms.get_context("mode")
         ms.set_context(mode=ms.GRAPH_MODE)
         try:
@@ -249,7 +249,7 @@ def structure_changed(model: Cell) -> None:
 
 
 def tracing() -> bool:
-    """Whether the code that runs is being compiled as a whole: never here, where blocks are compiled one by one."""
+    """Tell if the code that runs is being compiled as a whole: never here, since blocks are compiled one by one."""
     return False
 
 

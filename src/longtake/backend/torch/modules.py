@@ -1,4 +1,4 @@
-"""What a network of PyTorch knows of itself, and what others have done to it."""
+"""The facts about a network of PyTorch: its place and dtype, its parts, and the changes that others made to it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def leaves(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 
 def touched(model: torch.nn.Module) -> bool:
-    """Whether somebody has hooked, patched or compiled the network or a module inside it."""
+    """Tell if somebody has hooked, patched or compiled the network or a module inside it."""
     inside = list(model.modules())
     return (
         torch.nn.modules.module._has_any_global_hook()
@@ -61,14 +61,14 @@ def _is_touched(module: torch.nn.Module) -> bool:
 
 
 def is_patched(module: Any, method: str) -> bool:
-    """Whether an object has another method of that name than its class; accelerate leaves the class's own behind."""
+    """Tell if an object has a method of that name that is not its class's (accelerate leaves the class's own in it)."""
     mine = vars(module).get(method)
     own = getattr(mine, "__self__", None) is module and mine.__func__ is getattr(type(module), method, None)
     return mine is not None and not own
 
 
 def own_call(kind: type, method: str) -> bool:
-    """Whether a class's method, and its `__call__`, are those of its source, and nobody's patch."""
+    """Tell if a class's method, and its `__call__`, are those of its source, and nobody's patch."""
     found = (getattr(kind, method, None), kind.__call__)
     if _own.get((kind, method)) == found:
         return True

@@ -1,4 +1,4 @@
-"""What holds weights, on PyTorch: its own classes."""
+"""The layers that hold weights, on PyTorch: its own classes."""
 
 from torch.nn import (
     Conv2d,

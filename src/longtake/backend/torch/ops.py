@@ -1,4 +1,4 @@
-"""What holds no weights, on PyTorch: names and argument order are torch's."""
+"""The functions, which hold no weights, on PyTorch: names and argument order are torch's."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def _conv(
     function: Callable[..., Tensor], input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int]
 ) -> Tensor:
     plain = MKLDNN and input.device.type == "cpu" and input.dtype == weight.dtype == torch.float32
-    # torch itself takes a kernel 10 to 40 times as slow where batch · channels · frames · height is 20480 or less.
+    # torch itself takes a kernel 10 to 40 times as slow if batch · channels · frames · height is 20480 or less.
     none, ones = [0] * len(stride), [1] * len(stride)
     if plain and torch.compiler.is_compiling():
         fused = torch.ops.mkldnn._convolution_pointwise  # what torch.compile itself makes of large ones
@@ -137,12 +137,12 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether `x` is on a CPU, for what is worth its while only there."""
+    """Tell if `x` is on a CPU, for what is worth its while only there."""
     return bool(x.device.type == "cpu")
 
 
 def piece_values(x: Tensor) -> int:
-    """How many values like those of `x` an operation should have at once: on CPUs 4 MiB, elsewhere 256 MiB.
+    """The number of values like those of `x` for one operation at a time: 4 MiB of them on CPUs, elsewhere 256 MiB.
 
     glibc maps every block above 32 MiB anew, and the kernel's zeroed pages cost more than most layers' arithmetic; with
     4 MiB instead of 16 the same tiles take no longer, and less memory.
@@ -184,7 +184,7 @@ def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def from_numpy(array: np.ndarray, like: Tensor | None = None) -> Tensor:
-    """A tensor of the array's values, on the device and in the dtype of `like` where given."""
+    """A tensor of the array's values, on the device and in the dtype of `like` if given."""
     # torch.compile follows numpy, but knows no memory order.
     tensor = torch.from_numpy(array if runtime.tracing() else np.asarray(array, order="C"))
     return tensor if like is None else tensor.to(device=like.device, dtype=like.dtype)

@@ -70,10 +70,10 @@ def best_device() -> str:
 
 
 def auto_dtype(device: Any) -> str:
-    """The dtype for networks on a device where nothing else is asked for: float32 on CPUs, bfloat16 elsewhere.
+    """The default dtype of networks on a device: float32 on CPUs, bfloat16 elsewhere.
 
     bfloat16 has the range of float32, which the published networks were trained with; they overflow float16. That is
-    taken where a device has no bfloat16 at all (mps before macOS 14), since float32 would be twice the memory.
+    taken if a device has no bfloat16 at all (mps before macOS 14), since float32 would be twice the memory.
     """
     if torch.device(device).type == "cpu":
         return "float32"
@@ -100,7 +100,7 @@ def check_device(device: Any) -> Any:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on an accelerator or on the CPU."""
+    """Tell if an error says that memory ran out, on an accelerator or on the CPU."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     words = ("out of memory", "not enough memory", "can't allocate memory")
@@ -194,7 +194,7 @@ class Compiled:
 
 
 def compiled(module: Any) -> Any:
-    """The module, by `torch.compile` where LONGTAKE_GRAPH=1 asks for it.
+    """The module, by `torch.compile` if LONGTAKE_GRAPH=1 asks for it.
 
     Compiled once for each set of shapes; modules of one class whose weights have the same shapes share what was
     compiled, since weights are inputs there.
@@ -208,10 +208,10 @@ def compiled(module: Any) -> Any:
 
 
 def _limit() -> dict[str, Any]:
-    """How many sets of shapes are compiled, where PyTorch can be told.
+    """The largest number of sets of shapes that are compiled, if this PyTorch takes one.
 
-    Two prompts of other lengths make six graphs of the single blocks, and its own limit is eight: beyond that it goes
-    on without compiling.
+    Two prompts of other lengths make six graphs of the single blocks, and PyTorch's own limit is eight: beyond that it
+    goes on without compiling.
     """
     return {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}
 
@@ -223,5 +223,5 @@ def structure_changed(model: torch.nn.Module) -> None:
 
 
 def tracing() -> bool:
-    """Whether the code that runs is being compiled as a whole, so that it cannot look at values."""
+    """Tell if the code that runs is being compiled as a whole, so that it cannot look at values."""
     return torch.compiler.is_compiling()

@@ -1,4 +1,4 @@
-"""What training takes, on PyTorch: optimiser, mixed precision, the device to train on."""
+"""The tools of training, on PyTorch: optimiser, mixed precision, the device to train on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands beside the latents: timestep, guidance, text and picture, made into tokens and one vector.
+"""The tokens and the one vector beside the latents: made of timestep, guidance, text and picture.
 
 Shapes: B batch, N tokens, D width, P channels of the pooled text.
 """

@@ -3,9 +3,9 @@
 The sequence is [4x | 2x | 1x | window | picture | text]: clean frames packed by kernels that grow with their
 distance, the noisy window, SigLIP tokens of the picture, refined text.
 
-`forward` is the network as it is published. Those who own a network of ours that nobody has hooked or patched may
-open it, and compute once what comes back: `prompted` once a prompt, `moment` once a timestep of a prompt, `context`
-once a section, `sight` once a section and prompt; then `tokens`, `run_blocks` and `head` at each step.
+`forward` is the network as it is published. As long as nobody has hooked or patched it, a caller may also run its
+parts and compute once what repeats: `prompted` once a prompt, `moment` once a timestep of a prompt, `context` once a
+section, `sight` once a section and prompt; then `tokens`, `run_blocks` and `head` at each step.
 
 Sources: FramePack (arXiv 2504.12626), HunyuanVideo (arXiv 2412.03603); equal to diffusers'
 `HunyuanVideoFramepackTransformer3DModel`, with its weight names.
@@ -51,13 +51,13 @@ class Prompted:
     text: Tensor
     """(B, N - M, text_embed_dim): the valid tokens of each row, the longest row's number of them."""
     valid: Tensor | None
-    """(B, N - M): which of them are valid; None where all are."""
+    """(B, N - M): which of them are valid; None if all are."""
     share: Tensor
     """(B, N - M, 1): each token's share of the mean over its row."""
     pooled: Tensor
     """(B, P)."""
     picture: Tensor | None
-    """(B, M, D): the picture's tokens; None where the model has no image projection or no picture was given."""
+    """(B, M, D): the picture's tokens; None if the model has no image projection or no picture was given."""
 
     @property
     def length(self) -> int:
@@ -67,19 +67,19 @@ class Prompted:
 
 @dataclass(frozen=True)
 class Moment:
-    """What a timestep makes of a prompt; the same in every section."""
+    """A prompt at one timestep; the same in every section."""
 
     text: Tensor
     """(B, N, D): the picture's tokens, then the refined text's."""
     conditioning: Tensor
     """(B, D): timestep + guidance + pooled text."""
     modulations: dict[int, Tensor] | None = None
-    """Those of each block that has run at this moment, kept for the next run; None where each block makes its own."""
+    """Those of each block that has run at this moment, kept for the next run; None if each block makes its own."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """What the blocks work on, and what `head` needs to undo the packing."""
+    """The sequence for the blocks, and what `head` needs to undo the packing."""
 
     latents: Tensor
     """(B, K + W, D): clean frames, most packed first, then the window."""
@@ -144,7 +144,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
         `timestep` and `guidance` are (B,) or (1,), in thousandths; text (B, N, text_embed_dim) with its mask
         (B, N); `image_embeds` (B, N, image_proj_dim), not looked at by a model without an image projection;
         `attention_kwargs={"scale": s}` multiplies what adapters add.
-        Raises JobError where shapes do not fit together.
+        Raises JobError if shapes do not fit together.
 
         Unlike the reference: clean latents, picture and mask (all of the text is valid then) may be None, times may be
         None for the window (0, 1, …) and may differ by row (B, T), and a text mask may have holes or stand on the left.
@@ -191,7 +191,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
     def prompted(
         self, text: Tensor, text_mask: Tensor | None, pooled_text: Tensor | None, picture: Tensor | None
     ) -> Prompted:
-        """What all steps and sections of a prompt have in common."""
+        """The prompt and the picture, prepared once for all steps and sections."""
         if text is None or pooled_text is None:
             missing = "encoder_hidden_states" if text is None else "pooled_projections"
             raise JobError(f"The transformer needs {missing}; None was given.")
@@ -205,7 +205,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
     def moment(
         self, prompted: Prompted, timestep: Tensor, guidance: Tensor | None, keep: bool = False
     ) -> Moment:
-        """What a timestep (B,) or (1,), in thousandths, makes of the prompt; guidance likewise.
+        """The prompt at a timestep (B,) or (1,), in thousandths; guidance has the same form.
 
         With `keep`, the blocks' modulations are computed at the first run of the blocks and kept for later ones: at 13B
         they take 2.2 MB for one timestep, and their weights, which are then not needed again, 6.84 GB.
@@ -226,7 +226,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
         return Moment(text, conditioning, {} if keep else None)
 
     def context(self, shape: tuple[int, ...], times: Times, clean: Clean) -> Context:
-        """What a section sees, whose latents are of `shape` (B, C, T, H, W), with clean frames by scale."""
+        """The context of a section whose latents are of `shape` (B, C, T, H, W): its clean frames, given by scale."""
         c = self.config
         batch, _, frames, height, width = shape
         if height % c.patch_size or width % c.patch_size:
@@ -253,7 +253,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
         return Context(ops.cat(tokens, 1) if tokens else None, rotary, grid)
 
     def sight(self, context: Context, prompted: Prompted) -> Sight:
-        """What attention needs to know in one section with one prompt."""
+        """The tables and the mask for attention in one section with one prompt."""
         cos, sin = context.rotary
         before = int(cos.shape[1]) + prompted.length - int(prompted.text.shape[1])
         still = (
@@ -274,14 +274,14 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
         `blocks` are those of the network, or a callable in the place of each (`Block`), in their order. Each may be
         made when it is asked for: the loop goes through them once, and holds on to none. What a moment keeps of their
         modulations is computed in this same pass; a callable without `modulations` makes its own at each run. Our own
-        blocks are compiled one by one where `runtime.graph` says so.
+        blocks are compiled one by one if `runtime.graph` says so.
         """
         moment, rows = tokens.moment, tokens.context.rows
         rotary = ops.turning(*tokens.sight.rotary)
         pieces: tuple[Tensor, ...] = (tokens.latents, moment.text)
         depth, done = len(self.blocks), 0
         for block in map(runtime.compiled, self.blocks) if blocks is None else blocks:
-            # Of the last block only the window is read: it need not ask, or answer, for the rest.
+            # Only the window is read of the last block's result, so the block makes nothing else.
             wanted = rows if done == depth - 1 else None
             modulation = _kept(moment, block, done)
             pieces = block(pieces, moment.conditioning, rotary, tokens.sight.mask, wanted, modulation)
@@ -316,7 +316,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
 
 
 def _kept(moment: Moment, block: Any, number: int) -> Tensor | None:
-    """The block's modulation at this moment, computed once; None where the block makes its own."""
+    """The block's modulation at this moment, computed once; None if the block makes its own."""
     kept = moment.modulations
     if kept is None or not hasattr(block, "modulations"):
         return None

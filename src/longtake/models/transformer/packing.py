@@ -1,4 +1,4 @@
-"""How latents become one packed sequence: [4x | 2x | 1x | window], then picture and text, which have no position.
+"""Latents as one packed sequence: [4x | 2x | 1x | window], then picture and text, which have no position.
 
 Clean frames are packed by kernels that grow with their distance. What attention needs to know of a sequence is made
 here too: rotary tables, and the mask of the text's valid tokens.
@@ -32,7 +32,7 @@ SLOTS = {1: "latents_clean", 2: "latents_history_2x", 4: "latents_history_4x"}
 
 @dataclass(frozen=True)
 class Context:
-    """What one section sees besides its own latents: the same at every step, and for every prompt."""
+    """All that one section sees besides its own latents: the same at every step, and for every prompt."""
 
     clean: Tensor | None
     """(B, K, D): clean frames, most packed first."""
@@ -43,18 +43,18 @@ class Context:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """Where the window begins and ends among the latents' tokens."""
+        """The window's first token among the latents' tokens, and the one behind its last."""
         return (0 if self.clean is None else int(self.clean.shape[1])), int(self.rotary[0].shape[1])
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What attention needs to know of the whole sequence of one section and one prompt."""
+    """The tables and the mask of the whole sequence of one section and one prompt, for attention."""
 
     rotary: tuple[Tensor, Tensor]
     """Cosine and sine (R, K + W + N, 1, E), float32; picture and text are not turned."""
     mask: Tensor | None
-    """(B, 1, 1, K + W + N), True where a key may be seen; None where all may."""
+    """(B, 1, 1, K + W + N), True where a key may be seen; None if all may."""
 
 
 class PatchEmbedding(nn.Module):
@@ -119,7 +119,7 @@ def positions(times: Times, frames: int, batch: int, name: str) -> np.ndarray:
 
 
 def on_device(table: rope.Table, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (R, L, 1, E) where `like` is."""
+    """Cosine and sine (R, L, 1, E) on the device of `like`."""
     cos, sin = (beside(part[:, :, None], like) for part in table)
     return cos, sin
 
@@ -134,7 +134,7 @@ def unturned(table: Tensor, value: float, count: int) -> Tensor:
 def valid_tokens(text: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The valid tokens of each row (B, N, D), moved to its front and cut at the longest row; which are valid (B, N).
 
-    The second is None where all are. Unlike the reference: it keeps the first `mask.sum()` tokens wherever the ones
+    The second is None if all are. Unlike the reference: it keeps the first `mask.sum()` tokens wherever the ones
     stand. Code that is being compiled as a whole cannot look at values: there all tokens stay where they are, and the
     mask alone hides those that are not valid (text has no position, so that is the same function).
     """
@@ -149,7 +149,7 @@ def valid_tokens(text: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | No
         return text, runtime.place(mask != 0, text.device)
     valid = np.asarray(ops.to_numpy(mask) if isinstance(mask, ops.Tensor) else mask) != 0
     counts = valid.sum(1)
-    # One token stays where no row has any; the mask of the attention hides it.
+    # One token stays if no row has any; the mask of the attention hides it.
     longest = max(1, int(counts.max()))
     front = np.arange(length) < counts[:, None]
     if (valid != front).any():

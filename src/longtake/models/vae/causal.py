@@ -1,8 +1,8 @@
 """The layers of a causal video network, over clips that lie in pieces.
 
 A clip is a list of pieces (B, C, T, H, W), one after the other in time. Convolutions go from piece to piece with the
-last frames of the one before, norms look at all pieces, so cutting does not change the result; it keeps what one
-operation makes small (`ops.piece_values` says why). Pieces use the weights of norms and convolutions without calling
+last frames of the one before, and norms look at all pieces, so cutting does not change the result. It keeps small what
+one operation makes (`ops.piece_values` says why). Pieces use the weights of norms and convolutions without calling
 them: a tensor in place of a clip goes through every layer by its call, so that hooks on any of them take effect.
 A video that goes on comes clip by clip with a `Memory`: every layer continues from the frames that it saw last.
 
@@ -208,7 +208,7 @@ class Resnet(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """One head: a frame sees itself and the frames before it, all of a clip's, or those within the memory's reach."""
+    """Attention with one head: a frame sees itself and earlier frames, of the clip or within the memory's reach."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()

@@ -16,8 +16,8 @@ Tensor = ops.Tensor
 class Upsample(nn.Module):
     """Nearest enlargement, then a convolution; the first frame grows in space alone.
 
-    Both at once, on the small grid: of the 27 products that make a value of the large one, those of equal inputs are
-    one product by the sum of their weights, so 8 are left if all three axes grow. The values at odd and at even
+    Both are computed at once on the small grid. Of the 27 products that make one value of the large grid, those with
+    the same input become one product by the sum of their weights, so 8 are left if all three axes grow. Odd and even
     places of an axis have kernels of their own, the phases.
     """
 
@@ -39,7 +39,7 @@ class Upsample(nn.Module):
             begins = len(past) == 0
             x = ops.pad(piece, (*AROUND, needed if begins else 0, 0), mode="replicate")
             x = x if begins else ops.cat([*past, x], 2)
-            # Of the very first frame not the odd half, which would come before it.
+            # The odd half of the very first frame is left out: it would come before that frame.
             first = begins and time == 2
             past = [x[:, :, -1:]] if needed == 1 else [x[:, :, -2:-1], x[:, :, -1:]]
             if piece.shape[2] == 1 and time == 2:
