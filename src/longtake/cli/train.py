@@ -42,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long each stage takes in steps: the same result however often it is stopped",
     )
     parser.add_argument(
-        "--resume", action=argparse.BooleanOptionalAction, default=True, help="go on from the last checkpoint"
+        "--resume", action=argparse.BooleanOptionalAction, help="go on from the last checkpoint (the default)"
     )
+    parser.set_defaults(resume=True)  # apart, since Python 3.10 would say it in the help again
     add_device(parser)
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
