@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from longtake.backend import ops, runtime
 from longtake.compat.schedulers import UniPCMultistepScheduler
 from longtake.errors import JobError, MemoryRunError, ModelError
 from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
-from longtake.job import Job
+from longtake.job import Job, Lora, SectionChange
 from longtake.pipeline.decode import crossfade, decode, stages, to_frames
 from longtake.pipeline.denoise import Change
 from longtake.pipeline.loop import generate
@@ -388,3 +389,38 @@ def test_a_crossfade_ends_in_either_side() -> None:
     earlier, later = ops.zeros(1, 1, 5, 1, 1), ops.ones(1, 1, 5, 1, 1)
     joined = ops.to_numpy(crossfade(earlier, later, 3)).reshape(-1).tolist()
     assert joined == [0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0]
+
+
+def test_a_seed_of_one_section_draws_for_every_row(networks: Networks, picture: Image.Image) -> None:
+    job = replace(JOB, frames=9, sampling="vanilla", changes=(SectionChange(0, seed=77),))
+    inputs = Inputs(picture, prompts=["a red ball bounces"] * 2)
+    (done,) = (event for event in generate(job, networks, inputs) if isinstance(event, SectionDone))
+    assert done.latents.shape[0] == 2
+    assert not np.allclose(done.latents[0], done.latents[1])
+
+
+def test_a_stream_without_a_lora_does_not_see_that_of_another(
+    networks: Networks, picture: Image.Image, tmp_path: Any
+) -> None:
+    width = networks.transformer.config.num_attention_heads * networks.transformer.config.attention_head_dim
+    rng = np.random.default_rng(0)
+    tensors = {
+        f"transformer.transformer_blocks.0.attn.to_q.lora_{side}.weight": rng.standard_normal(
+            shape, np.float32
+        )
+        for side, shape in (("A", (2, width)), ("B", (width, 2)))
+    }
+    save_file(tensors, tmp_path / "strong.safetensors")
+    plain = replace(JOB, frames=9, steps=2)
+    strong = replace(plain, loras=(Lora(str(tmp_path / "strong.safetensors"), (3.0,)),))
+    alone = [frames_of(job, networks, picture) for job in (plain, strong)]
+    assert not np.array_equal(*alone)
+    streams = [generate(job, networks, Inputs(picture)) for job in (plain, strong)]
+    found: list[list[np.ndarray]] = [[], []]
+    for events in zip(*streams, strict=True):
+        for frames, event in zip(found, events, strict=True):
+            frames += [event.frames] if isinstance(event, FramesReady) else []
+    for stream in streams:
+        stream.close()
+    for frames, expected in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(np.concatenate(frames, axis=1), expected)
