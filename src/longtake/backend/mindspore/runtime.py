@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +18,7 @@ from mindspore import Parameter, Tensor
 from mindspore.nn import Cell
 from numpy.random import Generator
 
-from longtake.errors import BackendError
+from longtake.errors import BackendError, LongtakeWarning
 
 __all__ = [
     "DTYPES",
@@ -56,15 +59,23 @@ def is_dtype(value: Any) -> bool:
 
 
 def dtype(name: Any) -> Any:
-    """The framework's dtype for a name such as "float16" (a dtype is returned as it is)."""
+    """The framework's dtype for a name such as "float16" (a dtype is returned as it is).
+
+    On a CPU it is float32 for bfloat16, which has no kernels there, with one LongtakeWarning.
+    """
     found = DTYPES.get(str(name)) if isinstance(name, str) else name
     if not any(found is known or found == known for known in DTYPES.values()):
         raise BackendError(f"Networks on MindSpore have no dtype {name!r}; they have {', '.join(DTYPES)}.")
     if found == ms.bfloat16 and target() == "CPU":
-        raise BackendError(
-            "MindSpore computes no bfloat16 on a CPU; ask for float32 (or float16, which is slower there)."
-        )
+        _tell_no_bfloat16()
+        return ms.float32
     return found
+
+
+@functools.cache  # once in a process: a script names its dtype for each network
+def _tell_no_bfloat16() -> None:
+    note = "MindSpore computes no bfloat16 on a CPU; float32 is taken in its place."
+    warnings.warn(note, LongtakeWarning, stacklevel=3)
 
 
 def dtype_name(value: Any) -> str:
@@ -153,8 +164,11 @@ def assign_weights(model: Cell, weights: Mapping[str, Tensor]) -> None:
         setattr(cells[owner], own, value if isinstance(value, Parameter) else Parameter(value, name=name))
 
 
+_one_graph = threading.RLock()
+
+
 class Graph(Cell):
-    """A method of a network as a Cell of its own, called in graph mode.
+    """A method of a network as a Cell of its own, compiled to a graph.
 
     Not `ms.jit`: what that compiles in eager mode goes on with the weights of its first call, whatever is written to
     them later (MindSpore 2.10), and each of its calls takes 1 ms more.
@@ -169,19 +183,24 @@ class Graph(Cell):
 
     def run(self, *inputs: Any) -> Any:
         """The method's result."""
-        before = ms.get_context("mode")
-        ms.set_context(mode=ms.GRAPH_MODE)
-        try:
-            return self(*inputs)
-        finally:
-            ms.set_context(mode=before)
+        # This is what calling a Cell does in graph mode. The mode itself is the whole process's, so the user's: other
+        # threads compute meanwhile, and code between two steps is not ours. MindSpore compiles one graph at a time.
+        with _one_graph:
+            return self.compile_and_run(*inputs)
+
+
+class Compiled(dict[str, Graph]):
+    """The compiled methods of a network. A copy of the network begins with none: these call the original's weights."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Compiled, ()
 
 
 def compiled(model: Cell, method: str) -> Callable[..., Any]:
-    """The network's method in graph mode: compiled at its first call for each set of shapes."""
+    """The network's method as a graph: compiled at its first call for each set of shapes."""
     if not graph:
         return getattr(model, method)
-    known = model.__dict__.setdefault(COMPILED, {})
+    known = model.__dict__.setdefault(COMPILED, Compiled())
     if method not in known:
         known[method] = Graph(model, method)
     return known[method].run
