@@ -35,7 +35,7 @@ def sinusoid(values: Tensor, dim: int = 256) -> Tensor:
     values = values.float()
     half = dim // 2
     exponents = np.float32(-math.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
-    angles = values[:, None] * ops.exp(ops.from_numpy(exponents, like=values))[None]
+    angles = values[:, None] * ops.exp_of(exponents, like=values)[None]
     return ops.cat([ops.cos(angles), ops.sin(angles)], -1)
 
 

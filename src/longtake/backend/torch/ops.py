@@ -36,6 +36,7 @@ __all__ = [
     "conv3d",
     "cos",
     "exp",
+    "exp_of",
     "from_numpy",
     "gelu",
     "index_select",
@@ -130,6 +131,11 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
         each.mean(1).reshape(batch, frames, channels).swapaxes(1, 2) for each in (rows, rows * rows)
     )
     return mean + pivot[..., 0, 0], square - mean * mean
+
+
+def exp_of(array: np.ndarray, like: Tensor) -> Tensor:
+    """e to a table of numbers, on the device and in the dtype of `like`: of diffusers' very bits."""
+    return exp(from_numpy(array, like))
 
 
 def piece_values(x: Tensor) -> int:
