@@ -1,11 +1,13 @@
 # Every verb sets up what it needs, once, in .venv:
-#   make demo    a picture and a prompt become runs/demo/penguin.mp4 (installs what running takes)
-#   make test    the tests, on PyTorch and on MindSpore (installs the tools of development too)
-#   make check   style, types, and who may import whom
-#   make env     the environment for running alone
-#   make clean   remove what make has made, except runs/
+#   make demo      a picture and a prompt become runs/demo/penguin.mp4 (installs what running takes)
+#   make test      the tests, on PyTorch and on MindSpore (installs the tools of development too)
+#   make check     style, types, and who may import whom
+#   make pythons   what needs no framework, on the other Pythons that are here
+#   make numpy2    the tests on PyTorch with numpy 2
+#   make env       the environment for running alone
+#   make clean     remove what make has made, except runs/
 
-# The first of these that longtake runs on; another one: make demo PYTHON=/path/to/python3.12
+# The first of these that both frameworks run on (MindSpore: 3.10 to 3.12); another one: make demo PYTHON=/path/to/python3.14
 PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
@@ -14,14 +16,18 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c const
 DEMO := runs/demo
 # What holds on either framework.
 BOTH := tests/backend tests/compat tests/jobs tests/models tests/pipeline tests/plan tests/processors tests/sampling tests/weights
+# What needs no framework: the pure rooms with their examples, jobs, configurations, pictures, help and refusals.
+PURE := tests/plan tests/toyworld tests/test_config.py tests/test_job.py tests/test_picture.py \
+	tests/test_without_a_framework.py src/longtake/plan src/longtake/sampling src/longtake/toyworld src/longtake/job.py
+PYTHONS := 3.10 3.12 3.13
 
-.PHONY: env dev demo test check clean
+.PHONY: env dev demo test check numpy2 pythons clean
 
 env: $(VENV)/.env
 dev: $(VENV)/.dev
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "longtake needs Python 3.10, 3.11 or 3.12; none was found."; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make sets longtake up with Python 3.10, 3.11 or 3.12, and none was found; make demo PYTHON=/path/to/python takes another."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps say which set is installed, so that each is installed once for each change of these two files.
@@ -44,6 +50,23 @@ demo: $(VENV)/.env
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q
 	LONGTAKE_BACKEND=mindspore $(BIN)/python -m pytest -q $(BOTH)
+
+# numpy 2 lies before the environment's own, which MindSpore needs, so that PyTorch is not installed twice.
+numpy2: $(VENV)/.dev
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade --target build/numpy2 "numpy>=2"
+	PYTHONPATH=build/numpy2 LONGTAKE_BACKEND=torch $(BIN)/python -m pytest -q
+
+pythons: $(PYTHONS:%=python%)
+
+# PYENV_VERSION lets pyenv's python3.13 be one; where there is no pyenv it says nothing.
+python%: export PYENV_VERSION = $*
+python%:
+	@if ! python$* -c "" 2>/dev/null; then \
+		echo "Python $* is not here, so nothing was tested on it."; exit 0; \
+	elif python$* -m venv build/python$* \
+		&& build/python$*/bin/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e . hypothesis pytest; then \
+		echo "Python $*"; build/python$*/bin/python -m pytest -q $(PURE); \
+	else echo "Python $* has no environment, for its packages cannot be installed."; exit 1; fi
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check

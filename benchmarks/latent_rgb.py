@@ -24,8 +24,8 @@ from longtake.backend import ops, runtime
 from longtake.picture import contact_sheet
 from longtake.pipeline.decode import from_frames
 from longtake.pipeline.networks import SETTINGS, Networks, load_networks
-from longtake.pipeline.preview import LATENT_RGB, Projection, fit, preview, shown_by
-from longtake.plan.plans import video_frames
+from longtake.pipeline.preview import LATENT_RGB, Projection, colours, fit, shown_by
+from longtake.plan.lengths import video_frames
 from longtake.toy import judge as toy
 from longtake.weights.folder import find_model
 
@@ -79,7 +79,7 @@ def encoded(networks: Networks, scenes: Sequence[toyworld.Scene]) -> tuple[np.nd
 
 def measured(projection: Projection, latents: np.ndarray, frames: np.ndarray) -> dict[str, float]:
     """How near the previews are to the truth."""
-    shown = preview(latents, projection)
+    shown = colours(latents, projection)
     true = shown_by(frames, shown.shape[2])
     errors = shown / 127.5 - 1 - true
     spread = true - true.mean(axis=(0, 1, 2, 3))
@@ -105,7 +105,7 @@ def enlarged(shown: np.ndarray, frames: np.ndarray) -> np.ndarray:
 def sheet(projection: Projection, latents: np.ndarray, frames: np.ndarray) -> Image.Image:
     """For each scene a row of true frames and a row of previews of them."""
     some = slice(0, SHOWN)
-    shown = enlarged(preview(latents[some], projection), frames)
+    shown = enlarged(colours(latents[some], projection), frames)
     rows = np.stack([frames[some, ::4], shown], axis=1)
     return contact_sheet(rows.reshape(-1, *rows.shape[3:]), columns=rows.shape[2], zoom=2)
 

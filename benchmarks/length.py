@@ -76,7 +76,9 @@ def measure(sampling: str, frames: int, steps: int) -> dict[str, float]:
     from longtake import toyworld
     from longtake.events import FramesReady, SectionDone
     from longtake.job import Job
-    from longtake.pipeline.loop import generate, load_networks
+    from longtake.pipeline.loop import generate
+    from longtake.pipeline.networks import load_networks
+    from longtake.pipeline.prepare import Inputs
     from longtake.video import VideoWriter
 
     networks = load_networks("embedded")
@@ -89,7 +91,7 @@ def measure(sampling: str, frames: int, steps: int) -> dict[str, float]:
         tempfile.TemporaryDirectory() as folder,
         VideoWriter(Path(folder, "a.mp4"), 30, growing=True) as writer,
     ):
-        for event in generate(job, networks, picture):
+        for event in generate(job, networks, Inputs(picture)):
             if isinstance(event, FramesReady):
                 writer.write(event.frames[0])
                 ready.append((event.start + event.frames.shape[1], time.perf_counter()))

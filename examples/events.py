@@ -1,13 +1,23 @@
 """The stream of events under the pipeline: watch the steps, take the frames, stop whenever you like."""
 
-from longtake import FramesReady, Job, Planned, SectionDone, Stepped, export_to_video, generate, load_networks
+from longtake import (
+    FramesReady,
+    Inputs,
+    Job,
+    Planned,
+    SectionDone,
+    Stepped,
+    export_to_video,
+    generate,
+    load_networks,
+)
 from longtake.toyworld import render, scene_from_text
 
 picture = render(scene_from_text("a penguin in the snow"), [0], 64, 64)[0]
 job = Job(prompt="A penguin dances in the snow.", frames=73, steps=12, sampling="inverted", seed=3)
 
 frames = []
-for event in generate(job, load_networks("embedded"), picture):
+for event in generate(job, load_networks("embedded"), Inputs(picture)):
     match event:
         case Planned(sections=sections):
             print(f"{sections} sections for {event.frames} frames")

@@ -28,7 +28,7 @@ if MINDSPORE:
     # Before the first operator of the process: eager mode is asynchronous, and an error would come late, elsewhere.
     mindspore.runtime.launch_blocking()
     # Comparisons with libraries on torch, and training, which is torch's alone.
-    collect_ignore += ["oracle", "training", "toy"]
+    collect_ignore += ["integrations", "oracle", "training", "toy"]
 if any(importlib.util.find_spec(name) for name in ("torch", "mindspore")):
     # What needs no framework is tested without one, too.
     from miniature import last_picture, networks, picture, pipe  # noqa: F401

@@ -15,8 +15,8 @@ from longtake.models.llama import LlamaModel
 from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
+from longtake.pipeline.encode import PROMPT_TEMPLATE
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.prepare import PROMPT_TEMPLATE
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.toy.tokenizers import train_tokenizers
 

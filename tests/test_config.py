@@ -18,7 +18,7 @@ from longtake.config import (
     TransformerConfig,
     VAEConfig,
 )
-from longtake.errors import ModelError
+from longtake.errors import LongtakeWarning, ModelError
 
 
 def read(kind: type[Config], tmp_path: Path, **values: Any) -> Config:
@@ -72,14 +72,90 @@ def test_scaled_rotary_positions_are_refused(tmp_path: Path) -> None:
         read(LlamaConfig, tmp_path, rope_scaling={"rope_type": "llama3", "factor": 8.0})
 
 
-@pytest.mark.parametrize(
-    "kind", [TransformerConfig, VAEConfig, LlamaConfig, CLIPTextConfig, SiglipVisionConfig]
-)
-def test_an_unknown_key_is_named_with_its_file(kind: type[Config], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [TransformerConfig, VAEConfig])
+def test_an_unknown_key_of_diffusers_is_named_with_its_file(kind: type[Config], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json has the key 'hiden_size'"):
         read(kind, tmp_path, hiden_size=3)
+
+
+@pytest.mark.parametrize("kind", [LlamaConfig, CLIPTextConfig, SiglipVisionConfig])
+def test_an_unknown_key_of_transformers_is_passed_over_with_a_warning(
+    kind: type[Config], tmp_path: Path
+) -> None:
+    with pytest.warns(LongtakeWarning, match=r"config\.json has the key 'future_key'.*passed over"):
+        assert read(kind, tmp_path, future_key=3) == read(kind, tmp_path)
+    with pytest.warns(LongtakeWarning, match="future_key"):
+        assert kind.of({"future_key": 3}) == kind()
+
+
+@pytest.mark.parametrize("kind", PUBLISHED.values(), ids=list(PUBLISHED))
+def test_a_field_that_nobody_has_is_refused(kind: Config) -> None:
     with pytest.raises(ModelError, match="no field 'hiden_size'"):
-        kind.of(hiden_size=3)
+        type(kind).of(hiden_size=3)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"sliding_window": 4096},
+        {"layer_types": ["full_attention", "sliding_attention"]},
+        {"num_local_experts": 8},
+        {"partial_rotary_factor": 0.5},
+        {"pruned_heads": {"0": [1]}},
+        {"quantization_config": {"load_in_4bit": True}},
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    ],
+)
+def test_a_key_that_makes_another_network_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=next(iter(values))):
+        read(LlamaConfig, tmp_path, **values)
+    with pytest.raises(ModelError, match=next(iter(values))):
+        LlamaConfig.of(SimpleNamespace(**values))
+
+
+def test_the_same_keys_at_their_neutral_values_change_nothing(tmp_path: Path) -> None:
+    neutral = {
+        "sliding_window": None,
+        "use_sliding_window": False,
+        "layer_types": ["full_attention"] * 2,
+        "num_local_experts": 0,
+        "partial_rotary_factor": 1.0,
+        "pruned_heads": {},
+        "quantization_config": None,
+    }
+    assert read(LlamaConfig, tmp_path, **neutral) == read(LlamaConfig, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (TransformerConfig, {"qk_norm": "layer_norm"}),
+        (TransformerConfig, {"image_condition_type": "token_replace"}),
+        (VAEConfig, {"act_fn": "gelu"}),
+        (VAEConfig, {"down_block_types": ["HunyuanVideoDownBlock3D", "DownBlock3D"]}),
+    ],
+)
+def test_a_value_that_means_another_network_is_refused(
+    kind: type[Config], values: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=rf"config\.json.*{next(iter(values))}"):
+        read(kind, tmp_path, **values)
+    with pytest.raises(ModelError, match=next(iter(values))):
+        kind.of(**values)
+
+
+def test_a_transformer_may_have_no_norm_of_queries_and_keys(tmp_path: Path) -> None:
+    assert read(TransformerConfig, tmp_path, qk_norm=None)["qk_norm"] is None
+
+
+def test_a_config_is_read_like_a_mapping() -> None:
+    config = VAEConfig(latent_channels=4)
+    assert config["latent_channels"] == config.get("latent_channels") == dict(config)["latent_channels"] == 4
+    assert "latent_channels" in config and "class_name" not in config and config.get("class_name") is None
+    assert list(config) == list(config.keys()) and len(config) == len(list(config.values()))
+    assert VAEConfig(**config) == config and hash(config) == hash(VAEConfig.of(config))
+    with pytest.raises(KeyError):
+        config["latent_chanels"]
 
 
 def test_housekeeping_is_known_for_its_library_alone(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longtake import FramesReady, Job, generate, load_networks, toyworld
+from longtake import FramesReady, Inputs, Job, generate, load_networks, toyworld
 from longtake.picture import contact_sheet, spread
 
 JOBS = [
@@ -29,7 +29,7 @@ def main() -> None:
     rows = []
     for words, prompt, sampling in JOBS:
         picture = toyworld.render(toyworld.scene_from_text(words), range(1), 64, 64)[0]
-        for event in generate(Job(prompt, frames=145, sampling=sampling, seed=1), networks, picture=picture):
+        for event in generate(Job(prompt, frames=145, sampling=sampling, seed=1), networks, Inputs(picture)):
             if isinstance(event, FramesReady):
                 rows.append(event.frames[0][spread(145, 12)])
     out = sys.argv[2] if len(sys.argv) > 2 else Path(__file__).with_name("demo.png")

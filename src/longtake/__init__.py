@@ -1,6 +1,7 @@
 """longtake: a picture and a sentence become a video of any length (FramePack).
 
-The names below are imported when they are first used, so that `import longtake` loads no framework.
+The names below are imported when they are first used, so that `import longtake` loads no framework. Every error is a
+`LongtakeError`; `longtake.errors` shows the tree.
 """
 
 from __future__ import annotations
@@ -12,8 +13,19 @@ if TYPE_CHECKING:
     from longtake import errors
     from longtake.compat.framepack import HunyuanVideoFramepackPipeline
     from longtake.compat.schedulers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
-    from longtake.events import FramesReady, Planned, Preview, SectionDone, Stepped
-    from longtake.job import Job, Lora, SectionChange
+    from longtake.errors import (
+        BackendError,
+        JobError,
+        JobTypeError,
+        LongtakeError,
+        LongtakeWarning,
+        MemoryRunError,
+        ModelError,
+        PictureError,
+        RunError,
+    )
+    from longtake.events import Encoded, FramesReady, Planned, Preview, SectionDone, Stepped
+    from longtake.job import Anchor, Job, Lora, PromptSpan, SectionChange
     from longtake.jobs.folder import JobFolder
     from longtake.models.clip import CLIPTextModel
     from longtake.models.llama import LlamaModel
@@ -21,26 +33,41 @@ if TYPE_CHECKING:
     from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
     from longtake.models.vae import AutoencoderKLHunyuanVideo
     from longtake.picture import load_image
-    from longtake.pipeline.loop import generate
+    from longtake.pipeline.loop import Change, generate
     from longtake.pipeline.networks import load_networks
+    from longtake.pipeline.prepare import Inputs
     from longtake.processors.siglip import SiglipImageProcessor
     from longtake.video import export_to_video
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Anchor": "longtake.job",
     "AutoencoderKLHunyuanVideo": "longtake.models.vae",
+    "BackendError": "longtake.errors",
     "CLIPTextModel": "longtake.models.clip",
+    "Change": "longtake.pipeline.loop",
+    "Encoded": "longtake.events",
     "FlowMatchEulerDiscreteScheduler": "longtake.compat.schedulers",
     "FramesReady": "longtake.events",
     "HunyuanVideoFramepackPipeline": "longtake.compat.framepack",
     "HunyuanVideoFramepackTransformer3DModel": "longtake.models.transformer",
+    "Inputs": "longtake.pipeline.prepare",
     "Job": "longtake.job",
+    "JobError": "longtake.errors",
     "JobFolder": "longtake.jobs.folder",
+    "JobTypeError": "longtake.errors",
     "LlamaModel": "longtake.models.llama",
+    "LongtakeError": "longtake.errors",
+    "LongtakeWarning": "longtake.errors",
     "Lora": "longtake.job",
+    "MemoryRunError": "longtake.errors",
+    "ModelError": "longtake.errors",
+    "PictureError": "longtake.errors",
     "Planned": "longtake.events",
     "Preview": "longtake.events",
+    "PromptSpan": "longtake.job",
+    "RunError": "longtake.errors",
     "SectionChange": "longtake.job",
     "SectionDone": "longtake.events",
     "SiglipImageProcessor": "longtake.processors.siglip",
@@ -54,18 +81,32 @@ _HOMES = {
 }
 
 __all__ = [
+    "Anchor",
     "AutoencoderKLHunyuanVideo",
+    "BackendError",
     "CLIPTextModel",
+    "Change",
+    "Encoded",
     "FlowMatchEulerDiscreteScheduler",
     "FramesReady",
     "HunyuanVideoFramepackPipeline",
     "HunyuanVideoFramepackTransformer3DModel",
+    "Inputs",
     "Job",
+    "JobError",
     "JobFolder",
+    "JobTypeError",
     "LlamaModel",
+    "LongtakeError",
+    "LongtakeWarning",
     "Lora",
+    "MemoryRunError",
+    "ModelError",
+    "PictureError",
     "Planned",
     "Preview",
+    "PromptSpan",
+    "RunError",
     "SectionChange",
     "SectionDone",
     "SiglipImageProcessor",

@@ -6,7 +6,7 @@ LongtakeError
 │   └── PictureError    a picture or video file that cannot be read or written (also an OSError)
 ├── RunError            a run that failed on its way; `section` and `step` say where, finished sections are unharmed
 │   └── MemoryRunError  there was not enough memory for it (also a MemoryError)
-├── ModelError          a model folder, weight file or config that is not what it should be (also an OSError, ValueError)
+├── ModelError          a model folder, weight file or config that is wrong (also an OSError and a ValueError)
 └── BackendError        the framework is missing, or lacks what was asked for (also a RuntimeError)
 
 A message says what was asked, what was found and what to do, in one sentence. The second base classes are those that

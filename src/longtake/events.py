@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,17 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Encoded:
+    """Prompts and pictures are encoded, so that their encoders are not needed again.
+
+    `anchors` are the pictures' latents (B, C, 1, h, w), scaled, by latent frame number; `text` is the job's own.
+    """
+
+    anchors: Mapping[int, np.ndarray] = field(repr=False)
+    text: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
 class Stepped:
     """One solver step is done; `section` counts in the order of generation, `step` from 0."""
 
@@ -32,7 +44,7 @@ class Stepped:
 
 @dataclass(frozen=True)
 class SectionDone:
-    """A section's latents (B, C, T, H, W) are final; `number` is its place in the video."""
+    """A section's latents (B, C, T, h, w) are final; `number` is its place in the video."""
 
     section: int
     number: int
@@ -41,10 +53,13 @@ class SectionDone:
 
 @dataclass(frozen=True)
 class FramesReady:
-    """Final frames of every video, in order: `frames` (B, T, H, W, 3) uint8, the first at number `start`."""
+    """Final frames of every video, in order: `frames` (B, T, H, W, 3) uint8, the first at number `start`.
+
+    Where `generate` was given another conversion, `frames` are what that made of them.
+    """
 
     start: int
-    frames: np.ndarray = field(repr=False)
+    frames: Any = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -58,4 +73,4 @@ class Preview:
     frames: np.ndarray = field(repr=False)
 
 
-Event = Planned | Stepped | SectionDone | Preview | FramesReady
+Event = Planned | Encoded | Stepped | SectionDone | Preview | FramesReady

@@ -1,18 +1,78 @@
-"""Job: what is asked, as JSON-able data."""
+"""Job: what is asked, as JSON-able data, in seconds and file names. It needs no framework and no numpy."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal, TypeVar
 
-from longtake.errors import JobError
+from longtake import strictjson
+from longtake.errors import JobError, JobTypeError
+from longtake.option import ITEMS, NAME, TEXT, Option, check_number, check_text, option, shown
+from longtake.plan.plans import PLANS
 from longtake.sampling.solvers import SOLVERS
 
-SAMPLINGS = ("inverted", "vanilla")
+SAMPLINGS = tuple(PLANS)
 DECODINGS = ("exact", "causal")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+PARTS = (
+    "text_encoder", "text_encoder_2", "image_encoder", "transformer", "vae",
+    "tokenizer", "tokenizer_2", "feature_extractor", "scheduler",
+)  # fmt: skip
+"""Components of a model by their published names."""
+
+FRAMES = 10_000_000
+"""Most frames of a video: four days at 30 a second. The plan would take more, the numbers of files would not."""
+
+REFERENCE_FRAMES = 10_000
+"""Most frames of the reference's way, which holds the whole video in memory: 47 GB at 640 x 608."""
+
+SEEDS = 2**64 - 1
+"""Largest seed, as in PyTorch."""
+
+SECTION_PIXELS = 2**30
+"""Most pixels of a section, counted by latent frames: 16 of 8192 x 8192. Its noise alone takes 2 GB."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A picture at a time of the video: a file or an http(s) address, at 0 (seconds) or at "end"."""
+
+    at: float | Literal["end"]
+    image: str
+
+    def check(self) -> None:
+        """Raise JobError for a picture without a name, or at a time where none can be."""
+        if self.at != "end":
+            check_number('The time of a picture that is not at "end"', self.at)
+            if self.at != 0:
+                raise JobError(f'A picture can stand at 0 or at "end"; {shown(self.at)} was asked for.')
+        check_text(f"The picture at {self.at}", self.image, 1, NAME)
+
+
+@dataclass(frozen=True)
+class PromptSpan:
+    """A prompt that is said from the second `start` to the second `end` (None: the video's end)."""
+
+    text: str
+    start: float = 0.0
+    end: float | None = None
+
+    def check(self) -> None:
+        """Raise JobError for what is no text, or no stretch of time."""
+        check_text("The text of a prompt in time", self.text, 0, TEXT)
+        check_number("The second from which a prompt is said", self.start, least=0)
+        if self.end is not None:
+            check_number("The second to which a prompt is said", self.end)
+            if self.end <= self.start:
+                raise JobError(
+                    f"A prompt must end after it begins; it is said from {self.start} to {self.end} s."
+                )
 
 
 @dataclass(frozen=True)
@@ -26,25 +86,22 @@ class Lora:
     path: str
     weights: tuple[float, ...] = (1.0,)
 
-    @classmethod
-    def of(cls, values: Any) -> Lora:
-        """The LoRA of what JSON says: a path, or an object with path and weights."""
-        if isinstance(values, str):
-            return cls(values)
-        lora = cls(**values)
-        return cls(lora.path, tuple(lora.weights))
+    def __post_init__(self) -> None:
+        _freeze(self, "weights")
 
     def check(self) -> None:
-        """Raise JobError where there is no path, or a weight that is no finite number."""
-        if not isinstance(self.path, str) or not self.path:
-            raise JobError(f"A LoRA needs the path of its file; {self.path!r} was given.")
-        if not self.weights:
-            raise JobError(f"The LoRA {self.path} has no weight; give one number, or one for each section.")
+        """Raise JobError if there is no path, or if a weight is no finite number."""
+        check_text("The path of a LoRA", self.path, 1, NAME)
+        name = f"The weight of the LoRA {shown(self.path)}"
+        if not isinstance(self.weights, tuple):
+            raise JobTypeError(f"{name} must be a list of numbers; {shown(self.weights)} was given.")
+        if not 1 <= len(self.weights) <= ITEMS:
+            raise JobError(
+                f"The LoRA {shown(self.path)} has {len(self.weights)} weights; give one number, or one for each "
+                f"section, up to {ITEMS}."
+            )
         for weight in self.weights:
-            if not isinstance(weight, (int, float)) or not math.isfinite(weight):
-                raise JobError(
-                    f"The weight of the LoRA {self.path} must be a finite number; {weight!r} was given."
-                )
+            check_number(name, weight, least=-1000, most=1000)
 
 
 @dataclass(frozen=True)
@@ -58,84 +115,118 @@ class SectionChange:
     seed: int | None = None
     prompt: str | None = None
 
-    @classmethod
-    def of(cls, values: Any) -> SectionChange:
-        """The change of what JSON says: an object with section, and seed or prompt."""
-        return cls(**values)
-
     def check(self) -> None:
         """Raise JobError for a section or a seed that is no number from 0 on, or a prompt that is no text."""
-        if not _is_count(self.section):
-            raise JobError(f"Sections are numbered from 0; the job changes section {self.section!r}.")
-        if self.seed is not None and not _is_count(self.seed):
-            raise JobError(
-                f"The seed must not be negative; {self.seed!r} was asked for in section {self.section}."
-            )
-        if self.prompt is not None and not isinstance(self.prompt, str):
-            raise JobError(f"The prompt of section {self.section} must be a text; {self.prompt!r} was given.")
+        check_number("The number of a changed section", self.section, int, 0, FRAMES)
+        if self.seed is not None:
+            check_number(f"The seed of section {self.section}", self.seed, int, 0, SEEDS)
+        if self.prompt is not None:
+            check_text(f"The prompt of section {self.section}", self.prompt, 0, TEXT)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked: everything that decides the video but the pictures' pixels and the model.
+    """What is asked: everything that decides the video but the pictures' pixels and the model's weights.
 
     Sizes are pixels, `frames` counts video frames, `guidance` is the distilled (embedded) one, `cfg_scale` the
     real classifier-free one (1 = off). `shift` None takes the shift that the model's scheduler asks for. `decoding`
-    "causal" is faster than "exact" and near to it.
+    "causal" is faster than "exact" and near to it. `prompt` is said in the whole video, `prompts` are added to it in
+    their seconds. `parts` are folders or names of parts that are not `model`'s own.
     """
 
-    prompt: str
-    negative_prompt: str = ""
-    picture: str | None = None
-    last_picture: str | None = None
-    model: str = "embedded"
-    frames: int = 145
-    fps: int = 30
-    width: int | None = None
-    height: int | None = None
-    sampling: str = "inverted"
-    window: int = 9
-    steps: int = 25
-    solver: str | None = None
-    guidance: float = 10.0
-    cfg_scale: float = 1.0
-    cfg_rescale: float = 0.0
-    shift: float | None = None
-    seed: int = 0
-    dtype: str = "float32"
-    reference: bool = False
-    decoding: str = "exact"
-    loras: tuple[Lora, ...] = ()
-    changes: tuple[SectionChange, ...] = ()
+    prompt: str = field(
+        metadata={"option": Option("what happens, in one sentence", str, metavar="PROMPT", most=TEXT)}
+    )
+    negative_prompt: str = option(
+        "",
+        "what should not happen (needs --cfg)",
+        flag="--negative",
+        metavar="PROMPT",
+        group="video",
+        most=TEXT,
+    )
+    prompts: tuple[PromptSpan, ...] = option(
+        (), "prompts that are said from second to second", kind=PromptSpan, group=None, most=ITEMS
+    )
+    anchors: tuple[Anchor, ...] = option(
+        (), "a picture to end with (inverted sampling)",
+        flag="--last-image", metavar="PICTURE", kind=Anchor, group="video", most=ITEMS,
+    )  # fmt: skip
+    model: str = option(
+        "embedded", "a folder, or owner/name on the Hugging Face hub (default: the embedded one)",
+        metavar="FOLDER_OR_NAME", least=1, most=NAME,
+    )  # fmt: skip
+    parts: Mapping[str, str] = option(
+        {}, "a part of the model from elsewhere, such as image_encoder=owner/name; may be given several times",
+        flag="--part", metavar="PART=FOLDER_OR_NAME", kind=dict,
+    )  # fmt: skip
+    frames: int = option(145, "length in frames", group="length", least=1, most=FRAMES)
+    fps: int = option(30, "frames a second", group="length", least=1, most=1000)
+    width: int | None = option(None, "width in pixels", kind=int, group=None, most=8192)
+    height: int | None = option(None, "height in pixels", kind=int, group=None, most=8192)
+    sampling: str = option(
+        "inverted", "; ".join(f"{name}: {kind.help}" for name, kind in PLANS.items()),
+        choices=SAMPLINGS, group="plan",
+    )  # fmt: skip
+    window: int = option(9, "latent frames of a section, 4 frames each", group="plan", least=1, most=1000)
+    steps: int = option(25, "steps for each section", least=1, most=1000)
+    solver: str | None = option(None, "default: what the model asks for", kind=str, choices=tuple(SOLVERS))
+    guidance: float = option(10.0, "distilled guidance", least=0, most=1000)
+    cfg_scale: float = option(1.0, "classifier-free guidance, 1 is off", flag="--cfg", least=0, most=1000)
+    cfg_rescale: float = option(0.0, "its rescale", least=0, most=1)
+    # Beyond these, neighbouring sigmas fall on one number.
+    shift: float | None = option(
+        None, "flow shift (default: what the model asks for)", kind=float, least=0.01, most=100
+    )
+    seed: int = option(0, "another seed, another video", group="video", least=0, most=SEEDS)
+    dtype: str = option("auto", "auto: bfloat16 on an accelerator, float32 on a CPU", choices=DTYPES)
+    reference: bool = option(
+        False, "do as diffusers does, number for number, also where it errs", group="plan"
+    )
+    decoding: str = option(
+        "exact", "exact: the reference's frames; causal: faster, and near to them", choices=DECODINGS
+    )
+    loras: tuple[Lora, ...] = option(
+        (), "a LoRA, and how much of it (default: 1; 1,0.5,0: one for each section in the video's time); "
+        "may be given several times", flag="--lora", metavar="FILE[:WEIGHT]", kind=Lora, most=100,
+    )  # fmt: skip
+    changes: tuple[SectionChange, ...] = option(
+        (), "sections with a seed or a prompt of their own", kind=SectionChange, group=None, most=ITEMS
+    )
+
+    def __post_init__(self) -> None:
+        _freeze(self, "prompts", "anchors", "loras", "changes")
+        if isinstance(self.parts, Mapping):
+            object.__setattr__(self, "parts", dict(self.parts))
+
+    @property
+    def picture(self) -> str | None:
+        """The picture that the video begins with."""
+        return next((anchor.image for anchor in self.anchors if anchor.at == 0), None)
+
+    @property
+    def last_picture(self) -> str | None:
+        """The picture that the video ends with."""
+        return next((anchor.image for anchor in self.anchors if anchor.at == "end"), None)
 
     def check(self) -> None:
-        """Raise JobError for the first thing that cannot be done, in one sentence."""
-        for name in ("width", "height"):
-            size = getattr(self, name)
-            if size is not None and (size < 16 or size % 16):
-                raise JobError(f"The {name} must be a positive multiple of 16; {size} was asked for.")
-        for name in ("frames", "fps", "steps", "window"):
-            if getattr(self, name) < 1:
-                raise JobError(f"{name} must be at least 1; {getattr(self, name)} was asked for.")
-        if self.decoding not in DECODINGS:
-            raise JobError(f"No decoding {self.decoding!r}; there are: {', '.join(DECODINGS)}.")
-        if self.sampling not in SAMPLINGS:
-            raise JobError(f"No sampling {self.sampling!r}; there are: {', '.join(SAMPLINGS)}.")
-        if self.solver is not None and self.solver not in SOLVERS:
-            raise JobError(f"No solver {self.solver!r}; there are: {', '.join(SOLVERS)}.")
-        if self.last_picture is not None and self.sampling != "inverted":
-            raise JobError("A last picture needs inverted sampling: vanilla never looks ahead.")
-        if self.seed < 0:
-            raise JobError(f"The seed must not be negative; {self.seed} was asked for.")
-        for lora in self.loras:
-            lora.check()
-        for change in self.changes:
-            change.check()
+        """Raise JobError for the first thing that cannot be done, in one sentence; JobTypeError for a wrong type."""
+        for each in dataclasses.fields(self):
+            each.metadata["option"].check(each.name, getattr(self, each.name))
+        parts: tuple[Any, ...] = (*self.prompts, *self.anchors, *self.loras, *self.changes)
+        for part in parts:
+            part.check()
+        _check_parts(self.parts)
+        _check_size(self)
+        _check_sampling(self)
+        _check_guidance(self)
+        _check_prompts(self.prompts)
         if len({change.section for change in self.changes}) < len(self.changes):
             raise JobError("Each section can be changed once; the job's changes name one of them twice.")
-        if self.changes and self.reference:
+        if self.reference and (self.changes or self.prompts):
             raise JobError(
-                "The reference's noise is one stream; no section of it can have its own seed or prompt."
+                "The reference's noise is one stream and its prompt one text; no section of it can have its own "
+                "seed or prompt."
             )
 
     def change_of(self, section: int) -> SectionChange:
@@ -143,24 +234,133 @@ class Job:
         found = (change for change in self.changes if change.section == section)
         return next(found, SectionChange(section))
 
+    def values(self) -> dict[str, Any]:
+        """The job as what JSON knows: objects, lists, texts and numbers."""
+        values = dataclasses.asdict(self)
+        values["prompts"] = [
+            {"from": span["start"], "to": span["end"], "text": span["text"]} for span in values["prompts"]
+        ]
+        return values
+
+    @classmethod
+    def of(cls, values: Any) -> Job:
+        """The job of such values as this longtake or 0.1.0 wrote them, checked; JobError for anything else."""
+        if isinstance(values, dict):
+            values = dict(values)
+            if "anchors" not in values:
+                # 0.1.0 had two names for the only two anchors.
+                old = [(0, values.pop("picture", None)), ("end", values.pop("last_picture", None))]
+                values["anchors"] = [{"at": at, "image": image} for at, image in old if image is not None]
+            for name in LISTS.keys() & values.keys():
+                entries = _entries(values[name], name)
+                values[name] = tuple(_read(LISTS[name], entry, f"an entry of {name}") for entry in entries)
+        job = _read(cls, values, "it")
+        job.check()
+        return job
+
     def to_json(self) -> str:
         """The job as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False)
+        return json.dumps(self.values(), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """The job that `to_json` wrote; JobError for anything else."""
-        try:
-            values = json.loads(text)
-            loras = values.pop("loras", [])
-            if not isinstance(loras, list):
-                raise TypeError("loras is a list")
-            loras = tuple(Lora.of(lora) for lora in loras)
-            changes = tuple(SectionChange.of(change) for change in values.pop("changes", ()))
-            return cls(**values, loras=loras, changes=changes)
-        except (AttributeError, TypeError, ValueError) as error:
-            raise JobError(f"This is not a job: {error}.") from None
+        """The job of JSON from anywhere, checked; JobError, in one sentence, if it is none."""
+        return cls.of(strictjson.parse(text, "a job"))
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+LISTS: dict[str, type] = {
+    "prompts": PromptSpan, "anchors": Anchor, "loras": Lora, "changes": SectionChange
+}  # fmt: skip
+JSON_NAMES = {(PromptSpan, "start"): "from", (PromptSpan, "end"): "to"}
+"""Fields that have another name in JSON; `from` is a word of Python."""
+
+
+def _freeze(data: Any, *names: str) -> None:
+    """Turn the lists among these fields into tuples, so that the dataclass can be hashed."""
+    for name in names:
+        if isinstance(getattr(data, name), list):
+            object.__setattr__(data, name, tuple(getattr(data, name)))
+
+
+def _check_parts(parts: Any) -> None:
+    if not isinstance(parts, Mapping):
+        raise JobTypeError(f"parts must be folders or names by part; {shown(parts)} was given.")
+    for part, place in parts.items():
+        if part not in PARTS:
+            raise JobError(f"A model has no part {shown(part)}; there are: {', '.join(PARTS)}.")
+        check_text(f"The place of the {part}", place, 1, NAME)
+
+
+def _check_size(job: Job) -> None:
+    for name in ("width", "height"):
+        size = getattr(job, name)
+        if size is not None and (size < 16 or size % 16):
+            raise JobError(f"The {name} must be a positive multiple of 16; {shown(size)} was asked for.")
+    if job.width and job.height and job.window * job.width * job.height > SECTION_PIXELS:
+        most = SECTION_PIXELS // (job.width * job.height)
+        raise JobError(
+            f"A section of {job.width} x {job.height} pixels can have at most {most} latent frames; a window of "
+            f"{job.window} was asked for."
+        )
+    if job.reference and job.frames > REFERENCE_FRAMES:
+        raise JobError(
+            f"The reference holds the whole video in memory and makes at most {REFERENCE_FRAMES} frames here; "
+            f"{job.frames} were asked for, which longtake makes without reference."
+        )
+
+
+def _check_sampling(job: Job) -> None:
+    times = [anchor.at for anchor in job.anchors]
+    if len(set(times)) < len(times):
+        raise JobError("One picture can stand at one time; the job's anchors name a time twice.")
+    if "end" in times and not PLANS[job.sampling].sees_end:
+        seeing = ", ".join(name for name, kind in PLANS.items() if kind.sees_end)
+        raise JobError(
+            f"A last picture needs a sampling that sees the end ({seeing}); {job.sampling} was asked for, which "
+            "never looks ahead."
+        )
+
+
+def _check_guidance(job: Job) -> None:
+    if job.negative_prompt and job.cfg_scale <= 1:
+        raise JobError(
+            f"A negative prompt needs classifier-free guidance: cfg_scale (--cfg) is {job.cfg_scale} and must be above "
+            "1; raise it, or leave the negative prompt out."
+        )
+
+
+def _check_prompts(spans: tuple[PromptSpan, ...]) -> None:
+    ordered = sorted(spans, key=lambda span: span.start)
+    for span, following in pairwise(ordered):
+        if span.end is None or span.end > following.start:
+            raise JobError(
+                f"One prompt can be said at a time; the one from {span.start} s is not over when the one from "
+                f"{following.start} s begins."
+            )
+
+
+def _read(kind: type[T], values: Any, name: str) -> T:
+    """A dataclass from an object of JSON; a LoRA may be its path alone."""
+    if kind is Lora and isinstance(values, str):
+        values = {"path": values}
+    if not isinstance(values, dict):
+        raise JobTypeError(
+            f"This is not a job: {name} should be an object of JSON; {shown(values)} was given."
+        )
+    fields = {JSON_NAMES.get((kind, each.name), each.name): each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in values:
+        if key not in fields:
+            raise JobError(
+                f"This is not a job: {name} has the key {shown(key)}, which this longtake does not know; take it out, "
+                f"or use the longtake that wrote it."
+            )
+    for key, each in fields.items():
+        if key not in values and each.default is each.default_factory is dataclasses.MISSING:
+            raise JobError(f"This is not a job: {name} lacks the key {key!r}.")
+    return kind(**{fields[key].name: value for key, value in values.items()})
+
+
+def _entries(values: Any, name: str) -> Sequence[Any]:
+    if not isinstance(values, list | tuple):
+        raise JobTypeError(f"This is not a job: {name} should be a list; {shown(values)} was given.")
+    return values

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from longtake import disk
 from longtake.errors import PictureError
 
 MAX_PIXELS = 100_000_000
@@ -195,6 +196,15 @@ def contact_sheet(
         row, column = divmod(number, columns)
         sheet.paste(enlarged(pixels, zoom), (gap + column * (width + gap), gap + row * (height + gap)))
     return sheet
+
+
+def save_picture(picture: Image.Image, path: str | os.PathLike[str], compress_level: int = 6) -> None:
+    """Write a PNG, whole or not at all. Raises PictureError if it cannot be written."""
+    try:
+        with disk.replacing(path) as file:
+            picture.save(file, "png", compress_level=compress_level)
+    except OSError as error:
+        raise PictureError(f"{path} cannot be written: {reason(error)}.") from None
 
 
 def spread(total: int, count: int) -> list[int]:

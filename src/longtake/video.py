@@ -28,6 +28,12 @@ from longtake.picture import enlarged, frames_of, reason
 CRF = 17
 """Default quality of a video: x264's constant rate factor, from 1 (best) to 51; 17 looks lossless."""
 
+LONGEST_SIDE = 16384
+"""Pixels; x264 opens no larger one."""
+
+LARGEST_FRAME = 139_264 * 16 * 16
+"""Pixels of one frame in H.264's highest level, 6.2 (its table A-1): 8192 x 4352."""
+
 # Numbers of ISO/IEC 23091-2, which every container stores.
 _BT709 = 1
 _LIMITED = 1
@@ -104,6 +110,7 @@ class VideoWriter:
             self.frames += 1
 
     def _open(self, width: int, height: int) -> None:
+        check_size(width, height, self._zoom)
         with self._sentence():
             if self.partial is None:
                 self._container = _new_mp4(str(self._hidden), self._job)
@@ -296,6 +303,17 @@ def check_writable(path: str | os.PathLike[str], *suffixes: str) -> Path:
     except (OSError, ValueError) as error:
         raise PictureError(f"{target} cannot be written: {reason(error)}.") from None
     return target.resolve()
+
+
+def check_size(width: int, height: int, zoom: int = 1) -> None:
+    """Raise JobError if frames of this size, enlarged, are larger than H.264 takes."""
+    across, down = _even(width * zoom), _even(height * zoom)
+    if max(across, down) > LONGEST_SIDE or across * down > LARGEST_FRAME:
+        enlarged = f", enlarged {zoom} times, is {across} x {down}" if zoom > 1 else " was asked for"
+        raise JobError(
+            f"An MP4 (H.264) has frames of at most {LONGEST_SIDE} pixels on a side and {LARGEST_FRAME} in all; "
+            f"{width} x {height}{enlarged}."
+        )
 
 
 def _even(size: int) -> int:

@@ -21,7 +21,7 @@ SOURCES = [
     for path in PACKAGE.rglob("*.py")
     if not {"torch", "mindspore"} & set(path.relative_to(PACKAGE).parts)
 ]
-MODULES = ("nn", "ops", "runtime")
+MODULES = ("modules", "nn", "ops", "runtime")
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 4)).astype(np.float32)
 HALVES = ("float16", "bfloat16") if backend.name == "torch" else ("float16",)
@@ -261,7 +261,7 @@ def turned(x):
         ("moments", lambda x: ops.cat([each[None] for each in ops.moments(ops.from_numpy(FRAMES))]),
          lambda x: np.stack([FRAMES.mean((3, 4)), FRAMES.var((3, 4))]), 2e-6),
         ("scale_shift", lambda x: ops.scale_shift(x, x[:1], x[:, :1]), lambda x: x * x[:1] + x[:, :1], 1e-6),
-        ("rotate_pairs", lambda x: ops.rotate_pairs(x, *map(ops.from_numpy, (TURNS.real, TURNS.imag))), turned, 1e-6),
+        ("rotate_pairs", lambda x: ops.rotate_pairs(x, ops.turning(*map(ops.from_numpy, (TURNS.real, TURNS.imag)))), turned, 1e-6),
         ("channels_last", lambda x: ops.channels_last(ops.from_numpy(FRAMES)), lambda x: FRAMES, 0),
         ("pad", lambda x: ops.pad(ops.from_numpy(FRAMES), (1, 1, 1, 1, 2, 0), mode="replicate"),
          lambda x: np.pad(FRAMES, ((0, 0), (0, 0), (2, 0), (1, 1), (1, 1)), "edge"), 0),
@@ -379,12 +379,11 @@ def test_what_is_written_to_the_array_afterwards_is_nobodys_business():
     np.testing.assert_array_equal(ops.to_numpy(tensor), X)
 
 
-def test_a_table_of_exponentials():
-    table = np.linspace(-9, 0, 128).astype(np.float32)
-    found = ops.to_numpy(ops.exp_of(table, ops.ones(1)))
+def test_frequencies():
+    found = ops.to_numpy(ops.frequencies(128, 10000.0, ops.ones(1)))
     assert found.dtype == np.float32
-    # One or two units in the last place: diffusers' very bits are PyTorch's.
-    np.testing.assert_allclose(found, np.exp(table.astype(np.float64)), rtol=2.4e-7)
+    # Exponents to -9 in float32 are good to 5e-7.
+    np.testing.assert_allclose(found, 10000.0 ** (-np.arange(128) / 128), rtol=2e-6)
 
 
 def test_dtypes_go_by_name():
@@ -435,8 +434,60 @@ def test_empty_weights_load_no_compiler():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_auto_is_the_best_device_that_is_here():
+    assert runtime.check_device("auto") == runtime.best_device()
+    assert str(runtime.best_device()).lower() == "cpu"
+    assert runtime.auto_dtype(runtime.best_device()) == "float32"
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="the device that is not there is PyTorch's")
+def test_auto_is_an_accelerator_where_there_is_one():
+    from fake_device import accelerator
+
+    with accelerator():
+        assert runtime.check_device("auto") == "npu"
+        assert runtime.auto_dtype("npu") == "bfloat16"
+    assert runtime.check_device("auto") == "cpu"
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="PyTorch's older way")
+def test_auto_knows_the_accelerators_of_older_torch_by_name(monkeypatch):
+    import torch
+
+    monkeypatch.delattr(torch, "accelerator")
+    assert runtime.best_device() == "cpu"
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    assert runtime.best_device() == "xpu"
+
+
+@pytest.mark.parametrize(
+    ("error", "ran_out"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:132] DefaultCPUAllocator: not enough memory: you tried"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 18 GB)"), True),
+        (RuntimeError("Allocate memory failed, size: 99")
+         if backend.name == "mindspore" else RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)  # fmt: skip
+def test_an_error_of_memory_is_known(error, ran_out):
+    assert runtime.out_of_memory(error) == ran_out
+
+
+@pytest.mark.skipif(backend.name != "torch", reason="PyTorch's own error")
+def test_pytorchs_own_errors_of_memory_are_known():
+    import torch
+
+    assert runtime.out_of_memory(torch.OutOfMemoryError("no words"))
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**55)
+    assert runtime.out_of_memory(caught.value)
+
+
 def test_a_device_that_is_not_here_is_a_sentence():
-    runtime.check_device(None)
+    assert runtime.check_device(None) is None
     runtime.check_device("cpu" if backend.name == "torch" else "CPU")
     with pytest.raises(BackendError, match="cannot use the device 'nowhere' here"):
         runtime.check_device("nowhere")

@@ -26,7 +26,7 @@ def options(*words):
 
 
 def test_a_sheet_fills_up_from_the_end(tmp_path):
-    file = cli.PreviewFile(tmp_path / "a.png", 30, 9)
+    file = cli.PreviewWriter(tmp_path / "a.png", 30, 9)
     file.tell(Planned(4, 145, 25))
     file.tell(SectionDone(0, 3, np.zeros((1, 4, 9, 2, 2))))  # for others
     assert not list(tmp_path.iterdir())
@@ -42,7 +42,7 @@ def test_a_sheet_fills_up_from_the_end(tmp_path):
 
 
 def test_a_video_of_what_is_there_is_as_long_as_that(tmp_path):
-    file = cli.PreviewFile(tmp_path / "a.mp4", 30, 9)
+    file = cli.PreviewWriter(tmp_path / "a.mp4", 30, 9)
     file.tell(Planned(4, 145, 25))
     for number, seconds in ((3, 1.2), (2, 2.4), (1, 3.6), (0, 4.8)):
         file.tell(section(number))
@@ -58,9 +58,9 @@ def test_a_video_of_what_is_there_is_as_long_as_that(tmp_path):
 @pytest.mark.parametrize("suffix", [".png", ".mp4"])
 @pytest.mark.parametrize("frames", [9, 36])
 def test_what_it_holds_does_not_grow_with_the_video(tmp_path, monkeypatch, suffix, frames):
-    monkeypatch.setattr(cli.PreviewFile, "write", lambda self: None)
+    monkeypatch.setattr(cli.PreviewWriter, "write", lambda self: None)
     for sections in (1, 20, 119, 1000):
-        file = cli.PreviewFile(tmp_path / f"a{suffix}", 30, 9)
+        file = cli.PreviewWriter(tmp_path / f"a{suffix}", 30, 9)
         file.tell(Planned(sections, 1 + 36 * sections, 25))
         for number in reversed(range(sections)):
             file.tell(section(number, frames, height=4, width=4))
@@ -70,7 +70,7 @@ def test_what_it_holds_does_not_grow_with_the_video(tmp_path, monkeypatch, suffi
 
 def test_writing_takes_a_small_part_of_the_time(tmp_path, monkeypatch):
     now, written = [0.0], []
-    file = cli.PreviewFile(tmp_path / "a.png", 30, 9, clock=lambda: now[0])
+    file = cli.PreviewWriter(tmp_path / "a.png", 30, 9, clock=lambda: now[0])
 
     def write():
         written.append(now[0])
@@ -87,38 +87,35 @@ def test_writing_takes_a_small_part_of_the_time(tmp_path, monkeypatch):
     assert written[-1] + 1 == now[0]  # and nothing is written twice
 
 
+def wanted(words, video, *others):
+    args = options(*words)
+    return cli.preview_file(args.preview, args.preview_decode, video, *others)
+
+
 def test_options_of_the_command_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    output = tmp_path / "out.mp4"
-    assert cli.kind_of(options()) is None
-    assert cli.kind_of(options("--preview")) == "rgb" == cli.kind_of(options("--preview", "a.mp4"))
-    assert (
-        cli.kind_of(options("--preview-decode"))
-        == "decode"
-        == cli.kind_of(options("--preview", "--preview-decode"))
-    )
-    assert cli.file_of(options("--preview"), output) == tmp_path / "out-preview.png"
-    assert cli.file_of(options("--preview-decode"), output) == tmp_path / "out-preview.png"
-    assert cli.file_of(options("--preview", "b.mp4"), output) == tmp_path / "b.mp4"
-    assert cli.file_of(options(), output) is None
+    video = tmp_path / "out.mp4"
+    assert wanted([], video) is None
+    by_default = tmp_path / "out-preview.png"
+    assert wanted(["--preview"], video) == cli.PreviewFile(by_default, "rgb")
+    assert wanted(["--preview", "b.mp4"], video) == cli.PreviewFile(tmp_path / "b.mp4", "rgb")
+    for words in (["--preview-decode"], ["--preview", "--preview-decode"]):
+        assert wanted(words, video) == cli.PreviewFile(by_default, "decode")
     for name in ("in.png", "out.mp4", "s.png"):
         with pytest.raises(PictureError, match="would take the place of"):
-            cli.file_of(options("--preview", name), output, "in.png", None, tmp_path / "s.png")
+            wanted(["--preview", name], video, "in.png", None, tmp_path / "s.png")
     with pytest.raises(PictureError, match="no folder"):
-        cli.file_of(options("--preview", "none/b.mp4"), output)
+        wanted(["--preview", "none/b.mp4"], video)
     with pytest.raises(SystemExit):
         options("--preview", "A penguin dances")
 
 
-def test_events_are_followed_only_where_it_is_asked_for(tmp_path):
-    job, output = Job(prompt="x"), tmp_path / "out.mp4"
+def test_events_are_followed_only_if_it_is_asked_for(tmp_path):
+    job, video = Job(prompt="x"), tmp_path / "out.mp4"
     for words, files in ((["--preview"], ["out-preview.png"]), ([], [])):
         for file in tmp_path.iterdir():
             file.unlink()
-        with (
-            pytest.raises(KeyboardInterrupt),
-            cli.previewing(cli.file_of(options(*words), output), job) as tell,
-        ):
+        with pytest.raises(KeyboardInterrupt), cli.previewing(wanted(words, video), job) as tell:
             for event in (Planned(2, 73, 25), section(1), section(0)):
                 tell(event)
             raise KeyboardInterrupt
@@ -128,7 +125,7 @@ def test_events_are_followed_only_where_it_is_asked_for(tmp_path):
 def test_a_preview_that_cannot_be_written_stops_nothing(tmp_path):
     folder = tmp_path / "gone"
     folder.mkdir()
-    files = [cli.PreviewFile(folder / name, 30, 9) for name in ("a.png", "a.mp4")]
+    files = [cli.PreviewWriter(folder / name, 30, 9) for name in ("a.png", "a.mp4")]
     folder.rmdir()
     for file in files:
         file.tell(Planned(1, 37, 25))

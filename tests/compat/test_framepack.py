@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+import functools
+from pathlib import Path
+from types import MethodType
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from PIL import Image
 from longtake import backend
 from longtake.backend import ops, runtime
 from longtake.compat.framepack import FramepackSamplingType, HunyuanVideoFramepackPipeline
+from longtake.compat.keywords import DECLINED
 from longtake.errors import JobError, LongtakeWarning, ModelError
 
 CALL: dict[str, Any] = {
@@ -274,3 +278,242 @@ def test_a_dtype_for_a_part_that_is_not_there_is_refused() -> None:
         HunyuanVideoFramepackPipeline.from_pretrained("embedded", dtype={"transfomer": "float16"})
     with pytest.raises(ModelError, match="one setting"):
         HunyuanVideoFramepackPipeline.from_pretrained("embedded", dtype="float32", torch_dtype="float16")
+
+
+# Parts ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_part_that_is_none_is_left_out(pipe: Any, picture: Image.Image, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path / "whole")
+    loaded = HunyuanVideoFramepackPipeline.from_pretrained(tmp_path / "whole", transformer=None, vae=None)
+    assert loaded.transformer is None and loaded.vae is None
+    for found, expected in zip(loaded.encode_prompt("a bird"), pipe.encode_prompt("a bird"), strict=True):
+        # Mapped weights lie otherwise in memory, which changes the order of float32 sums.
+        np.testing.assert_allclose(ops.to_numpy(found), ops.to_numpy(expected), atol=1e-5)
+    assert runtime.dtype_name(loaded.to("float16", "cpu").dtype) == "float16"
+    loaded.save_pretrained(tmp_path / "encoders")
+    assert not (tmp_path / "encoders" / "transformer").exists()
+    again = HunyuanVideoFramepackPipeline.from_pretrained(
+        tmp_path / "encoders", transformer=pipe.transformer, vae=pipe.vae, dtype="float16"
+    )
+    assert again.transformer is pipe.transformer
+    with pytest.raises(ModelError, match="no transformer"):
+        run(loaded, image=picture)
+    with pytest.raises(ModelError, match="no transformer"):
+        loaded.load_lora_weights("x")
+    with pytest.raises(ModelError, match="no vae"):
+        loaded.enable_vae_tiling()
+    with pytest.raises(ModelError, match="no network"):
+        _ = HunyuanVideoFramepackPipeline().device
+
+
+def test_encodings_made_by_one_pipeline_are_used_by_another(pipe: Any, picture: Image.Image) -> None:
+    encoder = HunyuanVideoFramepackPipeline.from_pipe(pipe, transformer=None, vae=None)
+    denoiser = HunyuanVideoFramepackPipeline.from_pipe(pipe, text_encoder=None, text_encoder_2=None)
+    denoiser.set_progress_bar_config(disable=True)
+    embeds, pooled, mask = encoder.encode_prompt("a small blue bird")
+    given = run(
+        denoiser,
+        image=picture,
+        prompt=None,
+        prompt_embeds=embeds,
+        pooled_prompt_embeds=pooled,
+        prompt_attention_mask=mask,
+    )
+    np.testing.assert_array_equal(given, run(pipe, image=picture))
+    with pytest.raises(ModelError, match="no text_encoder"):
+        run(denoiser, image=picture)
+
+
+def test_the_keywords_of_the_field_are_taken(pipe: Any, tmp_path: Path) -> None:
+    pipe.save_pretrained(tmp_path, safe_serialization=True, variant="own", max_shard_size="1MB")
+    assert (tmp_path / "vae" / "diffusion_pytorch_model.own.safetensors").exists()
+    loaded = HunyuanVideoFramepackPipeline.from_pretrained(
+        tmp_path,
+        use_safetensors=True,
+        low_cpu_mem_usage=True,
+        device_map="cpu",
+        attn_implementation="sdpa",
+        variant="own",
+    )
+    assert runtime.dtype_name(loaded.dtype) == "float32" and str(loaded.device).lower().startswith("cpu")
+    half = HunyuanVideoFramepackPipeline.from_pipe(loaded, torch_dtype=runtime.dtype("float16"))
+    assert half.vae is loaded.vae and runtime.dtype_name(half.vae.dtype) == "float16"
+    pipe.set_progress_bar_config(ncols=40, leave=False, disable=True)
+    pipe.encode_prompt("a bird", None, None, 2, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"use_safetensors": False}, "safetensors alone"),
+        ({"device_map": "balanced"}, "longtake.integrations.diffusers"),
+        ({"device_map": {"vae": "cpu"}}, "longtake.integrations.diffusers"),
+        ({"device_map": "cpu", "device": "meta"}, "one setting"),
+        ({"quantization_config": {"bits": 4}}, "longtake.integrations.diffusers"),
+    ],
+)
+def test_loading_that_is_not_done_here_is_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        HunyuanVideoFramepackPipeline.from_pretrained("embedded", **options)
+
+
+def test_saving_that_is_not_done_here_is_refused(pipe: Any, tmp_path: Path) -> None:
+    for options in ({"safe_serialization": False}, {"push_to_hub": True}):
+        with pytest.raises(ModelError, match=r"pickles|hub"):
+            pipe.save_pretrained(tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", DECLINED)
+def test_what_is_declined_says_who_does_it(name: str, pipe: Any) -> None:
+    with pytest.raises(JobError, match=rf"{name}.*longtake\.integrations\.diffusers\."):
+        getattr(pipe, name)("anything", at=1)
+
+
+# The call ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_pipelines_scheduler_is_the_one_that_is_driven(pipe: Any, picture: Image.Image) -> None:
+    seen = []
+
+    def look(inside: Any, step: int, timestep: Any, inputs: dict[str, Any]) -> None:
+        seen.append((inside.scheduler.step_index, float(inside.scheduler.timesteps[step]) == float(timestep)))
+
+    run(pipe, image=picture, callback_on_step_end=look)
+    assert seen == [(1, True), (2, True)] * 2
+
+
+def test_a_scheduler_that_is_none_of_flow_matching_is_refused(pipe: Any, picture: Image.Image) -> None:
+    class Denoising:
+        """Like DDIM: steps of another process."""
+
+        config: ClassVar[dict[str, Any]] = {"num_train_timesteps": 1000, "prediction_type": "epsilon"}
+
+        def set_timesteps(self, sigmas: Any = None, device: Any = None, mu: float | None = None) -> None:
+            """Take what FramePack gives."""
+
+        def step(self, *_: Any) -> None:
+            """Never called."""
+
+    pipe.scheduler = Denoising()
+    with pytest.raises(JobError, match=r"Denoising.*epsilon.*flow matching"):
+        run(pipe, image=picture)
+
+
+def encode_brightly(self: Any, image: Any, device: Any = None, dtype: Any = None) -> Any:
+    return HunyuanVideoFramepackPipeline.encode_image(self, image, device, dtype) * 2
+
+
+def encode_loudly(self: Any, prompt: Any, **options: Any) -> Any:
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    return HunyuanVideoFramepackPipeline.encode_prompt(self, [f"{each}!" for each in prompts], **options)
+
+
+@pytest.mark.parametrize("where", ["subclass", "instance", "class"])
+@pytest.mark.parametrize(
+    ("name", "override"), [("encode_image", encode_brightly), ("encode_prompt", encode_loudly)]
+)
+def test_an_encoder_method_that_is_overridden_is_used(
+    where: str, name: str, override: Any, pipe: Any, picture: Image.Image, monkeypatch: Any
+) -> None:
+    asked: dict[str, Any] = {"image": picture, "negative_prompt": "snow", "true_cfg_scale": 2.0}
+    before = run(pipe, **asked)
+    loud = {"prompt": "a small blue bird!", "negative_prompt": "snow!"} if name == "encode_prompt" else {}
+    expected = run(pipe, **{**asked, **loud})
+    if where == "subclass":
+        pipe = type("Own", (HunyuanVideoFramepackPipeline,), {name: override})(**pipe.components)
+        pipe.set_progress_bar_config(disable=True)
+    elif where == "instance":
+        setattr(pipe, name, MethodType(override, pipe))
+    else:
+        plain = getattr(HunyuanVideoFramepackPipeline, name)
+        body = (lambda self, *a, **k: plain(self, *a, **k) * 2) if name == "encode_image" else (
+            lambda self, prompt, **k: plain(self, [f"{each}!" for each in [prompt]], **k)
+        )  # fmt: skip
+        monkeypatch.setattr(HunyuanVideoFramepackPipeline, name, functools.wraps(plain)(body))
+    found = run(pipe, **asked)
+    assert not np.array_equal(found, before)
+    if name == "encode_prompt":
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_prompt_embeds_of_a_callback_are_used_and_stay(pipe: Any, picture: Image.Image) -> None:
+    seen = []
+
+    def silence(inside: Any, step: int, timestep: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        seen.append(float(np.abs(ops.to_numpy(inputs["prompt_embeds"])).max()))
+        return {"prompt_embeds": inputs["prompt_embeds"] * 0}
+
+    asked = {"callback_on_step_end": silence, "callback_on_step_end_tensor_inputs": ["prompt_embeds"]}
+    changed = run(pipe, image=picture, num_videos_per_prompt=2, **asked)
+    assert seen[0] > 0 and seen[1:] == [0] * 3
+    assert not np.array_equal(changed, run(pipe, image=picture, num_videos_per_prompt=2))
+
+
+def test_what_a_callback_returns_is_put_where_it_belongs_or_refused(pipe: Any, picture: Image.Image) -> None:
+    def doubled(inside: Any, step: int, timestep: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        # An array, in another precision than the loop's.
+        return {"latents": (ops.to_numpy(inputs["latents"]) * 2).astype(np.float64)}
+
+    def same(inside: Any, step: int, timestep: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"latents": inputs["latents"] * 2}
+
+    one, two = (run(pipe, image=picture, callback_on_step_end=each) for each in (doubled, same))
+    np.testing.assert_array_equal(one, two)
+    with pytest.raises(JobError, match="latents of the shape"):
+        run(pipe, image=picture, callback_on_step_end=lambda *_: {"latents": np.zeros((1, 4), np.float32)})
+    with pytest.raises(JobError, match="must ask for it"):
+        run(
+            pipe,
+            image=picture,
+            callback_on_step_end=lambda *_: {"prompt_embeds": np.zeros((1, 4), np.float32)},
+        )
+
+
+def test_a_pipeline_makes_one_video_at_a_time(pipe: Any, picture: Image.Image) -> None:
+    expected = run(pipe, image=picture)
+    other = HunyuanVideoFramepackPipeline.from_pipe(pipe)
+    other.set_progress_bar_config(disable=True)
+    found = []
+
+    def again(inside: Any, step: int, timestep: Any, inputs: dict[str, Any]) -> None:
+        with pytest.raises(JobError, match=r"making a video already.*from_pipe"):
+            run(inside, image=picture)
+        if step == 0:
+            # Over the very same parts, the scheduler among them.
+            assert other.scheduler is inside.scheduler
+            found.append(run(other, image=picture))
+
+    np.testing.assert_array_equal(run(pipe, image=picture, callback_on_step_end=again), expected)
+    assert len(found) == 2
+    for video in found:
+        np.testing.assert_array_equal(video, expected)
+    np.testing.assert_array_equal(run(pipe, image=picture), expected)
+
+
+def test_without_a_generator_the_frameworks_own_state_is_drawn_from(
+    pipe: Any, picture: Image.Image, torch_only: Any
+) -> None:
+    videos = []
+    for seed in (3, 3, 4):
+        torch_only.manual_seed(seed)
+        videos.append(run(pipe, image=picture, generator=None))
+    np.testing.assert_array_equal(videos[0], videos[1])
+    assert not np.array_equal(videos[0], videos[2])
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        ({"height": 40}, ValueError),
+        ({"prompt": 3}, TypeError),
+        ({"num_frames": "9"}, TypeError),
+        ({"image": "/nowhere.png"}, OSError),
+        ({"guidance_scale": float("nan")}, ValueError),
+    ],
+)
+def test_errors_are_the_fields_too(call: dict[str, Any], kind: type, pipe: Any, picture: Image.Image) -> None:
+    with pytest.raises(kind) as caught:
+        run(pipe, **{"image": picture, **call})
+    assert isinstance(caught.value, JobError)

@@ -18,8 +18,10 @@ from longtake.events import SectionDone, Stepped
 from longtake.job import Job, Lora
 from longtake.models import adapters
 from longtake.pipeline.loop import generate
+from longtake.pipeline.loras import OF_A_JOB
 from longtake.pipeline.networks import Networks
-from longtake.weights import files
+from longtake.pipeline.prepare import Inputs
+from longtake.weights import saving
 from longtake.weights.arrays import read_arrays
 
 JOB = Job("a small blue bird takes off", frames=9, window=2, steps=1, seed=3)
@@ -39,7 +41,7 @@ def keys_of(transformer: Any, seed: int, only: tuple[str, ...] = ("",)) -> dict[
 
 
 def write(file: Path, keys: dict[str, np.ndarray]) -> Path:
-    files.write_file(file, {name: ops.from_numpy(value) for name, value in keys.items()})
+    saving.write_file(file, {name: ops.from_numpy(value) for name, value in keys.items()})
     return file
 
 
@@ -66,7 +68,9 @@ def as_before(networks: Networks) -> Iterator[None]:
 
 def latents_of(job: Job, networks: Networks, picture: Image.Image) -> list[np.ndarray]:
     """The latents of each section, in the order of the video's time."""
-    done = [event for event in generate(job, networks, picture) if isinstance(event, SectionDone)]
+    done = [
+        event for event in generate(job, networks, Inputs(picture=picture)) if isinstance(event, SectionDone)
+    ]
     return [event.latents for event in sorted(done, key=lambda event: event.number)]
 
 
@@ -148,6 +152,37 @@ def test_fuse_and_unfuse(pipe: Any, walk: Path, picture: Image.Image) -> None:
     assert np.array_equal(called(pipe, picture), attached)
     with pytest.warns(LongtakeWarning, match="nothing to unfuse"):
         pipe.unfuse_lora()
+
+
+def test_the_fields_keywords_are_taken_or_refused(pipe: Any, walk: Path, picture: Image.Image) -> None:
+    pipe.load_lora_weights(
+        walk, "a", prefix="transformer", use_safetensors=True, low_cpu_mem_usage=True, hotswap=False
+    )
+    pipe.set_adapters("a", 0.5)
+    half = called(pipe, picture)
+    for weights in ({"transformer": 0.5}, [{"transformer": 0.5}]):
+        pipe.set_adapters("a", 1.0)
+        pipe.set_adapters("a", weights)
+        assert np.array_equal(called(pipe, picture), half)
+    pipe.set_adapters(["a"], [None])
+    whole = called(pipe, picture)
+    pipe.fuse_lora(["transformer"], 1.0, True, adapter_names=["a"])
+    assert pipe.fused_loras == {"a"}
+    pipe.unfuse_lora(components="transformer")
+    assert np.array_equal(called(pipe, picture), whole)
+    for request, words in [
+        (lambda: pipe.load_lora_weights(walk, "b", prefix="unet"), "'transformer' and not 'unet'"),
+        (lambda: pipe.load_lora_weights(walk, "b", hotswap=True), "not replaced in place"),
+        (lambda: pipe.fuse_lora(["text_encoder"]), r"not \['text_encoder'\]"),
+        (lambda: pipe.fuse_lora(0.5), "not 0.5"),
+        (lambda: pipe.set_adapters("a", {"transformer": {"single": 0.5}}), "says more than that"),
+        (lambda: pipe.set_adapters("a", {"text_encoder": 0.5}), "says more than that"),
+        (lambda: pipe.set_adapters("a", True), "is a number, not True"),
+    ]:
+        with pytest.raises(JobError, match=words):
+            request()
+    with pytest.raises(ModelError, match="safetensors alone"):
+        pipe.load_lora_weights(walk, "b", use_safetensors=False)
 
 
 def test_several_adapters(pipe: Any, walk: Path, picture: Image.Image, tmp_path: Path) -> None:
@@ -255,8 +290,8 @@ def test_weights_go_by_sections_of_the_videos_time(
     job = replace(JOB, frames=25, sampling=sampling, loras=(Lora(str(walk), (1.0, 0.0)),))
     seen: dict[int, set[float]] = {}
     structure = []
-    events = generate(job, networks, picture)
-    next(events)  # attached
+    events = generate(job, networks, Inputs(picture=picture))
+    next(events), next(events)  # planned; attached and encoded
     monkeypatch.setattr(runtime, "structure_changed", structure.append)
     number = {}
     for event in events:
@@ -293,14 +328,14 @@ def test_a_section_without_a_lora_is_as_without_it(
     assert not np.array_equal(always[0], nothing[0])
 
 
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("taken", [2, 4])
 def test_a_job_that_is_given_up_leaves_nothing(
-    networks: Networks, walk: Path, picture: Image.Image, steps: int
+    networks: Networks, walk: Path, picture: Image.Image, taken: int
 ) -> None:
-    events = generate(replace(JOB, loras=(Lora(str(walk)),)), networks, picture)
-    for _ in range(steps):
+    events = generate(replace(JOB, loras=(Lora(str(walk)),)), networks, Inputs(picture=picture))
+    for _ in range(taken):
         next(events)
-    assert adapters.names(networks.transformer) == ["walk_v2"]
+    assert adapters.names(networks.transformer) == [f"{OF_A_JOB}walk_v2"]
     events.close()
     assert adapters.names(networks.transformer) == []
 
@@ -311,20 +346,20 @@ def test_a_lora_that_does_not_fit_stops_the_job_before_anything_is_attached(
     foreign = write(
         tmp_path / "foreign.safetensors", {"blocks.0.q.lora_A.weight": np.ones((2, 2), np.float32)}
     )
-    events = generate(replace(JOB, loras=(Lora(str(walk)), Lora(str(foreign)))), networks, picture)
+    loras = (Lora(str(walk)), Lora(str(foreign)))
     with pytest.raises(ModelError, match=r"None of the 1 keys of .*foreign.safetensors"):
-        next(events)
+        list(generate(replace(JOB, loras=loras), networks, Inputs(picture=picture)))
     assert adapters.names(networks.transformer) == []
 
 
 def test_a_job_beside_adapters_that_are_there(networks: Networks, walk: Path, picture: Image.Image) -> None:
     adapters.attach(networks.transformer, "walk_v2", _changes(networks, walk))
     job = replace(JOB, loras=(Lora(str(walk)),))
-    events = generate(job, networks, picture)
-    next(events)
-    assert adapters.names(networks.transformer) == ["walk_v2", "walk_v2_2"]
+    events = generate(job, networks, Inputs(picture=picture))
+    next(events), next(events)
+    assert adapters.names(networks.transformer) == ["walk_v2", f"{OF_A_JOB}walk_v2"]
     events.close()
     assert adapters.names(networks.transformer) == ["walk_v2"]
     adapters.enable(networks.transformer, False)
     with pytest.raises(JobError, match="disabled"):
-        next(generate(job, networks, picture))
+        list(generate(job, networks, Inputs(picture=picture)))

@@ -24,9 +24,9 @@ def main() -> None:
     """Serve until there is no more input."""
     from longtake.cli import main as command_line
 
-    loop = importlib.import_module("longtake.pipeline.loop")
-    networks = loop.load_networks("embedded")
-    loop.load_networks = lambda model, dtype, device: networks
+    module = importlib.import_module("longtake.pipeline.networks")
+    networks = module.load_networks("embedded")
+    module.load_networks = lambda *words, **options: networks
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
@@ -67,11 +67,11 @@ def _wait(child: int, seconds: float | None) -> int:
 
 
 def _write_slowly() -> None:
-    folder = importlib.import_module("longtake.jobs.folder")
-    write, replace, sync = folder._write, os.replace, os.fsync
+    disk = importlib.import_module("longtake.disk")
+    write, replace, sync = disk.write, os.replace, os.fsync
 
-    def pieces(data: Iterable[Any]) -> Iterator[bytes]:
-        for each in data:
+    def pieces(data: bytes | Iterable[bytes]) -> Iterator[bytes]:
+        for each in (data,) if isinstance(data, bytes) else data:
             for start in range(0, len(each), PIECE):
                 time.sleep(PAUSE)
                 yield bytes(each[start : start + PIECE])
@@ -85,7 +85,7 @@ def _write_slowly() -> None:
 
         return call
 
-    folder._write = lambda file, data: write(file, pieces(data))
+    disk.write = lambda file, data: write(file, pieces(data))
     os.replace, os.fsync = paused(replace), paused(sync)
 
 

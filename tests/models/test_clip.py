@@ -35,6 +35,7 @@ def test_outputs_answer_as_tuples_and_by_name():
     assert out[1] is out.pooler_output is out["pooler_output"]
     assert len(out.hidden_states) == 3
     assert CLIPTextModel(**TINY)(ops.from_numpy(IDS), output_hidden_states=False).hidden_states is None
+    assert len(CLIPTextModel(**TINY)(ops.from_numpy(IDS), return_dict=False)) == 2
 
 
 def test_too_many_tokens_are_refused():

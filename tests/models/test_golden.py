@@ -18,6 +18,7 @@ from longtake.models import rope
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
 from longtake.models.siglip import SiglipVisionModel
+from longtake.models.transformer import SLOTS
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 
@@ -61,10 +62,7 @@ def test_transformer(name: str, mode: str, recipe: Any, filled: Callable, relati
 def test_what_goes_into_the_blocks(name: str, recipe: Any, filled: Callable, relative: Callable) -> None:
     golden, given = recipe.read(name), recipe.read(name).given
     x = tensors(golden)
-    slots = [
-        (x[slot], given[f"indices_{slot}"])
-        for slot in ("latents_clean", "latents_history_2x", "latents_history_4x")
-    ]
+    slots = {scale: (x[slot], given[f"indices_{slot}"]) for scale, slot in SLOTS.items()}
     with runtime.no_grad():
         tokens = filled(Transformer(**golden.config)).embed(
             x["hidden_states"],
@@ -92,7 +90,7 @@ def test_rotary_tables(recipe: Any) -> None:
     """In numpy, part by part: what the whole sequence's tables are made of."""
     golden = recipe.read("transformer_rows")
     parts = [("latents_history_4x", 4), ("latents_history_2x", 2), ("latents_clean", 1), ("latents", 1)]
-    found = rope.joined(
+    found = rope.sequence(
         [
             rope.rotary(golden.given[f"indices_{name}"][None], 2, 3, golden.config["rope_axes_dim"], 256.0, k)
             for name, k in parts

@@ -94,7 +94,26 @@ def test_names_of_a_language_model_are_understood():
     assert LlamaModel.rename("norm.weight") == "norm.weight"
 
 
-@pytest.mark.parametrize("fields", [{"hidden_act": "gelu"}, {"num_key_value_heads": 3}])
+@pytest.mark.parametrize("fields", [{"hidden_act": "relu6"}, {"num_key_value_heads": 3}])
 def test_configs_that_it_cannot_follow_are_refused(fields):
-    with pytest.raises(ModelError, match="LlamaModel"):
+    with pytest.raises(
+        ModelError, match=r"LlamaModel cannot share|hidden_act is 'relu6'; known activations: silu"
+    ):
         LlamaModel(**{**TINY, **fields})
+
+
+def test_gelu_is_taken_as_other_activations_are(filled):
+    one, other = (filled(LlamaModel(**TINY, hidden_act=name)) for name in ("silu", "gelu"))
+    ids = some_ids()
+    found = ops.to_numpy(states_of(other, ids).last_hidden_state)
+    assert np.isfinite(found).all()
+    assert not np.array_equal(found, ops.to_numpy(states_of(one, ids).last_hidden_state))
+
+
+def test_the_fields_keywords_are_taken_or_refused(model):
+    ids = some_ids()
+    states = states_of(model, ids, use_cache=False, return_dict=True).last_hidden_state
+    (plain,) = states_of(model, ids, return_dict=False)
+    np.testing.assert_array_equal(ops.to_numpy(plain), ops.to_numpy(states))
+    with pytest.raises(ModelError, match="keeps no keys and values"):
+        states_of(model, ids, use_cache=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,14 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from longtake import backend
 from longtake.backend import nn, ops, runtime
 from longtake.config import Config
-from longtake.errors import ModelError
+from longtake.errors import JobError, ModelError
+from longtake.models import adapters
 from longtake.models.pretrained import PretrainedModel
-from longtake.weights import files
+from longtake.weights import saving
+from longtake.weights.lora import LowRank
 
 NAME = "diffusion_pytorch_model.safetensors"
 
@@ -75,7 +80,7 @@ def zeros(*shape: int, dtype: Any = np.float32) -> np.ndarray:
 
 def write(folder: Path, weights: dict[str, np.ndarray]) -> None:
     tensors = {name: ops.from_numpy(weight) for name, weight in weights.items()}
-    files.write_weights(folder, "diffusion_pytorch_model", tensors)
+    saving.write_weights(folder, "diffusion_pytorch_model", tensors)
 
 
 def replaced(folder: Path, dtype: str | None = None, **changes: Any) -> None:
@@ -83,7 +88,7 @@ def replaced(folder: Path, dtype: str | None = None, **changes: Any) -> None:
         name: None if value is None else ops.from_numpy(value) for name, value in changes.items()
     }
     kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    files.write_weights(folder, "diffusion_pytorch_model", kept)
+    saving.write_weights(folder, "diffusion_pytorch_model", kept)
 
 
 def config_with(folder: Path, **changes: Any) -> None:
@@ -198,7 +203,7 @@ def test_a_damaged_folder_is_one_sentence(folder: Path, damage, words: tuple[str
 
 def test_a_missing_weight_is_found_before_data_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replaced(folder, **{"first.bias": None})
-    monkeypatch.setattr(files, "read_tensors", lambda *_: pytest.fail("data was read"))
+    monkeypatch.setattr("longtake.weights.files.read_tensors", lambda *_: pytest.fail("data was read"))
     with pytest.raises(ModelError, match="lacks the weight"):
         Pair.from_pretrained(folder)
 
@@ -215,3 +220,165 @@ def test_folders_that_are_none_are_named(folder: Path) -> None:
         Pair.from_pretrained(folder.parent)
     with pytest.raises(ModelError, match="is a file"):
         Pair().save_pretrained(folder / "config.json")
+
+
+# Reading into other modules -------------------------------------------------------------------------------------------
+
+
+class Eight(nn.Module):
+    """A linear layer that keeps its weight in 8 bits, one scale for each row; a toy."""
+
+    def __init__(self, weight: Any, bias: Any) -> None:
+        super().__init__()
+        values = ops.to_numpy(weight)
+        scale = np.abs(values).max(1, keepdims=True) / 127
+        whole = np.round(values / scale).astype(np.int8)
+        # Beside the floating weights, and first: nobody can take its dtype for the network's.
+        self.weight = nn.Parameter(ops.from_numpy(whole), requires_grad=False)
+        self.scale = nn.Parameter(ops.from_numpy(scale.astype(np.float32)))
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    def forward(self, x: Any) -> Any:
+        weight = self.weight.to(x.dtype) * self.scale.to(x.dtype)
+        return ops.linear(x, weight, self.bias)
+
+
+def eighths(seen: list[Any]) -> Any:
+    """A `replace` that makes every linear layer one of 8 bits, and notes what it was asked."""
+
+    def replace(name: str, module: Any, stored: Mapping[str, Any]) -> Any:
+        seen.append((name, {key: weight.weight.shape for key, weight in stored.items()}))
+        if not isinstance(module, nn.Linear):
+            return None
+        wide = stored["weight"].read("float32")
+        narrow = Eight(wide, stored["bias"].read() if "bias" in stored else None)
+        if backend.name == "torch":
+            seen.append(weakref.ref(wide))
+        return narrow
+
+    return replace
+
+
+def test_modules_are_replaced_while_weights_are_read(folder: Path) -> None:
+    seen: list[Any] = []
+    plain = Pair.from_pretrained(folder)
+    model = Pair.from_pretrained(folder, replace=eighths(seen))
+    asked = [each for each in seen if isinstance(each, tuple)]
+    assert asked == [("first", {"weight": (3, 5), "bias": (3,)}), ("second", {"weight": (2, 3)})]
+    # The full weights are gone, each as soon as the next is read, and never stood in the network.
+    assert not any(each() is not None for each in seen if not isinstance(each, tuple))
+    assert all(isinstance(module, Eight) for module in (model.first, model.second))
+    x = ops.from_numpy(np.ones((1, 5), np.float32))
+    exact = ops.to_numpy(plain.second(plain.first(x)))
+    # 1/254 of each row's largest weight, over five and three products.
+    np.testing.assert_allclose(ops.to_numpy(model.second(model.first(x))), exact, atol=0.05)
+    assert not model.training
+
+
+def test_what_is_not_replaced_is_read_as_ever(folder: Path) -> None:
+    only = lambda name, module, stored: Eight(stored["weight"].read(), None) if name == "second" else None  # noqa: E731
+    model = Pair.from_pretrained(folder, replace=only)
+    plain = Pair.from_pretrained(folder)
+    np.testing.assert_array_equal(ops.to_numpy(model.first.weight), ops.to_numpy(plain.first.weight))
+    assert isinstance(model.second, Eight)
+
+
+def test_a_network_with_replaced_modules_cannot_be_saved_as_another(folder: Path, tmp_path: Path) -> None:
+    model = Pair.from_pretrained(folder, replace=eighths([]))
+    with pytest.raises(ModelError, match="the first is 'first'.*its config does not describe"):
+        model.save_pretrained(tmp_path / "copy")
+
+
+def test_adapters_attach_to_layers_of_8_bits_and_are_not_merged_into_them(folder: Path) -> None:
+    model = Pair.from_pretrained(folder, replace=eighths([]), dtype="float16")
+    change = LowRank(np.ones((1, 3), np.float32), np.ones((2, 1), np.float32), 1.0)
+    adapters.attach(model, "style", {"second": change})
+    part = adapters.adapted(model)["second"].adapters[0]
+    assert runtime.dtype_name(part.down.dtype) == "float16"
+    with pytest.raises(JobError, match="merged into weights of int8"):
+        adapters.merge(model)
+
+
+# dtype and device are what the network knows --------------------------------------------------------------------------
+
+
+def facts(model: Any) -> tuple[str, str]:
+    return runtime.dtype_name(model.dtype), str(model.device).split(":")[0].lower()
+
+
+def test_dtype_and_device_are_not_those_of_the_first_weight(folder: Path) -> None:
+    model = Pair.from_pretrained(folder, replace=eighths([]), dtype="float16")
+    assert runtime.dtype_name(next(iter(model.parameters())).dtype) == "int8"
+    assert facts(model) == ("float16", "cpu")
+    assert facts(model.to(dtype=runtime.dtype("float32"))) == ("float32", "cpu")
+    assert runtime.dtype_name(next(iter(model.parameters())).dtype) == "int8"
+
+
+def test_dtype_and_device_follow_every_move(folder: Path) -> None:
+    model = Pair.from_pretrained(folder)
+    assert facts(model) == ("float32", "cpu")
+    assert facts(model.to(runtime.dtype("float16"))) == ("float16", "cpu")
+    if backend.name == "torch":
+        import torch
+
+        assert facts(model.float()) == ("float32", "cpu") and facts(model.half()) == ("float16", "cpu")
+        assert facts(model.bfloat16()) == ("bfloat16", "cpu") and facts(model.to(None)) == ("bfloat16", "cpu")
+        assert facts(copy.deepcopy(model).to(device="meta"))[1] == "meta"
+        assert facts(model.to(torch.float64)) == ("float64", "cpu")
+    names = set(runtime.named_weights(model))
+    assert names == {"first.weight", "first.bias", "second.weight"}
+
+
+def test_a_network_that_was_never_told_asks_its_weights(folder: Path) -> None:
+    plain = Pair.from_pretrained(folder, dtype="float16")
+    with runtime.empty_weights():
+        model = Pair(plain.config)
+    runtime.assign_weights(model, runtime.named_weights(plain))
+    if backend.name == "torch":
+        assert facts(model) == ("float16", "cpu")
+
+
+# The field's keywords -------------------------------------------------------------------------------------------------
+
+HERE = "cpu" if backend.name == "torch" else "CPU"
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"use_safetensors": True},
+        {"low_cpu_mem_usage": True},
+        {"low_cpu_mem_usage": False},
+        {"device_map": HERE},
+        {"device_map": {"": HERE}},
+        {"device_map": None, "device": "auto"},
+        {"attn_implementation": "sdpa"},
+        {"quantization_config": None},
+    ],
+)
+def test_keywords_that_cost_nothing_are_taken(folder: Path, keywords: dict[str, Any]) -> None:
+    assert facts(Pair.from_pretrained(folder, **keywords))[1] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("keywords", "sentence"),
+    [
+        ({"use_safetensors": False}, "only safetensors is read"),
+        ({"device_map": "auto"}, "name one device, or load it by longtake.integrations.diffusers"),
+        ({"device_map": {"first": 0, "second": "cpu"}}, "spread one network over devices"),
+        ({"device_map": HERE, "device": "meta"}, "one setting"),
+        ({"attn_implementation": "flash_attention_2"}, "'sdpa'.* leave it out"),
+        ({"quantization_config": {"bits": 4}}, "pass replace="),
+    ],
+)
+def test_keywords_that_ask_for_more_are_refused(
+    folder: Path, keywords: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ModelError, match=sentence):
+        Pair.from_pretrained(folder, **keywords)
+
+
+def test_nothing_is_saved_as_a_pickle(tmp_path: Path) -> None:
+    Pair().save_pretrained(tmp_path / "good", safe_serialization=True)
+    with pytest.raises(ModelError, match="safe_serialization=False asks for a pickle"):
+        Pair().save_pretrained(tmp_path / "bad", safe_serialization=False)

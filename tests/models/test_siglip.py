@@ -28,6 +28,7 @@ def test_from_picture_to_states():
     assert out.last_hidden_state.shape == (1, 9, 24)  # 20 pixels hold three patches of 6
     assert out.pooler_output.shape == (1, 24)
     assert len(out.hidden_states) == 3
+    assert isinstance(model(**prepared, return_dict=False), tuple)
 
 
 def test_a_picture_of_another_size_is_refused():

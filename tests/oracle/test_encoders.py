@@ -218,6 +218,22 @@ def test_float_pictures_are_resized_as_torch_does(sizes):
     assert torch.allclose(mine.double(), (exact - 0.5) / 0.5, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("sizes", [((50, 70), (31, 31)), ((31, 31), (31, 31))])
+@pytest.mark.parametrize("kind", ["any", "black and white"])
+def test_rounded_float_pictures_equal_transformers_without_torchvision(sizes, kind):
+    pil = pytest.importorskip("transformers.models.siglip.image_processing_pil_siglip")
+    picture = np.random.default_rng(5).random((*sizes[0], 3), dtype=np.float32)
+    picture = picture if kind == "any" else np.rint(picture)
+    size = {"height": sizes[1][0], "width": sizes[1][1]}
+    asked = {"do_rescale": False, "return_tensors": "pt"}
+    expected = pil.SiglipImageProcessorPil(size=size)(images=[picture], **asked).pixel_values
+    mine = SiglipImageProcessor(size=size)(images=[picture], rounded=True, **asked).pixel_values
+    assert torch.equal(mine, expected)
+    if kind == "any":
+        exact = SiglipImageProcessor(size=size)(images=[picture], **asked).pixel_values
+        assert not torch.allclose(mine, exact, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("form", ["PIL", "array", "list"])
 def test_8_bit_pictures_equal_transformers(form):
     array = np.random.default_rng(4).integers(0, 256, (50, 70, 3), dtype=np.uint8)

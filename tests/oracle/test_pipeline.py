@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-diffusers = pytest.importorskip("diffusers")
-
-# The tiny model and its pictures are the pipeline tests' own.
 import miniature as shared
+
+diffusers = pytest.importorskip("diffusers")
+pil = pytest.importorskip("transformers.models.siglip.image_processing_pil_siglip")
+
 from longtake.compat.framepack import HunyuanVideoFramepackPipeline  # noqa: E402
 
 networks, picture, last_picture = shared.networks, shared.picture, shared.last_picture
@@ -60,11 +61,11 @@ def ours(networks: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def stock(ours: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """diffusers' pipeline from the folder that we wrote; only the image processor is ours (theirs rounds to uint8)."""
+    """diffusers' pipeline from the folder that we wrote, with transformers' image processor of no torchvision."""
     folder = tmp_path_factory.mktemp("model")
     ours.save_pretrained(folder)
     pipe = diffusers.HunyuanVideoFramepackPipeline.from_pretrained(folder, feature_extractor=None)
-    pipe.feature_extractor = ours.feature_extractor
+    pipe.feature_extractor = pil.SiglipImageProcessorPil(size=dict(ours.feature_extractor.size))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

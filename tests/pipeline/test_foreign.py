@@ -14,8 +14,8 @@ from longtake import backend
 from longtake.backend import exchange, ops
 from longtake.compat.framepack import HunyuanVideoFramepackPipeline
 from longtake.errors import BackendError
+from longtake.pipeline.encode import encode_picture, encode_text
 from longtake.pipeline.networks import ENCODERS, Networks
-from longtake.pipeline.prepare import encode_picture, encode_text
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

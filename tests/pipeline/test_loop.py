@@ -10,25 +10,21 @@ import pytest
 from PIL import Image
 
 from longtake.backend import ops, runtime
-from longtake.errors import JobError, ModelError
-from longtake.events import Event, FramesReady, Planned, Preview, SectionDone, Stepped
+from longtake.compat.schedulers import UniPCMultistepScheduler
+from longtake.errors import JobError, MemoryRunError, ModelError
+from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
 from longtake.job import Job
 from longtake.pipeline.decode import crossfade, decode, stages, to_frames
-from longtake.pipeline.loop import Change, generate, sample, solver_of
+from longtake.pipeline.loop import Change, generate
 from longtake.pipeline.networks import Networks, load_networks, save_networks
-from longtake.pipeline.noise import noise_source
-from longtake.pipeline.prepare import encode_pictures
-from longtake.plan.plans import plan_of
-from longtake.processors.pictures import pixels
-from longtake.sampling.driven import schedule_of
-from longtake.sampling.schedule import FlowMatchEuler
+from longtake.pipeline.prepare import Inputs, settled
 
 # Three sections of two latent frames: 25 frames, of which 20 are asked for.
 JOB = Job("a small blue bird takes off", frames=20, window=2, steps=2, solver=None, seed=3)
 
 
 def events_of(job: Job, networks: Networks, *given: Any) -> list[Event]:
-    return list(generate(job, networks, *given))
+    return list(generate(job, networks, Inputs(*given)))
 
 
 def frames_of(job: Job, networks: Networks, *given: Any) -> np.ndarray:
@@ -44,7 +40,7 @@ def test_events_come_in_order(
     events = events_of(replace(JOB, sampling=sampling), networks, picture)
     section = [Stepped, Stepped, SectionDone]
     others = [event for event in events if not isinstance(event, FramesReady)]
-    assert [type(event) for event in others] == [Planned, *section, *section, *section]
+    assert [type(event) for event in others] == [Planned, Encoded, *section, *section, *section]
     assert events[0] == Planned(sections=3, frames=20, steps=2)
     done = [event for event in events if isinstance(event, SectionDone)]
     assert [(event.section, event.number) for event in done] == list(enumerate(numbers))
@@ -64,7 +60,7 @@ def test_frames_leave_as_soon_as_they_are_final(networks: Networks, picture: Ima
     before: dict[str, list[int]] = {}
     for sampling in ("vanilla", "inverted"):
         sections, before[sampling] = 0, []
-        for event in generate(replace(job, sampling=sampling), networks, picture):
+        for event in generate(replace(job, sampling=sampling), networks, Inputs(picture)):
             sections += isinstance(event, SectionDone)
             if isinstance(event, FramesReady):
                 before[sampling].append(sections)
@@ -76,13 +72,15 @@ def test_frames_leave_as_soon_as_they_are_final(networks: Networks, picture: Ima
 
 def test_every_section_is_shown_where_that_is_asked_for(networks: Networks, picture: Image.Image) -> None:
     events = [
-        e for e in generate(JOB, networks, picture, preview="decode") if isinstance(e, SectionDone | Preview)
+        e
+        for e in generate(JOB, networks, Inputs(picture), preview="decode")
+        if isinstance(e, SectionDone | Preview)
     ]
     assert [type(event) for event in events] == [SectionDone, Preview] * 3
     assert [event.number for event in events] == [2, 2, 1, 1, 0, 0]
     assert all(event.frames.shape == (1, 8, 32, 48, 3) for event in events if isinstance(event, Preview))
     with pytest.raises(JobError, match="No preview 'sketch'"):
-        next(generate(JOB, networks, picture, preview="sketch"))
+        next(generate(JOB, networks, Inputs(picture), preview="sketch"))
 
 
 @pytest.mark.parametrize("sampling", ["inverted", "vanilla"])
@@ -91,11 +89,10 @@ def test_the_frames_are_those_of_the_whole_video_decoded_at_once(
 ) -> None:
     job = replace(JOB, frames=41, steps=1, sampling=sampling)
     events = events_of(job, networks, picture)
-    done = sorted(
-        (event for event in events if isinstance(event, SectionDone)), key=lambda event: event.number
-    )
-    _, start, _ = encode_pictures(networks, pixels(picture, 48, 32), None, noise_source(job.seed), 1)
-    whole = decode(networks.vae, np.concatenate([start, *(event.latents for event in done)], axis=2))
+    done = [event for event in events if isinstance(event, SectionDone)]
+    (start,) = (event.anchors[0] for event in events if isinstance(event, Encoded))
+    *_, latents = stages(start, done, forward=sampling == "vanilla")
+    whole = decode(networks.vae, latents)
     found = np.concatenate([event.frames for event in events if isinstance(event, FramesReady)], axis=1)
     np.testing.assert_array_equal(found, to_frames(whole))
 
@@ -106,24 +103,6 @@ def test_exactly_the_frames_asked_for_come_out(
     frames: int, sampling: str, networks: Networks, picture: Image.Image
 ) -> None:
     assert frames_of(replace(JOB, frames=frames, sampling=sampling), networks, picture).shape[1] == frames
-
-
-@pytest.mark.parametrize(("frames", "made"), [(9, 9), (12, 9), (14, 17), (20, 17), (1, 9)])
-def test_with_a_last_picture_the_nearest_length_is_made(frames: int, made: int) -> None:
-    plan, planned = plan_of(replace(JOB, frames=frames), last_picture=True)
-    assert planned.frames == made == 8 * len(plan) + 1
-    assert (planned.notice is None) == (frames == made)
-
-
-def test_the_decode_is_the_autoencoders_own_of_all_latents_at_once(
-    networks: Networks, picture: Image.Image
-) -> None:
-    events = events_of(replace(JOB, frames=25, sampling="vanilla"), networks, picture)
-    done = [event for event in events if isinstance(event, SectionDone)]
-    start = np.zeros((1, 4, 1, 4, 6), np.float32)
-    *_, latents = stages(start, done, "vanilla")
-    assert latents.shape[2] == 7
-    assert tuple(decode(networks.vae, latents).shape) == (1, 3, 25, 32, 48)
 
 
 def test_the_same_seed_makes_the_same_frames_and_another_does_not(
@@ -146,23 +125,24 @@ def test_frameworks_own_random_state_is_left_alone(
 def test_closing_the_iterator_cancels(networks: Networks, picture: Image.Image) -> None:
     calls = []
     networks = replace(networks, transformer=Counted(networks.transformer, calls))
-    events = generate(JOB, networks, picture)
+    events = generate(JOB, networks, Inputs(picture))
     assert isinstance(next(events), Planned)
+    assert isinstance(next(events), Encoded)
     assert not calls
     assert isinstance(next(events), Stepped)
-    events.close()  # type: ignore[attr-defined]
+    events.close()
     assert len(calls) == 1
 
 
 def test_gradients_stay_on_for_the_consumer(
     networks: Networks, picture: Image.Image, torch_only: Any
 ) -> None:
-    events = generate(replace(JOB, frames=5), networks, picture)
+    events = generate(replace(JOB, frames=5), networks, Inputs(picture))
     for _ in events:
         assert torch_only.is_grad_enabled()
-    cancelled = generate(replace(JOB, frames=5), networks, picture)
-    assert [type(next(cancelled)) for _ in range(2)] == [Planned, Stepped]
-    cancelled.close()  # type: ignore[attr-defined]
+    cancelled = generate(replace(JOB, frames=5), networks, Inputs(picture))
+    assert [type(next(cancelled)) for _ in range(3)] == [Planned, Encoded, Stepped]
+    cancelled.close()
     assert torch_only.is_grad_enabled()
 
 
@@ -213,19 +193,100 @@ def test_classifier_free_guidance_calls_twice_and_changes_the_video(
 
 
 def test_a_consumers_changes_are_taken(networks: Networks, picture: Image.Image) -> None:
-    from longtake.pipeline.prepare import Conditioning, encode_pictures, encode_text
-    from longtake.processors.pictures import pixels
+    events = generate(replace(JOB, frames=9), networks, Inputs(picture))
+    done, change = [], None
+    with pytest.raises(StopIteration):
+        while True:
+            event = events.send(change)
+            taken = isinstance(event, Stepped)
+            change = Change(latents=event.latents * 0 + event.step) if taken else None
+            done += [event] if isinstance(event, SectionDone) else []
+    assert done
+    for event in done:
+        np.testing.assert_array_equal(event.latents, np.ones_like(event.latents))
 
-    job = replace(JOB, frames=9)
-    plan, _ = plan_of(job)
-    noise = noise_source(0)
-    states, start, _ = encode_pictures(networks, pixels(picture, 48, 32), None, noise, 1)
-    conditioning = Conditioning(encode_text(networks, [job.prompt]), None, states, start)
-    events = sample(job, networks, plan, conditioning, noise)
-    event: Any = next(events)
-    while isinstance(event, Stepped):
-        event = events.send(Change(latents=event.latents * 0 + event.step))
-    np.testing.assert_array_equal(event.latents, np.ones_like(event.latents))
+
+@pytest.mark.parametrize(("sampling", "frames"), [("vanilla", 9), ("inverted", 5)])
+def test_a_consumer_may_stop_and_gets_the_frames_of_what_is_finished(
+    sampling: str, frames: int, networks: Networks, picture: Image.Image
+) -> None:
+    events = generate(replace(JOB, sampling=sampling), networks, Inputs(picture))
+    found, change = [], None
+    with pytest.raises(StopIteration):
+        while True:
+            event = events.send(change)
+            change = Change(stop=True) if isinstance(event, Stepped) and event.section == 1 else None
+            found += [event.frames] if isinstance(event, FramesReady) else []
+    made = np.concatenate(found, axis=1)
+    assert made.shape[1] == frames
+    if sampling == "vanilla":
+        shorter = frames_of(replace(JOB, sampling=sampling, frames=9), networks, picture)
+        np.testing.assert_array_equal(made, shorter)
+
+
+def test_two_streams_over_one_set_of_networks_do_not_disturb_each_other(
+    networks: Networks, picture: Image.Image
+) -> None:
+    jobs = [replace(JOB, frames=9, steps=3), replace(JOB, frames=9, steps=3, seed=8)]
+    scheduler = UniPCMultistepScheduler(
+        flow_shift=7.0, use_flow_sigmas=True, prediction_type="flow_prediction"
+    )
+    shared = replace(networks, scheduler=scheduler)
+    alone = [frames_of(job, shared, picture) for job in jobs]
+    streams = [generate(job, shared, Inputs(picture)) for job in jobs]
+    found: list[list[np.ndarray]] = [[], []]
+    for events in zip(*streams, strict=True):
+        for frames, event in zip(found, events, strict=True):
+            frames += [event.frames] if isinstance(event, FramesReady) else []
+    for frames, expected in zip(found, alone, strict=True):
+        np.testing.assert_array_equal(np.concatenate(frames, axis=1), expected)
+
+
+def test_a_wrapped_velocity_is_new_for_each_section_and_branch(
+    networks: Networks, picture: Image.Image
+) -> None:
+    wraps: list[list[float]] = []
+
+    def wrap(velocity: Any) -> Any:
+        levels: list[float] = []
+        wraps.append(levels)
+
+        def wrapped(latents: Any, sigma: float) -> Any:
+            levels.append(sigma)
+            return velocity(latents, sigma)
+
+        return wrapped
+
+    job = replace(JOB, cfg_scale=2.0)
+    events = list(generate(job, networks, Inputs(picture), wrap=wrap))
+    assert len(wraps) == 2 * 3 and all(len(levels) == 2 for levels in wraps)
+    plain = frames_of(job, networks, picture)
+    found = np.concatenate([e.frames for e in events if isinstance(e, FramesReady)], axis=1)
+    np.testing.assert_array_equal(found, plain)
+
+
+def test_several_rows_stream_as_one_does(networks: Networks, picture: Image.Image) -> None:
+    prompts = ["a small blue bird takes off", "a red ball bounces"]
+    inputs = Inputs(picture, prompts=prompts, videos=2)
+    events = list(generate(JOB, networks, inputs))
+    found = np.concatenate([e.frames for e in events if isinstance(e, FramesReady)], axis=1)
+    assert found.shape == (4, 20, 32, 48, 3)
+    # Rows are computed together, in another order of float32 sums than alone.
+    alone = frames_of(JOB, networks, picture)
+    assert np.abs(found[:1].astype(int) - alone).max() <= 1
+
+
+def test_a_want_of_memory_is_one_sentence_with_its_place(networks: Networks, picture: Image.Image) -> None:
+    def wrap(velocity: Any) -> Any:
+        def greedy(latents: Any, sigma: float) -> Any:
+            raise MemoryError
+
+        return greedy
+
+    events = generate(JOB, networks, Inputs(picture), wrap=wrap)
+    with pytest.raises(MemoryRunError, match="not enough memory for step 1 of section 2") as caught:
+        list(events)
+    assert (caught.value.section, caught.value.step) == (2, 0)
 
 
 @pytest.mark.parametrize("solver", ["euler", "unipc"])
@@ -237,16 +298,14 @@ def test_every_solver_runs_and_the_default_is_the_schedulers(
     assert np.array_equal(asked, frames_of(job, networks, picture)) == (solver == "euler")
 
 
-def test_a_shift_of_the_job_wins_over_the_schedulers(networks: Networks) -> None:
-    levels = [
-        solver_of(replace(JOB, steps=2, shift=shift), schedule_of(networks.scheduler), 54, None, "cpu")[
-            0
-        ].args[1]  # type: ignore[attr-defined]
-        for shift in (None, 7.0, 1.0)
-    ]
-    assert levels[0] == pytest.approx([1.0, 0.875, 0.0])
-    assert levels[1] == levels[0]
-    assert levels[2] == [1.0, 0.5, 0.0]
+def test_a_shift_of_the_job_wins_over_the_schedulers(networks: Networks, picture: Image.Image) -> None:
+    def levels(shift: float | None) -> list[float]:
+        events = generate(replace(JOB, frames=5, shift=shift), networks, Inputs(picture), convert=None)
+        return [event.sigma for event in events if isinstance(event, Stepped)]
+
+    assert levels(None) == pytest.approx([1.0, 0.875])
+    assert levels(7.0) == levels(None)
+    assert levels(1.0) == [1.0, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -276,7 +335,9 @@ def test_no_picture_is_refused(networks: Networks) -> None:
 
 
 def test_a_model_without_a_size_takes_the_bucket_nearest_to_the_picture(networks: Networks) -> None:
-    from longtake.pipeline.loop import size_of
+    def size_of(job: Job, networks: Networks, picture: Any) -> tuple[int | None, int | None]:
+        job = settled(job, networks, picture)
+        return job.width, job.height
 
     picture = Image.new("RGB", (100, 100))
     assert size_of(JOB, networks, picture) == (48, 32)
@@ -289,7 +350,7 @@ def test_networks_are_saved_and_loaded(networks: Networks, picture: Image.Image,
     save_networks(networks, tmp_path, "HunyuanVideoFramepackPipeline")
     loaded = load_networks(tmp_path)
     assert loaded.default_size == (48, 32)
-    assert loaded.scheduler == FlowMatchEuler(shift=7.0)
+    assert loaded.scheduler.shift == 7.0
     job = replace(JOB, frames=5, steps=1)
     again, before = frames_of(job, loaded, picture), frames_of(job, networks, picture)
     # Mapped weights lie otherwise in memory, which changes the order of float32 sums.
@@ -326,10 +387,3 @@ def test_a_crossfade_ends_in_either_side() -> None:
     earlier, later = ops.zeros(1, 1, 5, 1, 1), ops.ones(1, 1, 5, 1, 1)
     joined = ops.to_numpy(crossfade(earlier, later, 3)).reshape(-1).tolist()
     assert joined == [0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0]
-
-
-def test_the_packages_generate_is_the_function_whatever_was_imported_before() -> None:
-    import longtake.pipeline
-    import longtake.pipeline.loop
-
-    assert longtake.pipeline.loop is generate is longtake.generate

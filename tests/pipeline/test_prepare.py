@@ -9,17 +9,12 @@ import numpy as np
 import pytest
 
 from longtake.backend import ops, runtime
-from longtake.errors import JobError
-from longtake.pipeline import prepare as conditioning
+from longtake.errors import JobError, ModelError
+from longtake.job import Job
+from longtake.pipeline.encode import PROMPT_TEMPLATE, encode_latents, encode_text, repeated
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.noise import noise_source
-from longtake.pipeline.prepare import (
-    PROMPT_TEMPLATE,
-    encode_latents,
-    encode_pictures,
-    encode_text,
-    repeated,
-)
+from longtake.pipeline.noise import PICTURE, noise_source
+from longtake.pipeline.prepare import Inputs, Request, ask, encode
 
 PIXELS = np.random.default_rng(0).uniform(-1, 1, (1, 3, 32, 48)).astype(np.float32)
 
@@ -98,42 +93,92 @@ def test_the_settings_of_a_model_win_over_the_published_template(networks: Netwo
 
 def test_latents_are_a_scaled_sample_of_the_posterior(networks: Networks) -> None:
     noise = noise_source(0, videos=2)
-    latents = encode_latents(networks.vae, PIXELS, conditioning.PICTURE, noise, videos=2)
+    latents = encode_latents(networks.vae, PIXELS, PICTURE, noise, videos=2)
     with runtime.no_grad():
         posterior = networks.vae.encode(ops.from_numpy(PIXELS[:, :, None])).latent_dist
     mean, std = ops.to_numpy(posterior.mean), ops.to_numpy(posterior.std)
     shape = mean.shape
-    drawn = np.concatenate([noise_source(seed)(conditioning.PICTURE, shape, "float32") for seed in (0, 1)])
+    drawn = np.concatenate([noise_source(seed)(PICTURE, shape, "float32") for seed in (0, 1)])
     expected = (mean + std * drawn) * networks.vae.config.scaling_factor
     np.testing.assert_allclose(latents, expected, rtol=1e-6, atol=1e-7)
     assert not np.array_equal(latents[0], latents[1])
 
 
+def encoded(networks: Networks, reference: bool = False, **inputs: Any) -> Request:
+    """The request of a short job with these inputs."""
+    job = Job("a ball", frames=9, window=2, width=48, height=32, reference=reference)
+    return encode(ask(job, networks, Inputs(**inputs)))
+
+
+def picture_of(pixels: np.ndarray) -> np.ndarray:
+    """Pixels (B, 3, H, W) as arrays (B, H, W, 3) of pictures."""
+    return np.moveaxis(pixels, 1, -1)
+
+
 def test_both_pictures_reach_siglip_unless_the_reference_is_asked_for(networks: Networks) -> None:
-    other = -PIXELS
-    first, *_ = encode_pictures(networks, PIXELS, None, noise_source(0), 1)
-    second, *_ = encode_pictures(networks, other, None, noise_source(0), 1)
-    mean, _, last = encode_pictures(networks, PIXELS, other, noise_source(0), 1)
-    alone, *_ = encode_pictures(networks, PIXELS, other, noise_source(0), 1, reference=True)
-    assert same(mean, (first + second) / 2)
-    assert same(alone, first)
-    assert last is not None and last.shape == (1, 4, 1, 4, 6)
+    first, other = picture_of(PIXELS), picture_of(-PIXELS)
+    one, two = (encoded(networks, picture=each).image_states for each in (first, other))
+    both = encoded(networks, picture=first, last_picture=other)
+    alone = encoded(networks, reference=True, picture=first, last_picture=other)
+    assert same(both.image_states, (one + two) / 2)
+    assert same(alone.image_states, one)
+    assert list(both.anchors) == list(both.plan.anchors) and len(both.anchors) == 2
+    assert all(latents.shape == (1, 4, 1, 4, 6) for latents in both.anchors.values())
 
 
 def test_given_latents_are_used_and_decoded_for_siglip(networks: Networks) -> None:
     given = np.random.default_rng(3).standard_normal((1, 4, 1, 4, 6)).astype(np.float32)
-    states, start, last = encode_pictures(networks, None, None, noise_source(0), 2, given, given)
-    np.testing.assert_array_equal(start, np.repeat(given, 2, axis=0))
-    assert last is not None and last.shape[0] == 2
-    assert tuple(states.shape) == (2, 4, 16)
-    seen, start, _ = encode_pictures(networks, PIXELS, None, noise_source(0), 1, given)
-    np.testing.assert_array_equal(start, given)
-    assert same(seen, encode_pictures(networks, PIXELS, None, noise_source(0), 1)[0])
+    request = encoded(networks, latents=given, last_latents=given, videos=2)
+    for latents in request.anchors.values():
+        np.testing.assert_array_equal(latents, np.repeat(given, 2, axis=0))
+    assert tuple(request.image_states.shape) == (2, 4, 16)
+    seen = encoded(networks, picture=picture_of(PIXELS), latents=given)
+    np.testing.assert_array_equal(seen.anchors[0], given)
+    assert same(seen.image_states, encoded(networks, picture=picture_of(PIXELS)).image_states)
 
 
-def test_no_picture_at_all_is_refused(networks: Networks) -> None:
-    with pytest.raises(JobError, match="picture"):
-        encode_pictures(networks, None, None, noise_source(0), 1)
+def test_what_is_given_is_not_encoded_again(networks: Networks) -> None:
+    whole = encoded(networks, picture=picture_of(PIXELS))
+    parts = (
+        "text_encoder",
+        "text_encoder_2",
+        "tokenizer",
+        "tokenizer_2",
+        "image_encoder",
+        "feature_extractor",
+    )
+    bare = replace(networks, **dict.fromkeys(parts))
+    text = whole.texts["a ball"]
+    again = encoded(bare, picture=picture_of(PIXELS), text=text, image_states=whole.image_states)
+    assert same(again.texts["a ball"].states, text.states)
+    with pytest.raises(ModelError, match="no text_encoder, which the job needs"):
+        encoded(bare, picture=picture_of(PIXELS), image_states=whole.image_states)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ({}, "picture"),
+        ({"picture": np.zeros((8, 8, 3), np.uint8), "videos": 0}, "at least 1 video"),
+        ({"latents": np.zeros((1, 4, 1, 9, 9))}, "image_latents has the shape"),
+        (
+            {"picture": [np.zeros((8, 8, 3), np.uint8)] * 2, "prompts": ["a", "b", "c"]},
+            "image has 2 entries for 3",
+        ),
+    ],
+)
+def test_what_cannot_be_met_is_refused_before_anything_runs(
+    inputs: dict[str, Any], words: str, networks: Networks
+) -> None:
+    job = Job("a ball", frames=9, window=2, width=48, height=32)
+    with pytest.raises(JobError, match=words):
+        ask(job, replace(networks, text_encoder=None, vae=None), Inputs(**inputs))
+
+
+def test_a_job_for_another_dtype_is_refused(networks: Networks) -> None:
+    job = Job("a ball", frames=9, window=2, width=48, height=32, dtype="bfloat16")
+    with pytest.raises(JobError, match="asks for bfloat16 and the networks are float32"):
+        ask(job, networks, Inputs(picture=picture_of(PIXELS)))
 
 
 def test_rows_are_repeated_prompt_by_prompt() -> None:

@@ -14,9 +14,9 @@ from longtake.pipeline.decode import decode, from_frames, to_frames
 from longtake.pipeline.preview import (
     HUNYUAN_VIDEO,
     Projection,
-    decoded_preview,
+    colours,
+    decoded_alone,
     fit,
-    preview,
     previewer,
     projection_of,
     shown_by,
@@ -38,22 +38,22 @@ def model(channels, **settings):
 
 
 def test_every_latent_frame_becomes_a_small_picture():
-    frames = preview(random(2, 16, 9, 5, 7), HUNYUAN_VIDEO)
+    frames = colours(random(2, 16, 9, 5, 7), HUNYUAN_VIDEO)
     assert frames.shape == (2, 9, 5, 7, 3) and frames.dtype == np.uint8
 
 
 def test_colours_are_the_matrix_product():
     latents = random(1, 16, 2, 3, 4)
-    frames = preview(latents, HUNYUAN_VIDEO)
+    frames = colours(latents, HUNYUAN_VIDEO)
     signed = latents[0, :, 1, 2, 3] @ HUNYUAN_VIDEO.factors + HUNYUAN_VIDEO.bias
     assert np.abs(frames[0, 1, 2, 3] - (signed + 1) * 127.5).max() <= 0.5
     # Latents of zero are nearly grey: the colours' range is [-1, 1].
-    assert np.abs(preview(np.zeros((1, 16, 1, 1, 1)), HUNYUAN_VIDEO).astype(int) - 127.5).max() < 11
+    assert np.abs(colours(np.zeros((1, 16, 1, 1, 1)), HUNYUAN_VIDEO).astype(int) - 127.5).max() < 11
 
 
 def test_colours_out_of_range_are_cut():
     one = Projection(np.ones((1, 3), np.float32), np.zeros(3, np.float32))
-    assert preview(np.array([9.0, -9.0]).reshape(1, 1, 2, 1, 1), one).reshape(2, 3).tolist() == [
+    assert colours(np.array([9.0, -9.0]).reshape(1, 1, 2, 1, 1), one).reshape(2, 3).tolist() == [
         [255] * 3,
         [0] * 3,
     ]
@@ -61,7 +61,7 @@ def test_colours_out_of_range_are_cut():
 
 def test_zoom_repeats_pixels():
     latents = random(1, 16, 2, 3, 4)
-    small, large = preview(latents, HUNYUAN_VIDEO), preview(latents, HUNYUAN_VIDEO, zoom=8)
+    small, large = colours(latents, HUNYUAN_VIDEO), colours(latents, HUNYUAN_VIDEO, zoom=8)
     assert large.shape == (1, 2, 24, 32, 3)
     assert np.array_equal(large[:, :, 5::8, 2::8], small)
 
@@ -69,7 +69,7 @@ def test_zoom_repeats_pixels():
 def test_a_latent_pixel_may_become_several():
     # The four pixels of a latent pixel take one channel each, row by row.
     factors = np.repeat(np.eye(4, dtype=np.float32), 3, axis=1)
-    frames = preview(
+    frames = colours(
         np.array([-1, -0.5, 0.5, 1]).reshape(1, 4, 1, 1, 1), Projection(factors, np.zeros(12, np.float32))
     )
     assert frames[0, 0, :, :, 0].tolist() == [[0, 64], [191, 255]]
@@ -77,14 +77,14 @@ def test_a_latent_pixel_may_become_several():
 
 def test_other_latents_are_refused():
     with pytest.raises(ModelError, match="16 channels; the latents have 4"):
-        preview(random(1, 4, 1, 2, 2), HUNYUAN_VIDEO)
+        colours(random(1, 4, 1, 2, 2), HUNYUAN_VIDEO)
 
 
 @pytest.mark.parametrize("detail", [1, 2])
 def test_fitting_finds_the_map_that_there_is(detail):
     true = Projection(random(5, 3 * detail**2) * 0.1, random(3 * detail**2, seed=1) * 0.1)
     latents = random(3, 5, 3, 4, 4, seed=2)
-    shown = preview(latents, true)
+    shown = colours(latents, true)
     # Nine frames of which each latent frame's share is the same picture, each pixel twice.
     frames = shown[:, [0, 1, 1, 1, 1, 2, 2, 2, 2]].repeat(2, axis=2).repeat(2, axis=3)
     found = fit(latents, frames, detail)
@@ -147,7 +147,7 @@ def test_previews_are_chosen_by_name(networks):
 
 def test_a_section_is_decoded_alone(networks):
     latents = random(1, 4, 2, 4, 6)
-    frames = decoded_preview(networks.vae, latents)
+    frames = decoded_alone(networks.vae, latents)
     assert frames.shape == (1, 8, 32, 48, 3) and frames.dtype == np.uint8
     held = np.concatenate([latents[:, :, :1], latents], axis=2)
     assert np.array_equal(frames, to_frames(decode(networks.vae, held))[:, 1:])
@@ -165,6 +165,6 @@ def test_the_embedded_model_shows_what_is_there():
     frames = toyworld.render(scene, range(9), 64, 64)[None]
     with runtime.no_grad():
         mean = ops.to_numpy(vae.encode(ops.from_numpy(from_frames(frames))).latent_dist.mean)
-    errors = preview(mean * vae.config.scaling_factor, projection) / 127.5 - 1 - shown_by(frames, 16)
+    errors = colours(mean * vae.config.scaling_factor, projection) / 127.5 - 1 - shown_by(frames, 16)
     # 23.3 dB over 28 held-out scenes (benchmarks/latent_rgb.py); without the scaling factor it is 15 dB.
     assert 10 * np.log10(4 / np.mean(errors**2)) > 20

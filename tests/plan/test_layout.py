@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from longtake.errors import JobError
 from longtake.plan.layout import (
     KERNELS,
-    STRUCTURES,
     Generated,
     Packed,
     Skipped,
@@ -16,6 +15,7 @@ from longtake.plan.layout import (
     slot_tokens,
     token_count,
 )
+from longtake.plan.plans import PLANS
 
 
 def test_kernels_of_the_paper():
@@ -54,7 +54,7 @@ def test_sizes_that_the_kernel_does_not_divide_are_padded():
         "f1k1_x_g9_f1k1f2k2f16k4_td",
         "tc_f8k8f4k4f2k2f1k1_g9",
         "ta_f16k16f1k1_g33",
-        *STRUCTURES.values(),
+        *(kind.structure for kind in PLANS.values()),
     ],
 )
 def test_names_round_trip(name):

@@ -1,22 +1,17 @@
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invented import SECTIONS, invented
 from longtake.errors import JobError
+from longtake.job import FRAMES, Anchor, Job
 from longtake.plan.layout import Slot
-from longtake.plan.plans import (
-    PLANS,
-    Section,
-    inverted,
-    paddings,
-    ranges,
-    reference_section_count,
-    section_count,
-    table,
-    tokens,
-    vanilla,
-    video_frames,
-)
+from longtake.plan.plans import PLANS, Section, inverted, padding, plan_of, vanilla
 
 # What the published demos compute, by number of sections: blank windows before each section made.
 PADDINGS = {
@@ -34,9 +29,82 @@ INVERTED_TIMES = {0: (1, 10, 11, 13), 1: (10, 19, 20, 22), 2: (19, 28, 29, 31), 
 # First frame that each section of a vanilla or inverted plan makes.
 FIRST_FRAMES = [1, 10, 19, 28, 37, 46, 55, 64]
 
+ENDS = [(name, end) for name, kind in PLANS.items() for end in ((False, True) if kind.sees_end else (False,))]
+"""Every kind of plan, without a last picture and, if it sees the end, with one."""
+
+END = (Anchor("end", "end.png"),)
+
 
 def span(first, size):
     return tuple(range(first, first + size))
+
+
+def any_plan(sections=40, window=12):
+    """Any plan of any kind, and the invented one."""
+    made = st.builds(
+        lambda kind, count, size: PLANS[kind[0]].lay_out(count, size, kind[1]),
+        st.sampled_from(ENDS),
+        st.integers(1, sections),
+        st.integers(1, window),
+    )
+    return made | st.builds(invented)
+
+
+def read_by(section):
+    return {frame for slot in section.slots.values() for frame in slot.frames if frame is not None}
+
+
+# ------------------------------------------------------- the reference, and the lists that 0.1.0 built of all sections
+
+
+def spans(first, *sizes):
+    starts = [first + sum(sizes[:place]) for place in range(len(sizes))]
+    return [span(start, size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def existing(frames, last):
+    return tuple(frame if 0 <= frame <= last else None for frame in frames)
+
+
+def listed_vanilla(sections, window, end=False):
+    x4_times, x2_times, x1_times, times = spans(1, 16, 2, 1, window)
+    plan = []
+    for number in range(sections):
+        first = 1 + window * number
+        x4, x2, x1, made = spans(first - 19, 16, 2, 1, window)
+        slots = {
+            1: Slot(1, (0, *existing(x1, first - 1)), (0, *x1_times)),
+            2: Slot(2, existing(x2, first - 1), x2_times),
+            4: Slot(4, existing(x4, first - 1), x4_times),
+        }
+        plan.append(Section(number, made, times, slots))
+    return plan
+
+
+def listed_inverted(sections, window, end=False):
+    last = window * sections
+    paddings = [3] + [2] * (sections - 3) + [1, 0] if sections > 4 else [*reversed(range(sections))]
+    plan = []
+    for number, blank in zip(reversed(range(sections)), paddings, strict=True):
+        times, x1_times, x2_times, x4_times = spans(1 + blank * window, window, 1, 2, 16)
+        made, x1, x2, x4 = spans(1 + number * window, window, 1, 2, 16)
+        nearest = last + 1 if end and number == sections - 1 else last
+        slots = {
+            1: Slot(1, (0, *existing(x1, nearest)), (0, *x1_times)),
+            2: Slot(2, existing(x2, last), x2_times),
+            4: Slot(4, existing(x4, last), x4_times),
+        }
+        plan.append(Section(number, made, times, slots))
+    return plan
+
+
+LISTED = {"vanilla": listed_vanilla, "inverted": listed_inverted}
+
+
+@pytest.mark.parametrize(("name", "end"), ENDS)
+@given(sections=st.integers(1, 40), window=st.integers(1, 30))
+def test_closed_forms_equal_the_list(name, end, sections, window):
+    assert [*PLANS[name].lay_out(sections, window, end)] == LISTED[name](sections, window, end)
 
 
 @pytest.mark.parametrize("sections", range(1, 9))
@@ -46,119 +114,183 @@ def test_vanilla(sections):
     for section, first in zip(plan, FIRST_FRAMES, strict=False):
         # One table for all sections: prefix 0 | 4x 1-16 | 2x 17-18 | 1x 19 | window 20-28.
         assert section.times == span(20, 9)
-        assert section.clean.times == (0, 19)
-        assert section.x2.times == (17, 18)
-        assert section.x4.times == span(1, 16)
+        assert section.slots[1].times == (0, 19)
+        assert section.slots[2].times == (17, 18)
+        assert section.slots[4].times == span(1, 16)
         assert section.frames == span(first, 9)
-        assert section.clean.frames == (0, first - 1)
+        assert section.slots[1].frames == (0, first - 1)
 
 
 def test_vanilla_history():
     # The reference starts with 19 zero frames and the picture: what lies before frame 0 is not there.
     plan = vanilla(3)
-    assert [section.x2.frames for section in plan] == [(None, None), (7, 8), (16, 17)]
-    assert plan[0].x4.frames == (None,) * 16
-    assert plan[1].x4.frames == (None,) * 9 + span(0, 7)
-    assert plan[2].x4.frames == span(0, 16)
+    assert [section.slots[2].frames for section in plan] == [(None, None), (7, 8), (16, 17)]
+    assert plan[0].slots[4].frames == (None,) * 16
+    assert plan[1].slots[4].frames == (None,) * 9 + span(0, 7)
+    assert plan[2].slots[4].frames == span(0, 16)
 
 
 @pytest.mark.parametrize("sections", range(1, 9))
 def test_inverted(sections):
     plan = inverted(sections)
-    assert paddings(sections) == PADDINGS[sections]
+    assert [padding(number, sections) for number in reversed(range(sections))] == PADDINGS[sections]
     assert [section.number for section in plan] == list(range(sections))[::-1]
-    for section, padding in zip(plan, PADDINGS[sections], strict=True):
-        window, x1, x2, x4 = INVERTED_TIMES[padding]
+    for section, blank in zip(plan, PADDINGS[sections], strict=True):
+        window, x1, x2, x4 = INVERTED_TIMES[blank]
         assert section.times == span(window, 9)
-        assert section.clean.times == (0, x1)
-        assert section.x2.times == span(x2, 2)
-        assert section.x4.times == span(x4, 16)
+        assert section.slots[1].times == (0, x1)
+        assert section.slots[2].times == span(x2, 2)
+        assert section.slots[4].times == span(x4, 16)
         assert section.frames == span(FIRST_FRAMES[section.number], 9)
 
 
 def test_inverted_history():
     # The reference starts with 19 zero frames: what lies behind the end is not there.
     plan = inverted(4)
-    assert [section.clean.frames for section in plan] == [(0, None), (0, 28), (0, 19), (0, 10)]
-    assert [section.x2.frames for section in plan] == [(None, None), (29, 30), (20, 21), (11, 12)]
-    assert plan[0].x4.frames == (None,) * 16
-    assert plan[1].x4.frames == span(31, 6) + (None,) * 10
-    assert plan[2].x4.frames == (*span(22, 15), None)
-    assert plan[3].x4.frames == span(13, 16)
+    assert [section.slots[1].frames for section in plan] == [(0, None), (0, 28), (0, 19), (0, 10)]
+    assert [section.slots[2].frames for section in plan] == [(None, None), (29, 30), (20, 21), (11, 12)]
+    assert plan[0].slots[4].frames == (None,) * 16
+    assert plan[1].slots[4].frames == span(31, 6) + (None,) * 10
+    assert plan[2].slots[4].frames == (*span(22, 15), None)
+    assert plan[3].slots[4].frames == span(13, 16)
 
 
 def test_last_picture_is_seen_by_the_first_section_made_alone():
-    plain, plan = inverted(3), inverted(3, last_picture=True)
-    assert plan[0].clean == Slot(1, (0, 28), plain[0].clean.times)
-    assert (plan[0].x2, plan[0].x4) == (plain[0].x2, plain[0].x4)
+    plain, plan = [*inverted(3)], [*inverted(3, end=True)]
+    assert plan[0].slots[1] == Slot(1, (0, 28), plain[0].slots[1].times)
+    assert [plan[0].slots[scale] == plain[0].slots[scale] for scale in (2, 4)] == [True, True]
     assert plan[1:] == plain[1:]
+    assert inverted(3, end=True).anchors == (0, 28) and inverted(3).anchors == (0,)
 
 
-@pytest.mark.parametrize("name", PLANS)
-@given(sections=st.integers(1, 40), window=st.integers(1, 12))
-def test_any_plan_makes_every_frame_once_and_reads_what_is_there(name, sections, window):
-    made = [0]
-    for section in PLANS[name](sections, window=window):
-        for slot in section.slots:
-            assert len(slot.frames) == len(slot.times)
-            assert {frame for frame in slot.frames if frame is not None} <= set(made)
-        times = [time for slot in section.slots for time in slot.times] + list(section.times)
+def test_a_plan_that_sees_no_end_refuses_a_last_picture():
+    for kind in PLANS.values():
+        if not kind.sees_end:
+            with pytest.raises(JobError, match="never looks ahead"):
+                kind.lay_out(3, 9, True)
+
+
+# --------------------------------------------------------------------------------------------- what holds for any plan
+
+
+@given(any_plan())
+def test_any_plan_makes_every_frame_once_and_reads_what_is_there(plan):
+    there, made = set(plan.anchors), []
+    for section in plan:
+        assert section.number in range(len(plan))
+        assert len(section.times) == len(section.frames) <= plan.window
+        for scale, slot in section.slots.items():
+            assert slot.scale == scale and len(slot.frames) == len(slot.times)
+        times = [time for slot in section.slots.values() for time in slot.times] + list(section.times)
         assert len(set(times)) == len(times)
-        assert len(section.times) == len(section.frames)
+        assert read_by(section) <= there
+        there.update(section.frames)
         made += section.frames
-    assert sorted(made) == list(range(1 + window * sections))
+    assert sorted(made) == list(range(1, 1 + len(made)))
+    assert plan.made == 4 * len(made) + 1
+    assert 1 <= plan.frames <= plan.made
+    assert sorted(section.number for section in plan) == list(range(plan.count))
 
 
-@given(frames=st.integers(1, 5000), window=st.integers(1, 12))
-def test_section_count_is_the_smallest_that_suffices(frames, window):
-    sections = section_count(frames, window)
-    assert video_frames(sections, window) >= frames
-    assert sections == 1 or video_frames(sections - 1, window) < frames
+@given(any_plan())
+def test_any_plan_knows_its_sections_without_a_list(plan):
+    sections = [*plan]
+    assert len(sections) == len(plan) == plan.count
+    assert [plan[made] for made in range(len(plan))] == sections
+    assert plan[-1] == sections[-1]
+    in_order = [section.number for section in sections] == list(range(len(plan)))
+    assert plan.forward == in_order or len(plan) == 1
+    for made, section in enumerate(sections):
+        assert plan.made_at(section.number) == made
+        assert all(plan.maker(frame) == section.number for frame in section.frames)
+    assert all(plan.maker(frame) is None for frame in plan.anchors)
+    for outside in (len(plan), -len(plan) - 1):
+        with pytest.raises(IndexError, match="none that is made"):
+            plan[outside]
+        with pytest.raises(IndexError, match="There is no section"):
+            plan.made_at(outside)
 
 
-def test_section_counts():
-    assert [section_count(frames) for frames in (1, 37, 38, 73, 145, 146)] == [1, 1, 2, 2, 4, 5]
-    assert [reference_section_count(frames) for frames in (1, 33, 34, 91, 129, 145)] == [1, 1, 2, 3, 4, 5]
-    assert [video_frames(sections) for sections in (1, 4, 8, 50, 100)] == [37, 145, 289, 1801, 3601]
+@given(any_plan())
+def test_no_section_reads_what_horizon_and_lasting_exclude(plan):
+    order = dict.fromkeys(plan.anchors, -1)
+    for made, section in enumerate(plan):
+        assert all(frame in plan.lasting or made - order[frame] <= plan.horizon for frame in read_by(section))
+        order.update(dict.fromkeys(section.frames, made))
 
 
-@pytest.mark.parametrize("plan", PLANS.values())
+@given(any_plan())
+def test_sources_are_the_makers_of_what_is_read(plan):
+    makers = {frame: section.number for section in plan for frame in section.frames}
+    for section in plan:
+        seen = {makers[frame] for frame in read_by(section) - set(plan.anchors)}
+        assert plan.sources(section) == tuple(sorted(seen))
+
+
+@pytest.mark.parametrize("kind", PLANS.values())
 @pytest.mark.parametrize(("sections", "window"), [(0, 9), (-1, 9), (1, 0)])
-def test_no_plan(plan, sections, window):
+def test_no_plan(kind, sections, window):
     with pytest.raises(JobError, match="at least one"):
-        plan(sections, window)
+        kind.lay_out(sections, window, False)
 
 
-def test_no_frames():
-    with pytest.raises(JobError, match="at least one frame"):
-        section_count(0)
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "count"), [(640, 608, 17500), (480, 832, 17966), (512, 512, 11776), (256, 256, 2944)]
-)
-def test_tokens_of_a_section(height, width, count):
-    for section in vanilla(2) + inverted(5):
-        assert tokens(section, height, width) == count
-
-
-def test_table_says_everything():
-    lines = table(inverted(5), 640, 608).splitlines()
-    assert len(lines) == 6
-    assert lines[1].split("  ")[0].strip() == "" and lines[1].split()[0] == "4"
-    assert "37-45 @28-36" in lines[1] and "0, zeros @0, 37" in lines[1] and "16 zeros @40-55" in lines[1]
-    assert "1-9 @1-9" in lines[5] and "11-12 @11-12" in lines[5] and lines[5].endswith("17500")
-    assert len({len(line) for line in lines}) == 1
-
-
-def test_ranges():
-    assert ranges([]) == ""
-    assert ranges([3]) == "3"
-    assert ranges([None]) == "zeros"
-    assert ranges([0, 9, 10, None, None]) == "0, 9-10, 2 zeros"
+def test_a_plan_that_nobody_thought_of_passes_unharmed():
+    plan = invented()
+    assert tuple(plan) == SECTIONS
+    assert [plan.sources(section) for section in plan] == [(), (1,), (0, 1), (1, 2)]
 
 
 def test_sections_are_values():
-    assert inverted(3) == inverted(3)
+    assert [*inverted(3)] == [*inverted(3)]
     assert len({section.number for section in set(vanilla(4))}) == 4
-    assert isinstance(vanilla(1)[0], Section)
+
+
+# ------------------------------------------------------------------------------------------------- the plan of a job
+
+
+def jobs():
+    """Jobs of any length, with any kind of plan."""
+    made = partial(st.builds, Job, st.just("x"), frames=st.integers(1, FRAMES), window=st.integers(1, 1000))
+    named = st.sampled_from(ENDS)
+    return named.flatmap(
+        lambda kind: made(sampling=st.just(kind[0]), anchors=st.just(END if kind[1] else ()))
+    )
+
+
+@given(jobs(), st.booleans())
+def test_any_job_that_passes_can_be_planned(job, reference):
+    if reference:
+        job = replace(job, frames=job.frames % 10_000 + 1, reference=True)
+    job.check()
+    plan = plan_of(job)
+    assert 1 <= plan.frames <= plan.made
+    assert (plan.frames == job.frames) == (plan.notice is None)
+    assert plan.window == job.window
+    assert len(plan.anchors) == (2 if job.last_picture else 1)
+    for made in {0, len(plan) // 2, len(plan) - 1}:
+        assert plan.made_at(plan[made].number) == made
+
+
+def test_lengths_of_a_job():
+    plan = plan_of(Job("x", frames=146))
+    assert (plan.count, plan.frames, plan.made, plan.notice) == (5, 146, 181, None)
+    plan = plan_of(Job("x", frames=146, reference=True))
+    assert (plan.count, plan.frames, plan.made) == (5, 181, 181)
+    assert plan.notice == "181 frames are made instead of 146: the reference never cuts."
+    plan = plan_of(Job("x", frames=146, anchors=END))
+    assert (plan.count, plan.frames, plan.made) == (4, 145, 145)
+    assert (
+        plan.notice == "145 frames are made instead of 146: a video with a last picture ends with a section."
+    )
+
+
+@pytest.mark.parametrize(("name", "end"), ENDS)
+def test_a_plan_costs_nothing_in_proportion_to_the_length(name, end):
+    job = Job("x", sampling=name, frames=FRAMES, anchors=END if end else ())
+    begun = time.perf_counter()
+    plan = plan_of(job)
+    sections = [plan[made] for made in (0, plan.count // 2, plan.count - 1)]
+    # Less than a millisecond by itself; a list of 277 778 sections took seconds. The rest is a busy machine's.
+    assert time.perf_counter() - begun < 0.1
+    assert plan.count > 277_000 and len({section.number for section in sections}) == 3
+    assert sys.getsizeof(plan) < 1000

@@ -7,8 +7,9 @@ import pytest
 from longtake.errors import ModelError
 from longtake.pipeline.networks import load_networks
 from longtake.toy import autoencoder, recipe, transformer
+from longtake.training.loop import Length
 
-SHORT = 0.0005  # minutes: a step or two
+SHORT = Length(steps=1)
 
 
 @pytest.fixture
@@ -22,14 +23,14 @@ def tiny(monkeypatch):
 
 
 def test_each_stage_runs_alone_and_all_leave_a_model(tiny, tmp_path):
-    recipe.train("autoencoder", tmp_path, lambda *_: {}, minutes=SHORT)
-    recipe.train("decoder", tmp_path, lambda *_: {}, minutes=SHORT)
+    recipe.train("autoencoder", tmp_path, lambda *_: {}, length=SHORT)
+    recipe.train("decoder", tmp_path, lambda *_: {}, length=SHORT)
     assert {path.name for path in tmp_path.glob("*.safetensors")} == {
         "autoencoder.safetensors",
         "decoder.safetensors",
     }
     judged = []
-    recipe.train("transformer", tmp_path, lambda *_: judged.append(1) or {}, minutes=SHORT, scenes=2)
+    recipe.train("transformer", tmp_path, lambda *_: judged.append(1) or {}, length=SHORT, scenes=2)
     assert judged
     networks = load_networks(tmp_path / "model")
     assert networks.default_size == (64, 64)
@@ -39,4 +40,4 @@ def test_each_stage_runs_alone_and_all_leave_a_model(tiny, tmp_path):
 def test_without_an_autoencoder_the_other_stages_are_refused(tmp_path):
     for stage in ("decoder", "transformer"):
         with pytest.raises(ModelError, match="train the stage 'autoencoder' first"):
-            recipe.train(stage, tmp_path, lambda *_: {}, minutes=SHORT)
+            recipe.train(stage, tmp_path, lambda *_: {}, length=SHORT)

@@ -1,5 +1,7 @@
-"""The two stages: what their batches hold, and that a step can be made."""
+"""The stages: what their batches hold, that a step can be made, on which device, and that they go on exactly."""
 
+import contextlib
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -7,10 +9,13 @@ import pytest
 import torch
 
 from longtake import toyworld
+from longtake.backend import training
+from longtake.errors import LongtakeWarning, ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.plan.plans import inverted, vanilla
-from longtake.toy import autoencoder, transformer
-from longtake.toy.pool import SECTIONS, Pool, batches, gather, make_pool
+from longtake.toy import autoencoder, batches, transformer
+from longtake.toy.pool import SECTIONS, Pool, load_or_make_pool, make_pool, scenes_of
+from longtake.training.loop import Length, run
 
 TINY_VAE = replace(autoencoder.CONFIG, block_out_channels=(4, 4, 8, 8), latent_channels=4)
 
@@ -36,39 +41,53 @@ def pool():
     return Pool(scenes, latents, ends, pictures)
 
 
+@pytest.fixture
+def stage(tiny, tmp_path):
+    """A transformer stage over a pool of two scenes, as often as it is asked for."""
+
+    def make(folder=tmp_path, **options):
+        torch.manual_seed(0)
+        vae = AutoencoderKLHunyuanVideo(TINY_VAE)
+        pool, origin = load_or_make_pool(folder, vae, 0, 2, 64)
+        return transformer.TransformerStage(folder, vae, pool, origin, lambda *_: {}, batch=2, **options)
+
+    return make
+
+
 def numbers(latents):
     return latents[:, 0, :, 0, 0].tolist()
 
 
 def test_a_batch_reads_the_frames_that_the_plan_names(pool):
     sections = [vanilla(3)[2], inverted(3)[0]]
-    rows = gather(pool, [0, 1], sections, [None, None], 0.5)
+    rows = batches.gather(pool, [0, 1], sections, [None, None], 0.5)
     assert numbers(rows.window) == [[n / 2 for n in section.frames] for section in sections]
     assert rows.window_times.tolist() == [list(section.times) for section in sections]
-    (clean, clean_times), (double, _), (quadruple, _) = rows.clean
+    (clean, clean_times), (double, _), (quadruple, _) = (rows.clean[scale] for scale in (1, 2, 4))
     assert numbers(clean) == [
         [0, 9],
         [0, 0],
     ]  # the inverted plan's first section sees nothing behind it: zeros
     assert numbers(double) == [[8, 8.5], [0, 0]]
     assert quadruple.shape == (2, 4, 16, 8, 8)
-    assert clean_times.tolist() == [list(section.clean.times) for section in sections]
+    assert clean_times.tolist() == [list(section.slots[1].times) for section in sections]
 
 
 def test_an_end_picture_is_the_latent_of_the_frame_behind_the_end(pool):
-    rows = gather(pool, [2], [inverted(2, last_picture=True)[0]], [1], 1.0)
-    assert numbers(rows.clean[0][0]) == [[0, -1]]
+    rows = batches.gather(pool, [2], [inverted(2, end=True)[0]], [1], 1.0)
+    assert numbers(rows.clean[1][0]) == [[0, -1]]
 
 
 def test_scenes_are_all_seen_before_any_comes_again():
-    drawn = batches(np.random.default_rng(0), 10, 4)
-    seen = np.concatenate([next(drawn) for _ in range(5)])
+    seen = np.concatenate([batches.rows_at(step, 10, 4, seed=0) for step in range(5)])
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    few = np.concatenate([batches.rows_at(step, 3, 7, seed=0) for step in range(3)])
+    assert all(sorted(few[lap : lap + 3]) == [0, 1, 2] for lap in range(0, 21, 3))
 
 
 def test_random_sections_come_from_both_plans():
     rng = np.random.default_rng(0)
-    drawn = [transformer.draw_section(rng) for _ in range(200)]
+    drawn = [batches.draw_section(rng) for _ in range(200)]
     assert {section.times[0] for section, _ in drawn} >= {20, 1, 10, 19, 28}
     assert any(end is not None for _, end in drawn)
 
@@ -76,13 +95,13 @@ def test_random_sections_come_from_both_plans():
 def test_history_noise_leaves_what_is_not_there_alone():
     latents = np.zeros((1, 4, 2, 2, 2), np.float32)
     latents[:, :, 1] = 1
-    found = transformer.blurred(latents, np.full((1, 1, 1, 1, 1), 0.1, np.float32), np.random.default_rng(0))
+    found = batches.blurred(latents, np.full((1, 1, 1, 1, 1), 0.1, np.float32), np.random.default_rng(0))
     assert not found[:, :, 0].any()
     assert 0 < np.abs(found[:, :, 1] - 1).max() < 1
 
 
 def test_levels_move_towards_noise():
-    assert transformer.shifted(np.array([0.0, 0.5, 1.0])).tolist() == pytest.approx([0, 2 / 3, 1])
+    assert batches.shifted(np.array([0.0, 0.5, 1.0])).tolist() == pytest.approx([0, 2 / 3, 1])
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.5, 0.9])
@@ -101,39 +120,125 @@ def test_the_decoder_stage_leaves_the_encoder_alone(tiny):
     assert any(p.grad is not None for p in stage.vae.decoder.parameters())
 
 
-def test_a_step_of_the_transformer_reaches_every_network(tiny, tmp_path):
-    vae = AutoencoderKLHunyuanVideo(TINY_VAE)
-    scenes = transformer.scenes_of(0, 2)
-    stage = transformer.TransformerStage(tmp_path, vae, make_pool(vae, scenes, 64), lambda *_: {}, batch=2)
+def test_a_step_of_the_transformer_reaches_every_network(stage):
+    made = stage()
     # The last layer starts at zero and lets no gradient through.
-    torch.nn.init.normal_(stage.transformer.proj_out.weight)
-    loss, parts = stage.loss(np.random.default_rng(0), 0.0)
+    torch.nn.init.normal_(made.transformer.proj_out.weight)
+    loss, parts = made.loss(np.random.default_rng(0), 0.0)
     loss.backward()
     assert parts and set(parts) <= {"low", "high"}
-    for name, network in stage.networks.items():
+    for name, network in made.networks.items():
         assert any(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters()), name
 
 
-def test_training_text_is_what_the_pipeline_reads(tiny, tmp_path):
+def test_training_text_is_what_the_pipeline_reads(stage):
     """The states that the transformer learns from are those that it is given later."""
-    from longtake.pipeline.prepare import encode_text
+    from longtake.pipeline.encode import encode_text
 
-    vae = AutoencoderKLHunyuanVideo(TINY_VAE)
-    stage = transformer.TransformerStage(
-        tmp_path, vae, make_pool(vae, transformer.scenes_of(0, 2), 64), lambda *_: {}, batch=2
-    )
-    rng = np.random.default_rng(3)
-    prompts = []
-    for row in (0, 1):
-        prompts.append(
-            "" if rng.random() < transformer.DROPPED_PROMPTS else toyworld.prompt(stage.pool.scenes[row], rng)
-        )
+    made = stage()
+    prompts = ["", toyworld.prompt(made.pool.scenes[1], np.random.default_rng(3))]
     with torch.no_grad():
-        states, mask, pooled = stage._text(np.random.default_rng(3), np.array([0, 1]))
-        text = encode_text(stage.model(), prompts)
+        states, mask, pooled = made.read(prompts)
+        text = encode_text(made.model(), prompts)
     for row in (0, 1):
         count = int(mask[row].sum())
         assert count == int(text.mask[row].sum())
         # bfloat16 in training, float32 in the pipeline.
         torch.testing.assert_close(states[row, :count], text.states[row, :count], rtol=0.05, atol=0.05)
     torch.testing.assert_close(pooled, text.pooled, rtol=0.05, atol=0.05)
+
+
+def test_a_transformer_that_was_stopped_goes_on_exactly(stage, tmp_path):
+    """Scenes that come new into the pool included: at the sixth step there is one that the pool was not made with."""
+    length = Length(steps=transformer.FRESH_EVERY + 2)
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    for folder in (whole, halved):
+        folder.mkdir()
+    one = stage(whole)
+    run(one, whole, length)
+
+    stopped = stage(halved)
+    draw = stopped.draw
+    stopped.draw = lambda rng: draw(rng) if stopped.steps <= transformer.FRESH_EVERY else 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        run(stopped, halved, length, report_every=0)
+    two = stage(halved)
+    run(two, halved, length)
+    assert two.pool.scenes == one.pool.scenes != scenes_of(0, range(2))
+    for name, array in one.pool.arrays().items():
+        np.testing.assert_array_equal(array, two.pool.arrays()[name])
+    for name, network in one.networks.items():
+        for (key, mine), other in zip(
+            network.named_parameters(), two.networks[name].parameters(), strict=True
+        ):
+            assert torch.equal(mine, other), f"{name}.{key}"
+
+
+def test_a_pool_is_used_again_by_those_alone_that_would_make_the_same(tiny, tmp_path):
+    torch.manual_seed(0)
+    vae, other = (AutoencoderKLHunyuanVideo(TINY_VAE) for _ in range(2))
+    first, origin = load_or_make_pool(tmp_path, vae, 0, 2, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        # Another decoder makes the same latents.
+        torch.nn.init.zeros_(vae.decoder.conv_in.conv.weight)
+        again, same = load_or_make_pool(tmp_path, vae, 0, 2, 64)
+    assert same == origin and again.scenes == first.scenes
+    np.testing.assert_array_equal(again.latents, first.latents)
+    for maker, seed, said in ((vae, 1, "seed 0 in place of 1"), (other, 1, "another autoencoder")):
+        with pytest.warns(LongtakeWarning, match=said):
+            made, _ = load_or_make_pool(tmp_path, maker, seed, 2, 64)
+        np.testing.assert_array_equal(made.latents, make_pool(maker, scenes_of(seed, range(2)), 64).latents)
+
+
+def test_a_transformer_goes_on_with_its_own_pool_alone(stage):
+    made = stage()
+    state = made.state()
+    made.origin = replace(made.origin, seed=3)
+    with pytest.raises(ModelError, match="seed 0 in place of 3"):
+        made.load_state(state)
+
+
+def test_a_decoder_goes_on_with_its_own_encoder_alone(tiny):
+    states = [autoencoder.DecoderStage(AutoencoderKLHunyuanVideo(TINY_VAE)) for _ in range(2)]
+    states[0].load_state(states[0].state())
+    with pytest.raises(ModelError, match="another encoder"):
+        states[0].load_state(states[1].state())
+
+
+# An accelerator ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cast_on(monkeypatch):
+    """The devices that mixed precision was asked for; torch has none on "meta"."""
+    asked = []
+    monkeypatch.setattr(
+        training, "autocast", lambda _, device: asked.append(device) or contextlib.nullcontext()
+    )
+    return asked
+
+
+def devices_in(network):
+    return {tensor.device.type for tensor in network.parameters()}
+
+
+def test_every_network_and_batch_is_on_the_device_that_is_trained_on(stage, cast_on):
+    """ "meta" stands for the accelerator that is not here: a tensor left on the CPU cannot be computed with there."""
+    made = stage(device="meta")
+    assert {device for network in made.networks.values() for device in devices_in(network)} == {"meta"}
+    assert devices_in(made.vae) == {"meta"}
+    batch = batches.draw_batch(made.pool, np.arange(2), 1.0, np.random.default_rng(0))
+    cast_on.clear()  # the pool was made on the CPU
+    assert made.errors(batch).device.type == "meta"
+    assert set(cast_on) == {"meta"}
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.9])
+def test_autoencoders_are_on_the_device_that_is_trained_on(tiny, cast_on, progress):
+    first = autoencoder.AutoencoderStage(batch=2, device="meta")
+    second = autoencoder.DecoderStage(AutoencoderKLHunyuanVideo(TINY_VAE), batch=2, device="meta")
+    for made in (first, second):
+        assert devices_in(made.vae) == {"meta"}
+        assert {part.device.type for part in made.compare(np.random.default_rng(0), progress)} == {"meta"}
+    assert set(cast_on) == {"meta"}

@@ -1,20 +1,23 @@
-"""Headers, shards, indices and atomic writing, with damaged files of every kind."""
+"""Shards and indices, read and written; saves that are interrupted."""
 
 from __future__ import annotations
 
+import errno
 import json
-import struct
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from longtake.backend import ops, runtime
 from longtake.errors import ModelError
-from longtake.weights import files
+from longtake.weights import files, saving
 
 STEM = "model"
 
@@ -47,14 +50,8 @@ def read_back(folder: Path, variant: str | None = None, dtype: Any = None) -> di
     return dict(files.read_tensors(found, {name: name for name in found}, dtype=dtype))
 
 
-def raw(path: Path, header: object, body: bytes = b"") -> Path:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
-    return path
-
-
 def test_one_file_is_what_safetensors_reads(tmp_path: Path, tensors: dict[str, Any]) -> None:
-    (file,) = files.write_weights(tmp_path, STEM, tensors)
+    (file,) = saving.write_weights(tmp_path, STEM, tensors)
     assert file.name == "model.safetensors"
     read = load_file(file)
     assert read.keys() == ARRAYS.keys()
@@ -65,14 +62,16 @@ def test_one_file_is_what_safetensors_reads(tmp_path: Path, tensors: dict[str, A
 
 def test_an_empty_tensor_is_kept(tmp_path: Path, torch_only: Any) -> None:
     """MindSpore has no tensors without values."""
-    (file,) = files.write_weights(tmp_path, STEM, {"e.empty": torch_only.zeros(0, 3), "a": filled_with(1, 3)})
+    (file,) = saving.write_weights(
+        tmp_path, STEM, {"e.empty": torch_only.zeros(0, 3), "a": filled_with(1, 3)}
+    )
     assert load_file(file)["e.empty"].shape == (0, 3)
 
 
 def test_bfloat16_is_written_bit_by_bit(tmp_path: Path) -> None:
     values = np.array([1.0, -2.5, 3.140625], np.float32)
     tensor = runtime.place(ops.from_numpy(values), dtype="bfloat16")
-    (file,) = files.write_weights(tmp_path, STEM, {"c.brain": tensor})
+    (file,) = saving.write_weights(tmp_path, STEM, {"c.brain": tensor})
     with safe_open(file, framework="numpy") as opened:
         assert opened.get_slice("c.brain").get_dtype() == "BF16"
     (read,) = read_back(tmp_path).values()
@@ -82,19 +81,10 @@ def test_bfloat16_is_written_bit_by_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ops.to_numpy(wide), values)
 
 
-def test_header_says_what_safetensors_wrote(tmp_path: Path) -> None:
-    arrays = {name: array.copy(order="C") for name, array in ARRAYS.items()}
-    save_file(arrays, tmp_path / "x.safetensors")
-    header = files.read_header(tmp_path / "x.safetensors")
-    assert {name: (weight.dtype, weight.shape) for name, weight in header.items()} == {
-        name: (str(array.dtype), array.shape) for name, array in ARRAYS.items()
-    }
-
-
 @pytest.mark.parametrize("variant", [None, "fp16"])
 def test_shards_hold_everything_within_their_size(tmp_path: Path, variant: str | None) -> None:
     tensors = {f"layers.{number}": filled_with(number, 10) for number in range(10)}
-    written = files.write_weights(tmp_path, STEM, tensors, max_shard_size=100, variant=variant)
+    written = saving.write_weights(tmp_path, STEM, tensors, max_shard_size=100, variant=variant)
     shards = [file for file in written if file.suffix == ".safetensors"]
     assert len(shards) == 5
     assert shards[0].name == (
@@ -107,7 +97,7 @@ def test_shards_hold_everything_within_their_size(tmp_path: Path, variant: str |
 
 
 def test_tensors_change_dtype_on_load_and_integers_do_not(tmp_path: Path, tensors: dict[str, Any]) -> None:
-    files.write_weights(tmp_path, STEM, tensors)
+    saving.write_weights(tmp_path, STEM, tensors)
     read = read_back(tmp_path, dtype=runtime.dtype("float16"))
     found = {name: runtime.dtype_name(tensor.dtype) for name, tensor in read.items()}
     assert found == {**dict.fromkeys(ARRAYS, "float16"), "d.scalar": "int64", "e.flags": "bool"}
@@ -115,14 +105,14 @@ def test_tensors_change_dtype_on_load_and_integers_do_not(tmp_path: Path, tensor
 
 def test_a_new_set_of_files_replaces_the_old(tmp_path: Path) -> None:
     tensors = {"a": filled_with(0, 100), "b": filled_with(0, 100)}
-    files.write_weights(tmp_path, STEM, tensors, max_shard_size=400)
-    files.write_weights(tmp_path, STEM, tensors, variant="fp16")
-    files.write_weights(tmp_path, STEM, tensors)
+    saving.write_weights(tmp_path, STEM, tensors, max_shard_size=400)
+    saving.write_weights(tmp_path, STEM, tensors, variant="fp16")
+    saving.write_weights(tmp_path, STEM, tensors)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.fp16.safetensors", "model.safetensors"]
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files.write_weights(tmp_path, STEM, {"a": filled_with(0, 10)})
+    saving.write_weights(tmp_path, STEM, {"a": filled_with(0, 10)})
     before = (tmp_path / "model.safetensors").read_bytes()
 
     def full(tensor: Any) -> memoryview:
@@ -130,48 +120,9 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(runtime, "to_bytes", full)
     with pytest.raises(ModelError, match="No space left on device"):
-        files.write_weights(tmp_path, STEM, {"a": filled_with(1, 10)})
+        saving.write_weights(tmp_path, STEM, {"a": filled_with(1, 10)})
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
     assert (tmp_path / "model.safetensors").read_bytes() == before
-
-
-def entry(
-    begin: int = 0, end: int = 8, shape: tuple[int, ...] = (2,), dtype: str = "F32"
-) -> dict[str, object]:
-    return {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
-
-
-@pytest.mark.parametrize(
-    ("header", "body", "message"),
-    [
-        ({"a": entry()}, b"\0" * 7, "truncated"),
-        ({"a": entry()}, b"\0" * 9, "corrupt"),
-        (b"{not json", b"", "not JSON"),
-        (b"\xff\xfe\x00", b"", "not JSON"),
-        ([], b"", "not a JSON object"),
-        ({"a": entry(shape=(3,))}, b"\0" * 8, "'a'"),
-        ({"a": entry(dtype="F99")}, b"\0" * 8, "'a'"),
-        ({"a": {"dtype": "F32"}}, b"\0" * 8, "'a'"),
-        ({"a": 5}, b"", "'a'"),
-        ({"a": entry(shape=(-2,))}, b"\0" * 8, "'a'"),
-        ({"a": entry(), "b": entry(4, 12)}, b"\0" * 12, "'b'"),
-        ({"a": entry(4, 12)}, b"\0" * 12, "'a'"),
-    ],
-)
-def test_damaged_headers_name_file_and_key(tmp_path: Path, header: object, body: bytes, message: str) -> None:
-    file = raw(tmp_path / "model.safetensors", header, body)
-    with pytest.raises(ModelError, match=message) as caught:
-        files.read_header(file)
-    assert str(file) in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("length", [0, 4, 8, 30, -1])
-def test_a_file_cut_anywhere_is_refused(tmp_path: Path, length: int) -> None:
-    (file,) = files.write_weights(tmp_path, STEM, {"a": filled_with(0, 10)})
-    file.write_bytes(file.read_bytes()[:length])
-    with pytest.raises(ModelError, match="truncated"):
-        files.read_header(file)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +140,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path, length: int) -> None:
     ],
 )
 def test_a_wrong_index_is_named(tmp_path: Path, change, message: str) -> None:
-    files.write_weights(
+    saving.write_weights(
         tmp_path, STEM, {"a": filled_with(0, 100), "b": filled_with(0, 100)}, max_shard_size=400
     )
     file = tmp_path / "model.safetensors.index.json"
@@ -206,7 +157,7 @@ def test_what_is_missing_is_told_from_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(ModelError, match="only safetensors is read"):
         files.read_weights(tmp_path, STEM)
-    files.write_weights(tmp_path, STEM, {"a": filled_with(0, 1)}, variant="fp16")
+    saving.write_weights(tmp_path, STEM, {"a": filled_with(0, 1)}, variant="fp16")
     with pytest.raises(ModelError, match="its variants are 'fp16'"):
         files.read_weights(tmp_path, STEM)
     with pytest.raises(ModelError, match=r"model\.bf16\.safetensors"):
@@ -216,10 +167,119 @@ def test_what_is_missing_is_told_from_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", ["", "ten", "10XB", "0GB", -3])
 def test_a_size_that_is_none_is_refused(size: object) -> None:
     with pytest.raises(ModelError, match="no size"):
-        files.size_in_bytes(size)  # type: ignore[arg-type]
+        saving.size_in_bytes(size)  # type: ignore[arg-type]
 
 
 def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="cannot be written"):
-        files.write_weights(tmp_path / "file" / "folder", STEM, {"a": filled_with(0, 1)})
+        saving.write_weights(tmp_path / "file" / "folder", STEM, {"a": filled_with(0, 1)})
+
+
+# Saves that are interrupted -------------------------------------------------------------------------------------------
+
+# Of two sets of weights by how many shards they have: 1 is a single file.
+SETS = [(2, 2), (2, 3), (3, 2), (1, 2), (2, 1), (1, 1)]
+
+
+def weights_of(value: float, shards: int) -> tuple[dict[str, Any], int]:
+    """Six weights of 40 bytes that are all `value`, and the size that makes so many shards of them."""
+    return {f"layers.{number}": filled_with(value, 10) for number in range(6)}, 240 // shards
+
+
+def save(folder: Path, value: float, shards: int) -> None:
+    tensors, size = weights_of(value, shards)
+    saving.write_weights(folder, STEM, tensors, max_shard_size=size)
+
+
+def check_no_mixture(folder: Path) -> set[float]:
+    """The value of all weights, by each way to read them; nothing if they cannot be read."""
+    found = set()
+    for first in ("single", "index"):  # we read a single file before an index, diffusers the other way
+        read = folder.with_name(f"{folder.name}-{first}")
+        shutil.copytree(folder, read, dirs_exist_ok=True)
+        if first == "index" and (read / "model.safetensors.index.json").exists():
+            (read / "model.safetensors").unlink(missing_ok=True)
+        try:
+            values = {float(value) for tensor in read_back(read).values() for value in ops.to_numpy(tensor)}
+        except ModelError:
+            continue
+        finally:
+            shutil.rmtree(read)
+        assert len(values) == 1, "old and new weights"
+        found |= values
+    return found
+
+
+@pytest.fixture
+def before_each_change(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Call a function before each change of a folder: each name that is given or taken away."""
+
+    def watch(function: Callable[[], None]) -> None:
+        def watched(change: Any) -> Any:
+            def call(*words: Any, **options: Any) -> Any:
+                function()
+                return change(*words, **options)
+
+            return call
+
+        monkeypatch.setattr(os, "replace", watched(os.replace))
+        monkeypatch.setattr(os, "unlink", watched(os.unlink))
+        monkeypatch.setattr(Path, "unlink", watched(Path.unlink))
+
+    return watch
+
+
+@pytest.mark.parametrize(("old", "new"), SETS)
+def test_a_save_that_is_killed_leaves_no_mixture(
+    old: int, new: int, tmp_path: Path, before_each_change: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, killed = tmp_path / "model", list[Path]()
+    save(folder, 1.0, old)
+
+    def keep() -> None:
+        """What lies there if the process ends now."""
+        killed.append(shutil.copytree(folder, tmp_path / f"killed-{len(killed)}"))
+
+    before_each_change(keep)
+    save(folder, 2.0, new)
+    monkeypatch.undo()
+    assert len(killed) >= new
+    # The old set at first; then either of them, or none.
+    assert check_no_mixture(killed[0]) == {1.0}
+    for state in killed:
+        assert check_no_mixture(state) <= {1.0, 2.0}
+    assert check_no_mixture(folder) == {2.0}
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize(("old", "new"), SETS)
+def test_a_save_that_fails_leaves_no_mixture(
+    old: int, new: int, tmp_path: Path, before_each_change: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for failing in range(30):
+        folder, calls = tmp_path / f"model-{failing}", [0]
+        save(folder, 1.0, old)
+
+        def fail(failing: int = failing, calls: list[int] = calls) -> None:
+            calls[0] += 1
+            if calls[0] == failing + 1:
+                raise OSError(errno.EIO, "Input/output error")
+
+        before_each_change(fail)
+        try:
+            save(folder, 2.0, new)
+            break
+        except ModelError as error:
+            assert "Input/output error" in str(error)
+        finally:
+            monkeypatch.undo()
+        assert check_no_mixture(folder) <= {1.0, 2.0}
+    assert failing >= new and check_no_mixture(folder) == {2.0}
+
+
+def test_shards_that_an_interrupted_save_left_are_named(tmp_path: Path) -> None:
+    save(tmp_path, 1.0, 2)
+    (tmp_path / "model.safetensors.index.json").unlink()
+    with pytest.raises(ModelError, match="as a save leaves them that was interrupted"):
+        files.read_weights(tmp_path, STEM)

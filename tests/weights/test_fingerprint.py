@@ -48,6 +48,25 @@ def test_it_changes_with_one_weight(model):
     assert fingerprint(model) != before
 
 
+def test_parts_may_come_from_elsewhere(model, tmp_path):
+    whole = fingerprint("embedded")
+    # Beside others in a folder of its name, and alone.
+    shutil.copytree(embedded_model() / "vae", tmp_path / "other" / "vae")
+    shutil.copytree(embedded_model() / "transformer", tmp_path / "alone")
+    parts = {"vae": str(tmp_path / "other"), "transformer": str(tmp_path / "alone")}
+    assert fingerprint("embedded", parts) == whole
+    # What the model has in their place is not even looked for.
+    shutil.copytree(embedded_model(), tmp_path / "rest")
+    for name in parts:
+        shutil.rmtree(tmp_path / "rest" / name)
+    assert fingerprint(tmp_path / "rest", parts) == whole
+    config = tmp_path / "alone" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "added": 1}))
+    assert fingerprint("embedded", parts) != whole
+    with pytest.raises(ModelError):
+        fingerprint("embedded", {"vae": str(tmp_path)})
+
+
 @pytest.mark.parametrize("place", [12, -1, 5000])
 def test_of_a_large_file_header_ends_and_size_count(tmp_path, monkeypatch, place):
     monkeypatch.setattr(room, "WHOLE", 1000)

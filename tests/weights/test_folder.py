@@ -13,8 +13,8 @@ import pytest
 from longtake.backend import ops
 from longtake.config import LlamaConfig, VAEConfig
 from longtake.errors import ModelError
-from longtake.weights import files
 from longtake.weights import folder as model_folder
+from longtake.weights import saving
 from longtake.weights.folder import ModelIndex
 
 
@@ -30,12 +30,12 @@ def model(tmp_path: Path) -> Path:
         },
     )
     model_folder.write_model_index(tmp_path, index)
-    files.write_weights(tmp_path / "vae", "diffusion_pytorch_model", {"a": ops.zeros(4, 5)})
-    files.write_json(tmp_path / "vae" / "config.json", VAEConfig(latent_channels=4).published())
+    saving.write_weights(tmp_path / "vae", "diffusion_pytorch_model", {"a": ops.zeros(4, 5)})
+    saving.write_json(tmp_path / "vae" / "config.json", VAEConfig(latent_channels=4).published())
     halves = {name: ops.from_numpy(np.zeros(10, np.float16)) for name in "ab"}
-    files.write_weights(tmp_path / "text_encoder", "model", halves, max_shard_size=20, variant="fp16")
-    files.write_json(tmp_path / "text_encoder" / "config.json", LlamaConfig(hidden_size=8).published())
-    files.write_json(tmp_path / "scheduler" / "scheduler_config.json", {"shift": 7.0})
+    saving.write_weights(tmp_path / "text_encoder", "model", halves, max_shard_size=20, variant="fp16")
+    saving.write_json(tmp_path / "text_encoder" / "config.json", LlamaConfig(hidden_size=8).published())
+    saving.write_json(tmp_path / "scheduler" / "scheduler_config.json", {"shift": 7.0})
     return tmp_path
 
 

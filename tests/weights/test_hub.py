@@ -34,8 +34,8 @@ from longtake.models.llama import LlamaModel
 from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
+from longtake.pipeline.encode import PROMPT_TEMPLATE
 from longtake.pipeline.networks import COMPONENTS, Networks, load_networks, save_networks
-from longtake.pipeline.prepare import PROMPT_TEMPLATE
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
 from longtake.toy.tokenizers import train_tokenizers

@@ -30,9 +30,28 @@ def framework_of(network: Any) -> str:
     return next((name for name in backend.FRAMEWORKS if name in rooms), backend.name)
 
 
+def dtype_name_of(network: Any) -> str:
+    """The dtype of a network of either framework, such as "bfloat16"."""
+    return str(network.dtype).rpartition(".")[2].lower()
+
+
 def is_foreign(network: Any) -> bool:
     """Whether the network is of another framework than the process's."""
     return framework_of(network) != backend.name
+
+
+def device_of(network: Any) -> Any:
+    """Where the network's inputs go: the device that an offloading hook on it or in it runs it on, else its own.
+
+    Between two calls accelerate's hooks keep the weights on the CPU, or on a device without memory ("meta").
+    """
+    modules = getattr(network, "modules", None)
+    for module in modules() if callable(modules) else ():
+        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        if device is not None:
+            # An accelerator goes by its bare number there.
+            return _torch().device(device)
+    return network.device
 
 
 def check(network: Any, part: str, may_cross: bool = False) -> None:
@@ -49,9 +68,9 @@ def given(array: np.ndarray, network: Any, as_weights: bool = False) -> Any:
     """The array as a tensor that the network takes, on its device; `as_weights`: in the dtype of its weights."""
     dtype = network.dtype if as_weights else None
     if not is_foreign(network):
-        return runtime.place(ops.from_numpy(array), network.device, dtype)
+        return runtime.place(ops.from_numpy(array), device_of(network), dtype)
     tensor = _torch().from_numpy(np.ascontiguousarray(array))
-    return tensor.to(device=network.device, dtype=dtype)
+    return tensor.to(device=device_of(network), dtype=dtype)
 
 
 def taken(value: Any) -> Any:

@@ -1,82 +1,76 @@
-"""The command line: `longtake generate`, `resume`, `plan` and so on; one file for each verb.
-
-A verb's file has `add_parser`, which must stay free of imports that cost time, and `run`, which does the work.
-"""
+"""The command line: `longtake generate`, `resume`, `plan` and so on; one file for each verb."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
-from longtake import __version__
 from longtake.cli import extend, generate, info, plan, redo, resume, scene, train
-from longtake.errors import JobError, LongtakeError, LongtakeWarning
+from longtake.cli.parser import Parser, build_parser
+from longtake.errors import LongtakeError, LongtakeWarning, RunError
+from longtake.option import check_text
 
-VERBS = (generate, resume, extend, redo, plan, scene, train, info)
-REFUSED, INTERRUPTED = 2, 130
-
-_EXAMPLES = """\
-examples:
-  longtake scene "a penguin in the snow" -o penguin.png
-  longtake generate penguin.png "A penguin dances in the snow." -o penguin.mp4
-  longtake generate penguin.png "A penguin dances in the snow." --sampling vanilla --job penguin
-  longtake resume penguin
-  longtake extend penguin --seconds 10
-  longtake plan --seconds 5 --sampling inverted
-"""
+VERBS = {
+    "generate": generate, "resume": resume, "extend": extend, "redo": redo,
+    "plan": plan, "scene": scene, "train": train, "info": info,
+}  # fmt: skip
+DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse's parser, whose complaints are errors of ours: one sentence instead of the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise JobError(f"{message[0].upper()}{message[1:]}; see: {self.prog} --help.")
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all verbs; loads nothing but argparse."""
-    parser = Parser(
-        prog="longtake",
-        description="A picture and a sentence become a video of any length (FramePack).",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"longtake {__version__}")
-    verbs = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in VERBS:
-        verb.add_parser(verbs)
-    return parser
+def parser() -> Parser:
+    """The parser of the whole command line."""
+    return build_parser(VERBS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return the exit code: 0 done, 2 a request that cannot be met, 130 interrupted."""
+    """Run one verb and return the exit code: 0 done, 1 failed on its way, 2 refused, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             with contextlib.suppress(SystemExit):  # that is how --help and --version end
-                args = build_parser().parse_args(words)
+                _check_words(words)
+                args = parser().parse_args(words)
                 args.run(args)
             sys.stdout.flush()
-        return 0
+        return DONE
     except LongtakeError as error:
-        sentence = f"{str(error).rstrip('.')}."
-        if "--json" in words:
-            print(json.dumps({"event": "error", "message": sentence}, ensure_ascii=False), flush=True)
-        print(f"longtake: {sentence}", file=sys.stderr)
-        return REFUSED
-    except KeyboardInterrupt:
-        print("\nlongtake: interrupted", file=sys.stderr)
+        _tell_end(f"{str(error).rstrip('.')}.", "--json" in words, error)
+        return FAILED if isinstance(error, RunError) else REFUSED
+    except MemoryError as error:
+        _tell_end(
+            "There is not enough memory for this; a smaller size or dtype needs less.",
+            "--json" in words,
+            error,
+        )
+        return FAILED
+    except KeyboardInterrupt as error:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # behind the ^C that it shows
+        _tell_end("interrupted", "--json" in words, error)
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output (head, less) has left; nothing more can be said to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return DONE
+
+
+def _check_words(words: Sequence[str]) -> None:
+    for place, word in enumerate(words, 1):
+        check_text(f"Word {place} of the command line", word)
+
+
+def _tell_end(sentence: str, as_json: bool, error: BaseException) -> None:
+    """Say how a run ended that was not done; to machines also in which section and at which step, if that is known."""
+    if as_json:
+        places = {name: getattr(error, name, None) for name in ("section", "step")}
+        known = {name: value for name, value in places.items() if value is not None}
+        print(json.dumps({"event": "error", "message": sentence, **known}, ensure_ascii=False), flush=True)
+    print(f"longtake: {sentence}", file=sys.stderr)
 
 
 def _show_warning(

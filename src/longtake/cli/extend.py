@@ -1,39 +1,56 @@
-"""`longtake extend`: make a vanilla video longer; it goes on where it ended."""
+"""`longtake extend`: make a video longer that comes in its own order; it goes on where it ended."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
+from longtake.cli import resume
 from longtake.cli.options import number
-from longtake.cli.resume import add_job, go_on, opened
 from longtake.errors import JobError
 
+if TYPE_CHECKING:
+    from longtake.job import Job
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb and its options."""
-    parser = verbs.add_parser(
-        "extend", help="make the video of a job longer", description=__doc__, allow_abbrev=False
-    )
-    parser.set_defaults(run=run)
-    add_job(parser)
+USAGE = "DIR (--seconds X | --frames N) [options]"
+EXAMPLES = """\
+longtake extend penguin --seconds 10
+longtake extend penguin --frames 36 -o longer.mp4
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every verb on a job takes, and how much more."""
+    resume.add_arguments(parser)
     length = parser.add_mutually_exclusive_group(required=True)
-    length.add_argument("--seconds", type=number, help="so many seconds more")
-    length.add_argument("--frames", type=int, help="so many frames more")
+    length.add_argument("--seconds", type=number, metavar="X", help="so many seconds more")
+    length.add_argument("--frames", type=int, metavar="N", help="so many frames more")
 
 
 def run(args: argparse.Namespace) -> None:
     """Change the job's length, and make what it lacks then."""
-    with opened(args) as folder:
-        job = folder.job
-        more = round(args.seconds * job.fps) if args.seconds is not None else int(args.frames)
-        if more < 1:
-            raise JobError(f"A video can be made longer, by at least one frame; {more} were asked for.")
-        if job.sampling != "vanilla":
-            raise JobError(
-                f"An {job.sampling} video is made from its end, which cannot move afterwards; "
-                "extend is for jobs with --sampling vanilla."
-            )
-        folder.change(dataclasses.replace(job, frames=job.frames + more))
-        go_on(folder, args)
+    from longtake.cli.make import go_on
+    from longtake.cli.progress import progress_for
+
+    seconds, frames = args.seconds, args.frames
+
+    def change(job: Job) -> Job:
+        return longer(job, round(seconds * job.fps) if frames is None else frames)
+
+    go_on(resume.place_of(args), change, progress_for(args.json))
+
+
+def longer(job: Job, frames: int) -> Job:
+    """The job with so many frames more; JobError if its end cannot move."""
+    from longtake.plan.plans import PLANS
+
+    if frames < 1:
+        raise JobError(f"A video can be made longer, by at least one frame; {frames} were asked for.")
+    if not PLANS[job.sampling].extendable:
+        extendable = " or ".join(name for name, plan in PLANS.items() if plan.extendable)
+        raise JobError(
+            f"With --sampling {job.sampling} the end of a video is made first and cannot move afterwards; "
+            f"extend is for jobs with --sampling {extendable}."
+        )
+    return dataclasses.replace(job, frames=job.frames + frames)

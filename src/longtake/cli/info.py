@@ -4,36 +4,64 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longtake.cli.options import mute_hub
+from longtake.cli.options import add_option, mute_hub, parts_of
+from longtake.errors import JobError, ModelError
+
+USAGE = "WHAT [options]"
+EXAMPLES = """\
+longtake info embedded
+longtake info penguin.mp4
+longtake info penguin --json
+longtake info hunyuanvideo-community/HunyuanVideo --part transformer=lllyasviel/FramePackI2V_HY
+"""
 
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb and its options."""
-    parser = verbs.add_parser(
-        "info",
-        help="what a model holds, how far a job is, or which job made a video",
-        description=__doc__,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """A model, a job or a video."""
     parser.add_argument(
-        "model",
-        metavar="MODEL",
-        help='a folder, "embedded", owner/name on the hub, a job\'s folder, or a video (.mp4)',
+        "what",
+        metavar="WHAT",
+        help='a model: a folder, "embedded" or owner/name on the hub; a job\'s folder; or a video (.mp4)',
+    )
+    add_option(
+        parser, "parts", "where one part of the model is, if it is elsewhere; may be given several times"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object, with the configs")
 
 
 def run(args: argparse.Namespace) -> None:
     """Print what the headers say; no weights are read."""
-    if Path(args.model).suffix.lower() == ".mp4":
-        facts = _video(args.model)
-    else:
-        facts = _job(args.model) if (Path(args.model) / "job.json").is_file() else _model(args.model)
+    facts = facts_of(args.what, parts_of(args.parts or ()))
     print(json.dumps(facts, ensure_ascii=False) if args.json else _text(facts))
+
+
+def facts_of(what: str, parts: Mapping[str, str]) -> dict[str, Any]:
+    """What there is to know of a model with its parts, of a job or of a video, as JSON values."""
+    video = Path(what).suffix.lower() == ".mp4"
+    job = not video and (Path(what) / "job.json").is_file()
+    if parts and (video or job):
+        raise JobError(f"--part names a part of a model; {what} is a {'video' if video else 'job'}.")
+    return _video(what) if video else _job(what) if job else _model(what, parts)
+
+
+def describe_model(model: str, parts: Mapping[str, str]) -> dict[str, Any]:
+    """What the headers of a model say, with those of its `parts` that are elsewhere; ModelError if one is wrong."""
+    from longtake.weights.folder import describe
+
+    facts = describe(model)
+    for name, place in parts.items():
+        found = describe(place)["parts"]
+        part = found.get(name) or (next(iter(found.values())) if len(found) == 1 else None)
+        if part is None:
+            raise ModelError(f"{place} has no part {name!r}; its parts: {', '.join(found)}.")
+        facts["parts"] = {**facts["parts"], name: {**part, "from": place}}
+    facts["parameters"] = sum(part.get("parameters", 0) for part in facts["parts"].values())
+    facts["bytes"] = sum(part["bytes"] for part in facts["parts"].values())
+    return facts
 
 
 def _video(path: str) -> dict[str, Any]:
@@ -53,11 +81,9 @@ def _job(path: str) -> dict[str, Any]:
     return describe_job(path)
 
 
-def _model(name: str) -> dict[str, Any]:
-    from longtake.weights.folder import describe
-
+def _model(name: str, parts: Mapping[str, str]) -> dict[str, Any]:
     mute_hub()
-    return describe(name)
+    return describe_model(name, parts)
 
 
 def _text(facts: dict[str, Any]) -> str:
@@ -69,28 +95,36 @@ def _text(facts: dict[str, Any]) -> str:
     if "parts" not in facts:
         job, head = facts.pop("job") or {}, "the job" if "running" in facts else "made by the job"
         return "\n".join([*_pairs(facts), *(["", head] if job else []), *_pairs(job)])
-    rows = [("part", "class", "parameters", "dtype", "MB")]
+    rows = [("part", "class", "parameters", "dtype", "MB", "from")]
     for name, part in facts["parts"].items():
         count = f"{part['parameters']:,}" if "parameters" in part else ""
-        rows.append(
-            (name, part["class"], count, ", ".join(part.get("dtypes", ())), _megabytes(part["bytes"]))
-        )
-    rows.append(("total", "", f"{facts['parameters']:,}", "", _megabytes(facts["bytes"])))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [f"{facts.get('repository', facts['folder'])}: {facts['class']}"]
-    for part_name, kind, count, dtypes, size in rows:
-        cells = (
-            part_name.ljust(widths[0]),
-            kind.ljust(widths[1]),
-            count.rjust(widths[2]),
-            dtypes.ljust(widths[3]),
-        )
-        lines.append("  ".join((*cells, size.rjust(widths[4]))))
-    return "\n".join(lines)
+        dtypes, size = ", ".join(part.get("dtypes", ())), _megabytes(part["bytes"])
+        rows.append((name, part["class"], count, dtypes, size, part.get("from", "")))
+    rows.append(("total", "", f"{facts['parameters']:,}", "", _megabytes(facts["bytes"]), ""))
+    head = f"{facts.get('repository', facts['folder'])}: {facts['class']}"
+    return "\n".join([head, *_aligned(rows, "<<><><")])
+
+
+def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+    """Rows as lines, each column to its side; a column that has only its head is left out."""
+    columns = [
+        (column, side) for column, side in zip(zip(*rows, strict=True), sides, strict=True) if any(column[1:])
+    ]
+    widths = [max(map(len, column)) for column, _ in columns]
+    cells = [
+        [f"{cell:{side}{width}}" for cell in column]
+        for (column, side), width in zip(columns, widths, strict=True)
+    ]
+    return ["  ".join(line).rstrip() for line in zip(*cells, strict=True)]
 
 
 def _pairs(facts: dict[str, Any]) -> list[str]:
-    return [f"{name:16} {value}" for name, value in facts.items() if value not in ("", None)]
+    """Facts as lines, without those that say nothing; what holds several values is written as JSON."""
+    said = {name: value for name, value in facts.items() if value not in ("", None, [], {}, ())}
+    return [
+        f"{name:16} {json.dumps(value, ensure_ascii=False) if isinstance(value, list | tuple | dict) else value}"
+        for name, value in said.items()
+    ]
 
 
 def _megabytes(size: int) -> str:

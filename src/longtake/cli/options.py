@@ -1,55 +1,122 @@
-"""What options of several verbs have in common: how sizes, lengths and numbers are read."""
+"""Options are built from the fields of `longtake.job.Job`: their defaults, limits and help stand there, once.
+
+By hand is only what is not one field: a size is two, a length may be in seconds, a picture is an anchor.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from longtake.job import Lora
+from longtake.errors import JobError
+from longtake.job import Anchor, Job, Lora
+from longtake.option import options
 
-# As in longtake.job, which imports numpy.
-SAMPLINGS = ("inverted", "vanilla")
-DECODINGS = ("exact", "causal")
+OPTIONS = options(Job)
+FIELDS = {field.name: field for field in dataclasses.fields(Job)}
+
+GROUPS = {
+    "length": "the length",
+    "video": "the video",
+    "plan": "the plan",
+    "model": "the model and how it is sampled",
+}
+"""Titles of the groups of options in the help, in their order."""
+
+SIZE = "size in pixels"
+
+# A parser of options -> a job -----------------------------------------------------------------------------------------
 
 
-def add_length(parser: argparse.ArgumentParser) -> None:
-    """`--seconds` or `--frames`, with `--fps`."""
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--frames", type=int, help="length in frames (default: 145)")
-    length.add_argument("--seconds", type=number, help="length in seconds")
-    parser.add_argument("--fps", type=int, default=30, help="frames a second (default: %(default)s)")
+def add_job_options(parser: argparse.ArgumentParser, names: Collection[str] = tuple(OPTIONS)) -> None:
+    """An option for each field of the job that has a group, or for those of them with one of the `names`."""
+    for group, title in GROUPS.items():
+        fields = [name for name, option in OPTIONS.items() if option.group == group and name in names]
+        section: Any = parser.add_argument_group(title) if fields else None
+        if "width" in names and group == "video":
+            section.add_argument(
+                "--size", type=size, metavar="WxH", help=f"{SIZE} (default: the model's own)"
+            )
+        for name in fields:
+            if name == "frames":
+                length = section.add_mutually_exclusive_group()
+                add_option(length, name)
+                length.add_argument("--seconds", type=number, metavar="X", help="length in seconds")
+            else:
+                add_option(section, name)
 
 
-def add_plan(parser: argparse.ArgumentParser) -> None:
-    """What decides the plan besides the length."""
-    parser.add_argument(
-        "--sampling",
-        choices=SAMPLINGS,
-        default="inverted",
-        help="inverted: from the end to the picture; vanilla: from the picture onwards (default: %(default)s)",
+def add_option(group: Any, name: str, help: str | None = None) -> None:
+    """The option of one field of the job; what is not given stays None, so that the job's own default holds."""
+    option = OPTIONS[name]
+    flag = option.flag or f"--{name.replace('_', '-')}"
+    help = help or _help(name)
+    if option.kind is bool:
+        group.add_argument(flag, dest=name, action="store_true", default=None, help=help)
+        return
+    kind, metavar = KINDS[option.kind]
+    group.add_argument(
+        flag,
+        dest=name,
+        type=kind,
+        action="append" if option.many or kind is part else "store",
+        choices=option.choices,
+        metavar=None if option.choices else option.metavar or metavar,
+        help=help,
     )
-    parser.add_argument(
-        "--window",
-        type=int,
-        default=9,
-        help="latent frames of a section, 4 frames each (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--reference", action="store_true", help="do as diffusers does, number for number, also where it errs"
-    )
 
 
-def frames_of(args: argparse.Namespace) -> int:
-    """The length in frames that `add_length`'s options ask for."""
-    if args.seconds is not None:
-        return round(args.seconds * args.fps)
-    return 145 if args.frames is None else int(args.frames)
+def _help(name: str) -> str:
+    """The help of one field, with its default if there is one that says something."""
+    words, default = OPTIONS[name].help.replace("%", "%%"), FIELDS[name].default
+    said = "default:" in words or isinstance(default, bool) or not isinstance(default, int | float | str)
+    return words if said or default == "" else f"{words} (default: {default})"
+
+
+def job_of(args: argparse.Namespace) -> Job:
+    """The job that the options of `add_job_options` ask for; JobError if it cannot be done.
+
+    `picture` is the one at the beginning.
+    """
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    values = {name: value for name, value in given.items() if name in OPTIONS}
+    if "size" in given:
+        values["width"], values["height"] = given["size"]
+    if "seconds" in given:
+        values["frames"] = round(given["seconds"] * given.get("fps", FIELDS["fps"].default))
+    for name, option in OPTIONS.items():
+        if name in values and not option.many and option.kind is not dict:
+            option.check(option.flag or name, values[name])  # by the name that was typed
+    first = [Anchor(0, given["picture"])] if "picture" in given else []
+    job = Job(
+        **{
+            "prompt": "",
+            **values,
+            "anchors": (*first, *values.get("anchors", ())),
+            "loras": tuple(values.get("loras", ())),
+            "parts": parts_of(values.get("parts", ())),
+        }
+    )
+    job.check()
+    return job
+
+
+def parts_of(pairs: Collection[tuple[str, str]]) -> dict[str, str]:
+    """The places of parts from what `--part` gave; JobError if one is named twice."""
+    parts = dict(pairs)
+    if len(parts) < len(pairs):
+        raise JobError("One part comes from one place; --part names a part twice.")
+    return parts
+
+
+# Other options of several verbs ---------------------------------------------------------------------------------------
 
 
 def add_device(parser: Any) -> None:
@@ -57,14 +124,25 @@ def add_device(parser: Any) -> None:
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="where the networks run: cpu, cuda, cuda:1, mps, … (default: the framework's own, cpu on PyTorch)",
+        default="auto",
+        help="where the networks run: cpu, cuda, cuda:1, mps, … (default: an accelerator if there is one, else cpu)",
     )
 
 
-def mute_hub(json: bool = False) -> None:
-    """No bars of the hub's downloads where nobody watches, or where a program reads along."""
-    if json or not sys.stderr.isatty():
+def add_json(parser: Any) -> None:
+    """`--json`, for a parser or a group of one."""
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object for each event on standard output"
+    )
+
+
+def mute_hub(as_json: bool = False) -> None:
+    """Let the hub's client show its progress on a terminal alone, and nothing beside JSON; before it is imported."""
+    if as_json or not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+# Words -> values ------------------------------------------------------------------------------------------------------
 
 
 def number(text: str) -> float:
@@ -88,17 +166,34 @@ def size(text: str) -> tuple[int, int]:
     return int(width), int(height or width)
 
 
+def part(text: str) -> tuple[str, str]:
+    """A part's name and its place from "PART=PLACE".
+
+    >>> part("vae=models/vae")
+    ('vae', 'models/vae')
+    """
+    name, sign, place = text.partition("=")
+    if not (name and sign and place):
+        raise argparse.ArgumentTypeError(
+            f"a part looks like vae=models/vae or vae=owner/name; {text!r} was given"
+        )
+    return name, place
+
+
+def last_image(text: str) -> Anchor:
+    """The picture at the end of the video."""
+    return Anchor("end", text)
+
+
 def lora(text: str) -> Lora:
     """A LoRA from "FILE" or "FILE:WEIGHT"; several weights, with commas, are one for each section.
 
-    What follows the last colon is a weight only where it looks like one, so that C:/walk.safetensors is a file, and
+    What follows the last colon is a weight only if it looks like one, so that C:/walk.safetensors is a file, and
     a file that exists under the whole name is that file.
 
     >>> lora("walk.safetensors"), lora("walk.safetensors:0.8,0")
     (Lora(path='walk.safetensors', weights=(1.0,)), Lora(path='walk.safetensors', weights=(0.8, 0.0)))
     """
-    from longtake.job import Lora
-
     path, colon, tail = text.rpartition(":")
     if not colon or Path(text).exists():
         return Lora(text)
@@ -114,3 +209,14 @@ def lora(text: str) -> Lora:
             f"{tail!r} after {path} is no weight: numbers with commas between them"
         )
     return Lora(text)
+
+
+KINDS: dict[type, tuple[Any, str]] = {
+    int: (int, "N"),
+    float: (number, "X"),
+    str: (str, "NAME"),
+    dict: (part, "PART=PLACE"),
+    Anchor: (last_image, "PICTURE"),
+    Lora: (lora, "FILE"),
+}
+"""How the command line reads a value of each kind, and what its help calls one."""

@@ -5,60 +5,68 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from typing import Any
+from collections.abc import Iterator
 
-from longtake.cli.options import add_length, add_plan, frames_of, size
+from longtake.cli.options import add_job_options, job_of, size
+from longtake.job import Anchor, Job
+from longtake.plan.plans import plan_of
+from longtake.plan.table import table
+
+USAGE = "[options]"
+EXAMPLES = """\
+longtake plan --seconds 5
+longtake plan --frames 145 --sampling vanilla --size 640x608
+longtake plan --seconds 5 --last-image --json
+"""
+FIELDS = ("frames", "fps", "sampling", "window", "reference")
+"""The fields of a job that decide its plan, besides the pictures."""
 
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb and its options."""
-    parser = verbs.add_parser(
-        "plan",
-        help="print the sections of a video and what each sees",
-        description=__doc__,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
-    add_length(parser)
-    add_plan(parser)
-    parser.add_argument("--last-image", action="store_true", help="as with a picture to end with")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of a job that decide its plan."""
+    add_job_options(parser, FIELDS)
     parser.add_argument(
-        "--size", type=size, default=(64, 64), metavar="WxH", help="pixels, for the token counts"
+        "--last-image",
+        dest="anchors",
+        action="append_const",
+        const=Anchor("end", "a picture"),
+        help="as with a picture to end with",
+    )
+    parser.add_argument(
+        "--size",
+        type=size,
+        default=(64, 64),
+        metavar="WxH",
+        help="pixels, for the token counts (default: 64x64)",
     )
     parser.add_argument("--json", action="store_true", help="print the plan as one JSON object")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the plan."""
-    from longtake.job import Job
-    from longtake.plan.plans import plan_of, table, video_frames
-
-    width, height = args.size
-    job = Job(
-        prompt="",
-        frames=frames_of(args),
-        fps=args.fps,
-        width=width,
-        height=height,
-        sampling=args.sampling,
-        window=args.window,
-        last_picture="a picture" if args.last_image else None,
-        reference=args.reference,
-    )
-    job.check()
-    sections, planned = plan_of(job, args.last_image)
-    made = video_frames(planned.sections, job.window)
-    if args.json:
-        plan = [dataclasses.asdict(section) for section in sections]
-        print(
-            json.dumps({"sampling": job.sampling, "frames": planned.frames, "made": made, "sections": plan})
-        )
-        return
-    kept = f"{made} frames" if made == planned.frames else f"{made} frames, cut to {planned.frames}"
-    plural = "s" if planned.sections != 1 else ""
-    print(f"{job.sampling}: {planned.sections} section{plural} of {job.window} latent frames make {kept}")
-    if planned.notice:
-        print(f"note: {planned.notice}")
-    print(f"tokens at {width} x {height} pixels; latent frame 0 is the picture")
+    """Print the plan, section by section: it may be long."""
+    job = job_of(args)
+    for piece in as_json(job) if args.json else as_text(job):
+        print(piece, end="")
     print()
-    print(table(sections, height, width))
+
+
+def as_json(job: Job) -> Iterator[str]:
+    """The plan of a job as one object of JSON, in pieces."""
+    plan = plan_of(job)
+    head = json.dumps({"sampling": job.sampling, "frames": plan.frames, "made": plan.made, "sections": []})
+    yield head.removesuffix("]}")
+    for place, section in enumerate(plan):
+        yield (", " if place else "") + json.dumps(dataclasses.asdict(section))
+    yield "]}"
+
+
+def as_text(job: Job) -> Iterator[str]:
+    """The plan of a job as a table under two sentences, in pieces."""
+    plan, width, height = plan_of(job), job.width or 0, job.height or 0
+    kept = f"{plan.made} frames" if plan.made == plan.frames else f"{plan.made} frames, cut to {plan.frames}"
+    plural = "s" if plan.count != 1 else ""
+    yield f"{job.sampling}: {plan.count} section{plural} of {plan.window} latent frames make {kept}\n"
+    if plan.notice:
+        yield f"note: {plan.notice}\n"
+    yield f"tokens at {width} x {height} pixels; latent frame 0 is the picture\n\n"
+    yield table(plan, height, width)

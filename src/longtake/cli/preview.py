@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,6 @@ from longtake.errors import LongtakeWarning, PictureError
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL.Image import Image
 
     from longtake.events import Event
     from longtake.job import Job
@@ -30,11 +29,19 @@ SHARE = 0.1
 """The most of the time that writing the file over and over may take."""
 
 
+@dataclass(frozen=True)
+class PreviewFile:
+    """Which file shows the sections, and how their frames are made: by projection ("rgb") or "decode"."""
+
+    path: Path
+    by: str
+
+
 def add_options(group: Any) -> None:
     """`--preview` and `--preview-decode`."""
     group.add_argument(
         "--preview",
-        type=_file,
+        type=_name,
         nargs="?",
         const=True,
         metavar="FILE",
@@ -48,45 +55,38 @@ def add_options(group: Any) -> None:
     )
 
 
-def kind_of(args: argparse.Namespace) -> str | None:
-    """What `generate(preview=...)` is asked for."""
-    if args.preview_decode:
-        return "decode"
-    return None if args.preview is None else "rgb"
+def preview_file(
+    name: str | bool | None, decode: bool, video: Path, *others: str | Path | None
+) -> PreviewFile | None:
+    """What `--preview` and `--preview-decode` ask for; True is a name after the video's.
 
-
-def file_of(args: argparse.Namespace, output: Path, *others: str | Path | None) -> Path | None:
-    """Where the preview goes, if one is asked for.
-
-    Raises PictureError where it cannot be written, or where it is the output or one of the `others`.
+    Raises PictureError if it cannot be written, or if it is the video or one of the `others`.
     """
     from longtake.video import check_writable
 
-    if kind_of(args) is None:
+    if name is None and not decode:
         return None
-    named = isinstance(args.preview, str)
-    file = check_writable(
-        args.preview if named else output.with_name(f"{output.stem}-preview.png"), *SUFFIXES
-    )
-    if file in {Path(other).resolve() for other in (output, *others) if other}:
+    place = name if isinstance(name, str) else video.with_name(f"{video.stem}-preview.png")
+    file = check_writable(place, *SUFFIXES)
+    if file in {Path(other).resolve() for other in (video, *others) if other}:
         raise PictureError(f"The preview would take the place of {file}; name another file.")
-    return file
+    return PreviewFile(file, "decode" if decode else "rgb")
 
 
 @contextlib.contextmanager
-def previewing(file: Path | None, job: Job) -> Iterator[Callable[[Event], None]]:
-    """A function to tell every event to: it keeps the preview up to date. Without a file it does nothing."""
+def previewing(file: PreviewFile | None, job: Job) -> Iterator[Callable[[Event], None]]:
+    """A function to tell every event to: it keeps the file up to date. Without a file it does nothing."""
     if file is None:
         yield lambda event: None
         return
-    preview = PreviewFile(file, job.fps, job.window)
+    writer = PreviewWriter(file.path, job.fps, job.window)
     try:
-        yield preview.tell
+        yield writer.tell
     finally:
-        preview.write()
+        writer.write()
 
 
-class PreviewFile:
+class PreviewWriter:
     """A contact sheet or a small video of what is made so far, by its suffix; told the events, it is written anew.
 
     The sheet keeps a grey place for what is not there yet; the video leaves it out. Of a long video every section shows
@@ -145,13 +145,13 @@ class PreviewFile:
     def _write_sheet(self) -> None:
         import numpy as np
 
-        from longtake.picture import contact_sheet
+        from longtake.picture import contact_sheet, save_picture
 
         some = next(iter(self._pictures.values()))
         missing = [np.full_like(some[0], 200)] * len(some)
         pictures = [picture for number in self._shown for picture in self._pictures.get(number, missing)]
         columns = len(some) * max(1, COLUMNS // len(some))
-        _save(contact_sheet(pictures, columns=columns), self.path)
+        save_picture(contact_sheet(pictures, columns=columns), self.path, compress_level=1)
 
     def _write_video(self) -> None:
         from longtake.plan.layout import LATENT_FRAMES
@@ -175,17 +175,7 @@ def _small(frame: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(frame).resize(size, how))
 
 
-def _save(sheet: Image, path: Path) -> None:
-    part = path.with_name(f".{path.stem[:100]}.{os.getpid()}.part")
-    try:
-        sheet.save(part, "png", compress_level=1)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise PictureError(f"{path} cannot be written: {error.strerror or error}.") from None
-
-
-def _file(name: str) -> str:
+def _name(name: str) -> str:
     if Path(name).suffix.lower() not in SUFFIXES:
         raise argparse.ArgumentTypeError(
             f"a preview's name ends in .png or .mp4; {name!r} was given (without a name, put --preview last)"

@@ -1,25 +1,37 @@
-"""How events are told: a line that moves on a terminal, a line for each section in a log, JSON for machines."""
+"""How events are told: a line that moves on a terminal, a line for each section in a log, JSON for machines.
+
+It sees every event, so it also measures: what loading, sampling, decoding and writing took.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from longtake.events import Event, FramesReady, Planned, Preview, SectionDone, Stepped
+from longtake.cli.options import mute_hub
+from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
+
+if TYPE_CHECKING:
+    from longtake.job import Job
 
 
 class Progress:
     """Follows the events and tells them through `show` (what moves), `say` (what stays) and `emit` (JSON).
 
     The time left is what the steps so far took, for as many as are left; decoding shows its own share at the end.
+    `seconds` says what the time was spent on.
     """
 
-    def __init__(self, style: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, style: str, clock: Callable[[], float] = time.perf_counter) -> None:
         self.style = style
+        self.seconds = dict.fromkeys(("load", "sampling", "decoding", "writing"), 0.0)
         self._clock = clock
         self._begun = self._section_begun = clock()
         self._planned: Planned | None = None
@@ -35,10 +47,47 @@ class Progress:
         left = self._planned.sections * self._planned.steps - self._steps_done - self._steps_kept
         return (self._clock() - self._begun) / self._steps_done * left
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether the pipeline has planned the video, so that nothing is refused any more."""
+        return self._planned is not None
+
+    @contextlib.contextmanager
+    def loading(self, model: str) -> Iterator[None]:
+        """Tell that a model is being loaded, and measure it."""
+        begun = self._clock()
+        self.emit("loading", model=model)
+        self.show(f"loading {model}")
+        try:
+            yield
+        finally:
+            self.clear()
+        self.seconds["load"] += self._clock() - begun
+
+    def loaded(self, job: Job) -> None:
+        """Tell the job as it will be made, with its size and dtype."""
+        self.emit("loaded", seconds=round(self.seconds["load"], 2), job=json.loads(job.to_json()))
+
+    def follow(self, events: Iterable[Event]) -> Generator[Event, None, None]:
+        """The events, each told as it comes; what is done with them in between counts as writing."""
+        begun = self._clock()
+        try:
+            for event in events:
+                come = self._clock()
+                self.seconds["decoding" if isinstance(event, FramesReady) else "sampling"] += come - begun
+                self.tell(event)
+                yield event
+                begun = self._clock()
+                self.seconds["writing"] += begun - come
+        finally:
+            self.clear()
+
     def tell(self, event: Event) -> None:
         """Tell one event of the pipeline."""
         if isinstance(event, Planned):
             self._tell_planned(event)
+        elif isinstance(event, Encoded):
+            self.emit("encoded")
         elif isinstance(event, Stepped):
             self._tell_stepped(event)
         elif isinstance(event, SectionDone):
@@ -104,6 +153,17 @@ class Progress:
         total = self._planned.frames if self._planned else "?"
         self.show(f"frame {event.start + count}/{total} decoded")
 
+    def changed(self, dropped: list[int], kept: int) -> None:
+        """Tell which sections a change of the job makes anew, and how many stay."""
+        self.emit("changed", dropped=dropped, kept=kept)
+        if dropped:
+            self.say(f"sections to make again: {', '.join(map(str, dropped))}; kept: {kept}")
+
+    def stopped(self, folder: Path) -> None:
+        """Tell that a job stopped on its way, and how it goes on."""
+        self.emit("stopped", folder=str(folder))
+        self.say(f"what is finished is kept; go on by: longtake resume {shlex.quote(str(folder))}")
+
     def show(self, text: str) -> None:
         """Text that the next one replaces; on a terminal alone."""
         if self.style == "terminal":
@@ -131,9 +191,10 @@ class Progress:
             self._wide = False
 
 
-def style_for(as_json: bool) -> str:
-    """How to tell: "json" where asked for, else "terminal" or "log" by where standard error goes."""
-    return "json" if as_json else "terminal" if sys.stderr.isatty() else "log"
+def progress_for(as_json: bool) -> Progress:
+    """Events told as JSON if that was asked for, else for a terminal or a log, by where standard error goes."""
+    mute_hub(as_json)
+    return Progress("json" if as_json else "terminal" if sys.stderr.isatty() else "log")
 
 
 def _count(number: int, noun: str) -> str:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
-from longtake.cli.resume import add_job, go_on, opened
+from longtake.cli import resume
 from longtake.errors import JobError
 
 if TYPE_CHECKING:
     from longtake.job import Job
 
+USAGE = "DIR --section N [--seed N] [--prompt PROMPT] [options]"
+EXAMPLES = """\
+longtake redo penguin --section 3 --seed 7
+longtake redo penguin --section 3 --prompt "It jumps."
+"""
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb and its options."""
-    parser = verbs.add_parser(
-        "redo", help="make one section of a job again", description=__doc__, allow_abbrev=False
-    )
-    parser.set_defaults(run=run)
-    add_job(parser)
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What every verb on a job takes, and the section."""
+    resume.add_arguments(parser)
     parser.add_argument(
         "--section",
         type=int,
@@ -28,28 +30,27 @@ def add_parser(verbs: Any) -> None:
         metavar="N",
         help="the section by its place in the video, 0 first (longtake info DIR lists them)",
     )
-    parser.add_argument("--seed", type=int, help="its seed from now on (the job's own: as it was at first)")
-    parser.add_argument("--prompt", help="its prompt from now on")
+    parser.add_argument(
+        "--seed", type=int, metavar="N", help="its seed from now on (the job's own: as it was at first)"
+    )
+    parser.add_argument("--prompt", metavar="PROMPT", help="its prompt from now on")
 
 
 def run(args: argparse.Namespace) -> None:
     """Change the section in the job, drop what does not fit any more, and make what it lacks then."""
-    with opened(args) as folder:
-        changed = with_section(folder.job, args.section, len(folder.states()), args.seed, args.prompt)
-        dropped = folder.change(changed)
-        if not args.json:
-            kept = len(folder.states()) - len(dropped)
-            print(
-                f"sections to make again: {', '.join(map(str, dropped)) or 'none'}; kept: {kept}",
-                file=sys.stderr,
-            )
-        go_on(folder, args)
+    from longtake.cli.make import go_on
+    from longtake.cli.progress import progress_for
+
+    change = partial(with_section, section=args.section, seed=args.seed, prompt=args.prompt)
+    go_on(resume.place_of(args), change, progress_for(args.json))
 
 
-def with_section(job: Job, section: int, sections: int, seed: int | None, prompt: str | None) -> Job:
-    """The job with another seed or prompt in one of its `sections`; what is not given stays as it is there."""
+def with_section(job: Job, section: int, seed: int | None, prompt: str | None) -> Job:
+    """The job with another seed or prompt in one of its sections; what is not given stays as it is there."""
     from longtake.job import SectionChange
+    from longtake.plan.plans import plan_of
 
+    sections = plan_of(job).count
     if not 0 <= section < sections:
         raise JobError(f"There is no section {section}; this video has the sections 0 to {sections - 1}.")
     before = job.change_of(section)

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from longtake.cli.options import size
-from longtake.errors import JobError, PictureError
+from longtake.errors import JobError
+
+USAGE = "TEXT [options]"
+EXAMPLES = """\
+longtake scene "a penguin in the snow" -o penguin.png
+longtake scene "a red bird in the rain" --size 96x64 --seed 3
+"""
 
 
-def add_parser(verbs: Any) -> None:
-    """Add the verb and its options."""
-    parser = verbs.add_parser(
-        "scene", help="a sentence becomes a cartoon picture", description=__doc__, allow_abbrev=False
-    )
-    parser.set_defaults(run=run)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sentence, and the picture's file and size."""
     parser.add_argument("text", metavar="TEXT", help='such as "a penguin in the snow"')
     parser.add_argument("-o", "--output", metavar="OUT.png", default="scene.png", help="default: %(default)s")
     parser.add_argument("--size", type=size, default=(64, 64), metavar="WxH", help="pixels (default: 64)")
-    parser.add_argument("--seed", type=int, default=0, help="decides what the text leaves open")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="decides what the text leaves open")
 
 
 def run(args: argparse.Namespace) -> None:
     """Draw the scene's first frame and save it."""
-    from longtake.picture import load_image
+    from longtake.picture import load_image, save_picture
     from longtake.toyworld import prompt, render, scene_from_text
     from longtake.video import check_writable
 
@@ -35,9 +36,5 @@ def run(args: argparse.Namespace) -> None:
     scene = scene_from_text(args.text, args.seed)
     output = check_writable(args.output, ".png")
     picture = load_image(render(scene, [0], height, width)[0])
-    try:
-        picture.save(output)
-    except OSError as error:
-        output.unlink(missing_ok=True)
-        raise PictureError(f"{output} cannot be written: {error.strerror or error}.") from None
+    save_picture(picture, output)
     print(f"{output}: {width} x {height}; it can begin: {prompt(scene)}")

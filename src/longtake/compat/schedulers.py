@@ -18,9 +18,9 @@ from longtake.errors import JobError
 from longtake.models.outputs import Output
 from longtake.sampling.schedule import CONFIG_NAME, FlowMatchEuler, FlowUniPC, Schedule, count
 from longtake.sampling.solvers import Past, euler_step, unipc_step
-from longtake.weights.files import write_json
 from longtake.weights.folder import find_model
 from longtake.weights.hub import HubOptions, Part
+from longtake.weights.saving import write_json
 
 
 @dataclass

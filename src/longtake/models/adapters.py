@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import nn, ops, runtime
+from longtake.backend import modules, nn, ops, runtime
 from longtake.errors import JobError, ModelError
 from longtake.weights.lora import LowRank
 
@@ -151,7 +151,7 @@ def attach(model: Any, name: str, changes: Mapping[str, LowRank], strength: floa
     order = max((part.order for layer in layers.values() for part in layer.adapters), default=-1) + 1
     for module, change in changes.items():
         layer = layers.get(module) or _wrap(model, module, known[module], on)
-        like = layer.weight if runtime.dtype_name(layer.weight.dtype) in runtime.DTYPES else layer.bias
+        like = layer.weight if _is_plain(layer.weight) else modules.placed(model)
         layer.adapters = nn.ModuleList([*layer.adapters, Adapter(name, order, change, strength, like)])
         layer.refresh()
     _changed(model, True)
@@ -167,7 +167,7 @@ def detach(model: Any, unwanted: Collection[str] | None = None) -> None:
         if left:
             layer.adapters = nn.ModuleList(left)
         else:
-            _replace(model, module, layer.base)
+            put(model, module, layer.base)
     _changed(model, True)
 
 
@@ -306,6 +306,11 @@ def merge(model: Any, wanted: Collection[str] | None = None, factor: float = 1.0
             if not chosen:
                 continue
             weight = layer.base.weight
+            if not _is_plain(weight):
+                raise JobError(
+                    f"Adapters cannot be merged into weights of {runtime.dtype_name(weight.dtype)}; "
+                    "use them at run time, without merging."
+                )
             if layer.kept.weight is None:
                 layer.kept.weight = runtime.place(_plain(weight), "cpu")
             total = weight.float()
@@ -334,6 +339,11 @@ def unmerge(model: Any) -> None:
 
 def _wanted(part: Any, layer: Any, wanted: Collection[str] | None) -> bool:
     return (part.active and layer.enabled) if wanted is None else part.label in wanted
+
+
+def _is_plain(weight: Tensor) -> bool:
+    """Whether a weight holds the numbers that the layer computes with, and not a quantised form of them."""
+    return runtime.dtype_name(weight.dtype) in runtime.DTYPES
 
 
 def _plain(weight: Tensor) -> Tensor:
@@ -367,11 +377,12 @@ def _changed(model: Any, structure: bool) -> None:
 
 def _wrap(model: Any, module: str, shape: tuple[int, ...], enabled: bool) -> Any:
     layer = (Adapted if len(shape) == 2 else AdaptedConv3d)(_module(model, module), enabled)
-    _replace(model, module, layer.eval())
+    put(model, module, layer.eval())
     return layer
 
 
-def _replace(model: Any, module: str, new: Any) -> None:
+def put(model: Any, module: str, new: Any) -> None:
+    """Put another module in the place of the one of that name."""
     parent, _, last = module.rpartition(".")
     holder = _module(model, parent)
     if last.isdigit():

@@ -5,24 +5,18 @@ Shapes: B batch, L tokens, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 from longtake.backend import nn, ops
 from longtake.config import CLIPTextConfig
 from longtake.errors import ModelError
+from longtake.models.layers import activation
 from longtake.models.llama import causal_mask
 from longtake.models.outputs import TextStates
 from longtake.models.pretrained import PretrainedModel
 
 # Checkpoints from before transformers' change of rule name id 2 as the end: there the end is the highest id.
 HIGHEST_IS_END = 2
-
-ACTIVATIONS: dict[str, Callable[[ops.Tensor], ops.Tensor]] = {
-    "quick_gelu": ops.quick_gelu,
-    "gelu": ops.gelu,
-    "gelu_pytorch_tanh": lambda x: ops.gelu(x, approximate="tanh"),
-}
 
 
 class EncoderConfig(Protocol):
@@ -75,10 +69,7 @@ class MLP(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        if config.hidden_act not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ModelError(f"The config's hidden_act is {config.hidden_act!r}; known activations: {known}.")
-        self.activation = ACTIVATIONS[config.hidden_act]
+        self.activation = activation(config.hidden_act)
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
@@ -152,10 +143,12 @@ class CLIPTextModel(PretrainedModel):
         input_ids: ops.Tensor,
         attention_mask: ops.Tensor | None = None,
         output_hidden_states: bool = False,
-    ) -> TextStates:
+        return_dict: bool | None = None,
+    ) -> TextStates | tuple[ops.Tensor, ...]:
         """Normed states (B, L, C) of `input_ids` (B, L), and in `pooler_output` (B, C) that of each row's end token.
 
         `hidden_states` (where asked for) are the embeddings and the states after each layer, before the last norm.
+        `return_dict=False` gives a tuple.
         """
         length, room = input_ids.shape[1], self.config.max_position_embeddings
         if length > room:
@@ -165,7 +158,8 @@ class CLIPTextModel(PretrainedModel):
         mask = None if attention_mask is None else causal_mask(attention_mask)
         states = self.encoder(self.embeddings(input_ids), mask, causal=mask is None)
         last = self.final_layer_norm(states[-1])
-        return TextStates(last, self._pooled(last, input_ids), states if output_hidden_states else None)
+        out = TextStates(last, self._pooled(last, input_ids), states if output_hidden_states else None)
+        return out.to_tuple() if return_dict is False else out
 
     def _pooled(self, last: ops.Tensor, input_ids: ops.Tensor) -> ops.Tensor:
         end = self.config.eos_token_id

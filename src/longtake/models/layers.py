@@ -5,13 +5,13 @@ Shapes: B batch, L tokens, D width, H heads, E channels of a head.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from longtake.backend import nn, ops
+from longtake.errors import ModelError
 
 Tensor = Any
 
@@ -19,6 +19,23 @@ Tensor = Any
 def gelu_tanh(x: Tensor) -> Tensor:
     """GELU in its tanh form."""
     return ops.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": ops.silu,
+    "quick_gelu": ops.quick_gelu,
+    "gelu": ops.gelu,
+    "gelu_pytorch_tanh": gelu_tanh,
+    "gelu_new": gelu_tanh,
+}
+"""transformers' names for what an encoder's MLP may have between its layers."""
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The function that a config's `hidden_act` names; raises ModelError for one that is not known here."""
+    if name not in ACTIVATIONS:
+        raise ModelError(f"The config's hidden_act is {name!r}; known activations: {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
 
 
 def beside(array: np.ndarray, tensor: Tensor) -> Tensor:
@@ -34,14 +51,13 @@ def sinusoid(values: Tensor, dim: int = 256) -> Tensor:
     """
     values = values.float()
     half = dim // 2
-    exponents = np.float32(-math.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
-    angles = values[:, None] * ops.exp_of(exponents, like=values)[None]
+    angles = values[:, None] * ops.frequencies(half, 10000.0, like=values)[None]
     return ops.cat([ops.cos(angles), ops.sin(angles)], -1)
 
 
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the channel pairs (0, 1), (2, 3), … of x (B, L, H, E) by tables (R, L, 1, E), in float32."""
-    return ops.rotate_pairs(x, *rotary)
+def rotate(x: Tensor, rotary: tuple[Tensor, ...]) -> Tensor:
+    """Turn the channel pairs (0, 1), (2, 3), … of x (B, L, H, E) by what `ops.turning` made of tables (R, L, 1, E)."""
+    return ops.rotate_pairs(x, rotary)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -95,10 +111,13 @@ class FeedForward(nn.Module):
 
 
 def rows_at_once(x: Tensor, width: int) -> int:
-    """How many tokens of x (B, L, D) should be widened to `width` at once: they stay in the cache, for equal results.
+    """How many tokens of x (B, L, D) should be widened to `width` at once: all, but for CPUs.
 
-    Twice what `ops.piece_values` says, since a matrix product wants many rows.
+    On a CPU they stay in the cache so, for equal results. Twice what `ops.piece_values` says, since a matrix product
+    wants many rows.
     """
+    if not ops.on_cpu(x):
+        return int(x.shape[1])
     return max(1, 2 * ops.piece_values(x) // (x.shape[0] * width))
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from longtake.backend import nn, ops
 from longtake.config import LlamaConfig
 from longtake.errors import ModelError
+from longtake.models.layers import activation
 from longtake.models.outputs import TextStates
 from longtake.models.pretrained import PretrainedModel
 
@@ -69,17 +70,18 @@ class Attention(nn.Module):
 
 
 class GatedMLP(nn.Module):
-    """down(silu(gate(x)) · up(x))."""
+    """down(activation(gate(x)) · up(x)); published Llamas have SiLU."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         channels, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.activation = activation(config.hidden_act)
         self.gate_proj = nn.Linear(channels, inner, bias=bias)
         self.up_proj = nn.Linear(channels, inner, bias=bias)
         self.down_proj = nn.Linear(inner, channels, bias=bias)
 
     def forward(self, x: ops.Tensor) -> ops.Tensor:
-        return self.down_proj(ops.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
 
 class DecoderLayer(nn.Module):
@@ -106,10 +108,6 @@ class LlamaModel(PretrainedModel):
     def __init__(self, config: object = None, **fields: object) -> None:
         super().__init__(config, **fields)
         config = self.config
-        if config.hidden_act != "silu":
-            raise ModelError(
-                f"LlamaModel knows the activation 'silu' alone; the config says {config.hidden_act!r}."
-            )
         if config.num_attention_heads % config.num_key_value_heads:
             raise ModelError(
                 f"LlamaModel cannot share {config.num_key_value_heads} key/value heads among "
@@ -130,13 +128,20 @@ class LlamaModel(PretrainedModel):
         attention_mask: ops.Tensor | None = None,
         output_hidden_states: bool = False,
         layers: int | None = None,
-    ) -> TextStates:
+        use_cache: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> TextStates | tuple[ops.Tensor, ...]:
         """States (B, L, C) of the tokens `input_ids` (B, L); padding is on the right, 0 in `attention_mask` (B, L).
 
         `hidden_states` (where asked for) are the embeddings, then the states after each layer, the last of them
         normed. `layers`: stop after so many layers (negative: so many before the end); the last state is then what
         `hidden_states[layers]` would be in a full run, so `layers=-2` gives transformers' `hidden_states[-3]`.
+        `return_dict=False` gives a tuple. Raises ModelError for `use_cache=True`: nothing is generated token by token.
         """
+        if use_cache:
+            raise ModelError(
+                "LlamaModel keeps no keys and values (use_cache=True), for it encodes whole texts."
+            )
         depth = len(self.layers)
         count = depth if layers is None else layers + depth * (layers < 0)
         if not 0 <= count <= depth:
@@ -149,4 +154,5 @@ class LlamaModel(PretrainedModel):
             x = layer(x, cos, sin, mask)
             x = self.norm(x) if number == depth else x
             states = [*states, x] if output_hidden_states else states
-        return TextStates(x, hidden_states=tuple(states) if output_hidden_states else None)
+        out = TextStates(x, hidden_states=tuple(states) if output_hidden_states else None)
+        return out.to_tuple() if return_dict is False else out

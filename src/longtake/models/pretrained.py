@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from longtake.backend import nn, runtime
+from longtake.backend import modules, nn, runtime
 from longtake.config import Config, class_of, read_json
 from longtake.errors import ModelError
 from longtake.models import adapters
-from longtake.weights import files
+from longtake.weights import files, saving
 from longtake.weights.folder import STEMS, model_source, part_of
+from longtake.weights.header import Weight
 from longtake.weights.hub import HubOptions, Part
 
 M = TypeVar("M", bound="PretrainedModel")
@@ -19,24 +22,54 @@ M = TypeVar("M", bound="PretrainedModel")
 COMPUTED = ("position_ids", "rotary_emb.inv_freq")
 
 
+@dataclass(frozen=True)
+class Stored:
+    """One weight that lies in a file and is not read yet."""
+
+    name: str
+    """Its name in the file."""
+    weight: files.Weight
+    """Where it lies, its dtype and its shape, from the file's header."""
+    dtype: Any
+    """What the network computes in."""
+    device: Any
+    """Where the network goes; None is the CPU."""
+
+    def read(self, dtype: Any = None, device: Any = None) -> Any:
+        """The weight as a tensor, in the network's dtype and on its device where nothing else is asked for."""
+        wanted = (
+            self.dtype if dtype is None else runtime.dtype(dtype),
+            self.device if device is None else device,
+        )
+        return next(runtime.read_safetensors(self.weight.file, [self.name], *wanted))[1]
+
+
+Replace = Callable[[str, Any, Mapping[str, Stored]], Any]
+"""(name of a module in the network, the module without memory, its stored weights) -> another module that has read
+them in a form of its own (quantised, say) and is called alike; None keeps the module."""
+
+
 class PretrainedModel(nn.Module):
     """A network with a config that is loaded from, and saved to, a folder in the published layout."""
 
     config_class: ClassVar[type[Config]]
+    replaced: tuple[str, ...] = ()
+    """The modules, each with a dot at its end, that stand in the place of the network's own."""
 
     def __init__(self, config: Any = None, **fields: Any) -> None:
         super().__init__()
         self.config: Any = self.config_class.of(config, **fields)
+        modules.note_place(self)
 
     @property
     def dtype(self) -> Any:
-        """The dtype of the parameters."""
-        return next(iter(self.parameters())).dtype
+        """The dtype that the network computes in, whatever form its weights have."""
+        return modules.placed(self).dtype
 
     @property
     def device(self) -> Any:
-        """Where the parameters are."""
-        return next(iter(self.parameters())).device
+        """Where the network is."""
+        return modules.placed(self).device
 
     @classmethod
     def rename(cls, name: str) -> str:
@@ -54,22 +87,33 @@ class PretrainedModel(nn.Module):
         variant: str | None = None,
         device: Any = None,
         *,
+        replace: Replace | None = None,
         revision: str | None = None,
         cache_dir: Any = None,
         local_files_only: bool = False,
         token: str | bool | None = None,
         force_download: bool = False,
+        use_safetensors: bool | None = None,
+        low_cpu_mem_usage: bool | None = None,
+        device_map: Any = None,
+        attn_implementation: str | None = None,
+        quantization_config: Any = None,
     ) -> M:
         """The network of a folder with config.json and safetensors, ready for inference, on `device` (the CPU).
 
         `folder` may be a model's name on the hub, "owner/name", of which config.json and the weights of the `variant`
-        are fetched, as the last five say (`HubOptions`).
+        are fetched, as `revision` to `force_download` say (`HubOptions`).
 
         The dtype goes by any of the field's three names; None or "auto" is the dtype of the files (float32 where they
         mix several). Files are memory-mapped and checked by their headers before anything is loaded, so there is
-        never a second copy of the network. Unlike the reference: a missing or surplus weight is an error.
-        Raises ModelError, naming the file and the key, for anything that is not as the config says.
+        never a second copy of the network (`low_cpu_mem_usage`, always). `replace` is asked for each module that has
+        weights, before any of them is read, and may put another in its place (`Replace`). `device_map` may name a
+        device. Unlike the reference: a missing or surplus weight is an error.
+        Raises ModelError, naming the file and the key, for anything that is not as the config says, and for keywords
+        that ask for what is not done here.
         """
+        _check_keywords(use_safetensors, attn_implementation, quantization_config)
+        device = runtime.check_device(_one_device(device, device_map))
         options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
         source = model_source(folder, options)
         part, stem = subfolder or "", STEMS[cls.config_class.library]
@@ -84,25 +128,41 @@ class PretrainedModel(nn.Module):
         expected = {name: tuple(weight.shape) for name, weight in runtime.named_weights(model).items()}
         files.check_weights(expected, found, place, cls.__name__)
         chosen = _one_dtype(found, torch_dtype, mindspore_dtype, dtype)
-        runtime.assign_weights(model, dict(files.read_tensors(found, names, chosen, device)))
+        modules.note_place(model, device, chosen)
+        if replace is not None:
+            stored = {own: Stored(names[own], weight, chosen, device) for own, weight in found.items()}
+            model.replaced = _replaced(model, stored, replace)
+        plain = {name: weight for name, weight in found.items() if not name.startswith(model.replaced)}
+        runtime.assign_weights(model, dict(files.read_tensors(plain, names, chosen, device)))
         model.eval()
         return model
 
     def save_pretrained(
-        self, folder: Any, max_shard_size: int | str = "10GB", variant: str | None = None
+        self,
+        folder: Any,
+        max_shard_size: int | str = "10GB",
+        variant: str | None = None,
+        safe_serialization: bool = True,
     ) -> None:
         """Write config.json and safetensors as diffusers and transformers read them, each file whole or not at all."""
         place = Path(folder)
+        if not safe_serialization:
+            raise ModelError("safe_serialization=False asks for a pickle, which can run code; leave it out.")
+        if self.replaced:
+            raise ModelError(
+                f"{type(self).__name__} was read with other modules in the place of its own (the first is "
+                f"{self.replaced[0][:-1]!r}), which its config does not describe; save the network they were made of."
+            )
         if place.exists() and not place.is_dir():
             raise ModelError(f"{place} is a file; save_pretrained needs a folder.")
         # transformers 5 dropped the prefixes from its own names and still reads them; transformers 4 needs them.
         prefix = self.config_class.file_prefix
         weights = {prefix + name: weight for name, weight in adapters.published_weights(self).items()}
-        files.write_weights(place, STEMS[self.config_class.library], weights, max_shard_size, variant)
+        saving.write_weights(place, STEMS[self.config_class.library], weights, max_shard_size, variant)
         config = self.config.published()
         if self.config_class.library == "transformers":
             config["dtype"] = runtime.dtype_name(self.dtype)
-        files.write_json(place / "config.json", dict(sorted(config.items())))
+        saving.write_json(place / "config.json", dict(sorted(config.items())))
 
     @classmethod
     def read_config(cls, file: Path) -> Any:
@@ -115,7 +175,7 @@ class PretrainedModel(nn.Module):
         return kind.read(file, values)
 
     @classmethod
-    def _own_names(cls, weights: dict[str, files.Weight], named: str | None) -> dict[str, str]:
+    def _own_names(cls, weights: dict[str, Weight], named: str | None) -> dict[str, str]:
         """The names in the files by our names, without other networks' weights and stored constants."""
         foreign = cls.config_class.also_in.get(named or "", ())
         names: dict[str, str] = {}
@@ -131,7 +191,78 @@ class PretrainedModel(nn.Module):
         return names
 
 
-def _one_dtype(weights: dict[str, files.Weight], *asked: Any) -> Any:
+def is_untouched(network: Any) -> bool:
+    """Whether a network is ours, and nobody has hooked, patched, compiled or wrapped it or a module inside it.
+
+    Such a network may be opened: asked for parts of its work by other methods than its call. Any other is called whole,
+    as its namesake would be, so that whatever hangs there takes effect. Costs 1 ms for the published transformer, and
+    sees a hook that was added a moment ago.
+    """
+    kind = type(network)
+    if not isinstance(network, PretrainedModel):
+        return False
+    ours = next(each for each in kind.__mro__ if "forward" in vars(each)).__module__
+    methods = [name for name, value in vars(network).items() if callable(value) and hasattr(kind, name)]
+    calls = [name for name in ("encode", "decode") if hasattr(kind, name)]
+    return (
+        ours.startswith("longtake.models.")
+        and not any(modules.is_patched(network, name) for name in methods)
+        and all(modules.own_call(kind, name) for name in calls)
+        and not modules.touched(network)
+    )
+
+
+def _replaced(model: Any, stored: Mapping[str, Stored], replace: Replace) -> tuple[str, ...]:
+    """Let `replace` choose each module that has weights; the names of those that it replaced, each with a dot."""
+    done: list[str] = []
+    for name, module in modules.leaves(model).items():
+        start = f"{name}."
+        own = {key.removeprefix(start): value for key, value in stored.items() if key.startswith(start)}
+        other = replace(name, module, {key: value for key, value in own.items() if "." not in key})
+        if other is not None:
+            adapters.put(model, name, other)
+            done.append(start)
+    return tuple(done)
+
+
+def _check_keywords(
+    use_safetensors: bool | None, attn_implementation: str | None, quantization_config: Any
+) -> None:
+    """Raise ModelError for what the field's keywords ask for and is not done here."""
+    if use_safetensors is False:
+        raise ModelError(
+            "use_safetensors=False asks for a pickle, which can run code; only safetensors is read."
+        )
+    if attn_implementation not in (None, "sdpa"):
+        raise ModelError(
+            f"attn_implementation {attn_implementation!r} is not known here; the framework's own fused attention "
+            "('sdpa') is always used: leave it out."
+        )
+    if quantization_config is not None:
+        raise ModelError(
+            "quantization_config is not read here; pass replace=, which makes quantised modules while the weights "
+            "are read, or use longtake.integrations.diffusers."
+        )
+
+
+def _one_device(device: Any, device_map: Any) -> Any:
+    """The device that was asked for by either name."""
+    if device_map is None:
+        return device
+    if isinstance(device_map, Mapping) and set(device_map) == {""}:
+        device_map = device_map[""]
+    spread = device_map in ("auto", "balanced", "balanced_low_0", "sequential")
+    if spread or isinstance(device_map, Mapping):
+        raise ModelError(
+            f"device_map {device_map!r} asks to spread one network over devices; name one device, or load it by "
+            "longtake.integrations.diffusers, whose libraries do that."
+        )
+    if device is not None and str(device) != str(device_map):
+        raise ModelError(f"device is {device} and device_map {device_map}; they are one setting here.")
+    return device_map
+
+
+def _one_dtype(weights: dict[str, Weight], *asked: Any) -> Any:
     """The dtype that was asked for, else the files' own."""
     named = {runtime.dtype(value) for value in asked if value is not None and value != "auto"}
     if len(named) > 1:

@@ -62,18 +62,11 @@ def _pool(table: np.ndarray, scale: int) -> np.ndarray:
     return filled.reshape(len(table), -1, scale, table.shape[-1]).mean(axis=2)
 
 
-def joined(parts: Sequence[Table], unturned: int = 0) -> Table:
-    """The tables one after the other, and `unturned` tokens without a position at the end (text, picture).
-
-    Rows are repeated where one part has one row and another has the batch's.
-    """
+def sequence(parts: Sequence[Table]) -> Table:
+    """The tables one after the other; rows are repeated where one part has one row and another has the batch's."""
     rows = max(len(cos) for cos, _ in parts)
-    dim = parts[0][0].shape[-1]
-    still = (np.ones((1, unturned, dim), np.float32), np.zeros((1, unturned, dim), np.float32))
     cos, sin = (
-        np.concatenate(
-            [np.broadcast_to(part[i], (rows, *part[i].shape[1:])) for part in (*parts, still)], axis=1
-        )
+        np.concatenate([np.broadcast_to(part[i], (rows, *part[i].shape[1:])) for part in parts], axis=1)
         for i in (0, 1)
     )
     return cos, sin

@@ -92,10 +92,13 @@ class SiglipVisionModel(PretrainedModel):
         """The parameter's name here for its name in a file: transformers up to 4 puts `vision_model.` in front."""
         return name.removeprefix("vision_model.")
 
-    def forward(self, pixel_values: ops.Tensor, output_hidden_states: bool = False) -> TextStates:
+    def forward(
+        self, pixel_values: ops.Tensor, output_hidden_states: bool = False, return_dict: bool | None = None
+    ) -> TextStates | tuple[ops.Tensor, ...]:
         """Normed states (B, L, C) of pictures (B, 3, size, size) in [-1, 1], and one pooled vector (B, C) of each.
 
         `hidden_states` (where asked for) are the embeddings and the states after each layer, before the last norm.
+        `return_dict=False` gives a tuple.
         """
         size = self.config.image_size
         if tuple(pixel_values.shape[-2:]) != (size, size):
@@ -107,4 +110,5 @@ class SiglipVisionModel(PretrainedModel):
         states = self.encoder(self.embeddings(pixel_values.to(self.dtype)))
         last = self.post_layernorm(states[-1])
         pooled = self.head(last) if self.config.vision_use_head else None
-        return TextStates(last, pooled, states if output_hidden_states else None)
+        out = TextStates(last, pooled, states if output_hidden_states else None)
+        return out.to_tuple() if return_dict is False else out

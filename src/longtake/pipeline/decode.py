@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from longtake.backend import ops, runtime
-from longtake.errors import JobError
+from longtake.backend import exchange, ops, runtime
+from longtake.errors import LongtakeWarning, RunError
 from longtake.events import FramesReady, SectionDone
 from longtake.models.vae.streaming import StreamingDecoder
+from longtake.pipeline.placement import room_for
 from longtake.plan.layout import LATENT_FRAMES
-from longtake.plan.plans import video_frames
+from longtake.plan.lengths import video_frames
+from longtake.plan.plans import Plan
+
+Convert = Callable[[Any], Any]
+"""Decoded frames (B, 3, T, H, W), about [-1, 1] -> what `FramesReady` holds, with T on its second axis."""
 
 
 def decode(vae: Any, latents: np.ndarray) -> Any:
@@ -25,127 +31,114 @@ def decode(vae: Any, latents: np.ndarray) -> Any:
 class Decoding:
     """Scaled latents (B, C, T, h, w), pushed in the video's order -> its frames as soon as they are final.
 
-    No more than `frames` come. `mode` is the decoder's. With `window`, the latent frames of a section, frames that
-    are no numbers or one plain colour raise a JobError that names the section; `plain` says that the picture is so.
+    No more than `plan.frames` come, each piece as `convert` makes it. `mode` is the decoder's. Frames that are not
+    finite raise a RunError that names the section, frames of one plain colour a warning, unless the video begins
+    `plain`. `first` is the number of the section that the latents begin with.
     """
 
     def __init__(
-        self, vae: Any, frames: int, window: int = 0, mode: str = "exact", plain: bool = False
+        self, vae: Any, plan: Plan, convert: Convert, mode: str = "exact", plain: bool = False, first: int = 0
     ) -> None:
-        self.frames, self.start = frames, 0
-        self._vae, self._window, self._plain = vae, window, plain
+        self.start = 0
+        self._vae, self._plan, self._convert, self._plain, self._first = vae, plan, convert, plain, first
         self._decoder = StreamingDecoder(vae, mode)
         self._run = 0
 
     def push(self, latents: np.ndarray) -> Iterator[FramesReady]:
         """Take the next latent frames; the frames that are final now."""
-        if self.start < self.frames:
-            with runtime.no_grad():
-                pieces = self._decoder.push(unscaled(self._vae, latents))
-            yield from self._ready(pieces)
+        if self.start < self._plan.frames:
+            yield from self._ready(lambda: self._decoder.push(unscaled(self._vae, latents)))
 
     def finish(self) -> Iterator[FramesReady]:
         """The rest."""
-        if self.start < self.frames:
-            with runtime.no_grad():
-                pieces = self._decoder.finish()
-            yield from self._ready(pieces)
+        if self.start < self._plan.frames:
+            yield from self._ready(self._decoder.finish)
 
-    def _ready(self, pieces: list[Any]) -> Iterator[FramesReady]:
+    def _ready(self, decoded: Callable[[], list[Any]]) -> Iterator[FramesReady]:
+        with room_for("decoding the latents"), runtime.no_grad():
+            pieces = decoded()
         for piece in pieces:
-            if self._window:
-                self._check_finite(piece)
-            frames = to_frames(piece)[:, : self.frames - self.start]
-            if self._window and not self._plain:
-                self._check_varied(frames)
-            if frames.shape[1]:
-                yield FramesReady(self.start, frames)
-                self.start += frames.shape[1]
+            self._check_finite(piece)
+            piece = piece[:, :, : self._plan.frames - self.start]
+            count = piece.shape[2]
+            if not count:
+                return
+            frames = self._convert(piece)
+            if not self._plain and isinstance(frames, np.ndarray):
+                self._tell_plain(frames)
+            yield FramesReady(self.start, frames)
+            self.start += count
 
     def _check_finite(self, piece: Any) -> None:
         if not is_finite(piece):
-            raise JobError(
-                f"The decoder's numbers went wrong in section {self._section(self.start)}: they are not finite. "
-                "Every section is kept where the job has a folder; another --dtype may help."
+            section = self._section(self.start)
+            raise RunError(
+                f"The decoder's numbers went wrong in section {section}: they are not finite. "
+                "Every section is kept where the job has a folder; another --dtype may help.",
+                section,
             )
 
-    def _check_varied(self, frames: np.ndarray) -> None:
-        """A frame of one colour may be a cut or a fade; as many as one latent frame holds are a fault."""
+    def _tell_plain(self, frames: np.ndarray) -> None:
+        """A frame of one colour may be a cut or a fade; as many as one latent frame holds are told once."""
         low, high = frames.min(axis=(0, 2, 3)), frames.max(axis=(0, 2, 3))
         for number, plain in enumerate((low == high).all(axis=-1)):
             self._run = self._run + 1 if plain else 0
             if self._run == LATENT_FRAMES:
                 begin = self.start + number + 1 - LATENT_FRAMES
-                raise JobError(
-                    f"Section {self._section(begin)} came out plain: every pixel of frames {begin} to "
-                    f"{begin + LATENT_FRAMES - 1} has one colour after its last step. Make it again with another seed."
+                warnings.warn(
+                    f"Every pixel has one colour from frame {begin} on, in section {self._section(begin)}; if that is "
+                    "no fade that was asked for, make the section again with another seed.",
+                    LongtakeWarning,
+                    stacklevel=2,
                 )
 
     def _section(self, frame: int) -> int:
         """The section that a frame belongs to; the picture's own frame counts to the first."""
-        return max(0, -(-frame // LATENT_FRAMES) - 1) // self._window
+        latent = max(1, -(-frame // LATENT_FRAMES))
+        return self._first + (self._plan.maker(latent) or 0)
 
 
 def unscaled(vae: Any, latents: np.ndarray) -> Any:
     """Latents as the autoencoder takes them, where it is and in its dtype."""
-    return runtime.place(ops.from_numpy(latents), vae.device, vae.dtype) / vae.config.scaling_factor
+    placed = runtime.place(ops.from_numpy(latents), exchange.device_of(vae), vae.dtype)
+    return placed / vae.config.scaling_factor
 
 
 def is_finite(values: Any) -> bool:
     """Whether no value is NaN or infinite, by their sum: one number that leaves the device."""
-    return math.isfinite(float(ops.to_numpy(runtime.place(values, dtype="float32").sum())))
+    return math.isfinite(float(ops.to_numpy(total(values))))
 
 
-def parts(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> list[np.ndarray]:
-    """The latents of the video so far, in its order, from the sections that are done.
-
-    Vanilla videos begin with the picture's latents `start`; inverted ones get them with their last section.
-    """
-    sections = [section.latents for section in done]
-    if sampling == "vanilla":
-        return [start, *sections]
-    sections.reverse()
-    return sections if done and done[-1].number != 0 else [start, *sections]
+def total(values: Any) -> Any:
+    """The sum of all values in float32, on their device: finite only if all of them are."""
+    return runtime.place(values, dtype="float32").sum()
 
 
-def joined(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> np.ndarray:
-    """The video's latents (B, C, T, h, w) so far, from the sections that are done."""
-    return np.concatenate(parts(start, done, sampling), axis=2)
-
-
-def stages(start: np.ndarray, done: Sequence[SectionDone], sampling: str) -> Iterator[np.ndarray]:
-    """The video's latents as they stood after each section."""
-    return (joined(start, done[: count + 1], sampling) for count in range(len(done)))
-
-
-def decode_video(
-    vae: Any, start: np.ndarray, done: Sequence[SectionDone], sampling: str, mode: str = "exact"
-) -> Iterator[Any]:
-    """The video's frames in pieces (B, 3, T, H, W), in one pass: each latent frame is decoded once.
-
-    Unlike the reference: which decodes two windows for every section and cross-fades them. With no section done, the
-    picture's own frame.
-    """
-    decoder = StreamingDecoder(vae, mode)
-    for part in parts(start, done, sampling):
-        yield from decoder.push(unscaled(vae, part))
-    yield from decoder.finish()
-
-
-def reference_decode_video(
-    vae: Any, start: np.ndarray, done: Sequence[SectionDone], sampling: str, window: int
+def reference_frames(
+    vae: Any, start: np.ndarray, done: Sequence[SectionDone], forward: bool, window: int
 ) -> Any:
     """Frames (B, 3, T, H, W) as diffusers makes them, joined in its cross-fade."""
     video = None
-    for section, latents in zip(done, stages(start, done, sampling), strict=True):
+    for section, latents in zip(done, stages(start, done, forward), strict=True):
         if video is None:
             video = decode(vae, latents)
-        elif sampling == "vanilla":
+        elif forward:
             video = crossfade(video, decode(vae, latents[:, :, -2 * window :]), _overlap(window))
         else:
             count = 2 * window + (section.number == 0)
             video = crossfade(decode(vae, latents[:, :, :count]), video, _overlap(window))
     return decode(vae, start) if video is None else video
+
+
+def stages(start: np.ndarray, done: Sequence[SectionDone], forward: bool) -> Iterator[np.ndarray]:
+    """The video's latents (B, C, T, h, w) as they stood after each section.
+
+    Those of a plan that goes forward begin with the picture's latents `start`; others get them with section 0.
+    """
+    for count in range(1, len(done) + 1):
+        sections = [section.latents for section in sorted(done[:count], key=lambda section: section.number)]
+        opened = forward or any(section.number == 0 for section in done[:count])
+        yield np.concatenate([start, *sections] if opened else sections, axis=2)
 
 
 def crossfade(earlier: Any, later: Any, overlap: int) -> Any:

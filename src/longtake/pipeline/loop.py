@@ -1,322 +1,372 @@
 """The one loop: a job and a model -> a stream of events.
 
-`generate` is the whole way from a picture and a sentence to frames. `sample` is its middle: for each section of
-the plan, read what it sees, denoise it, write it down. No line of it knows which sampling type it runs.
+`generate` is the whole way from a picture and a sentence to frames, for one row or many; every door goes through it.
+`sample` is its middle: for each section of the plan, read what it sees, denoise it, write it down. No line of it knows
+which plan it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from longtake.backend import ops, runtime
-from longtake.errors import JobError
-from longtake.events import Event, FramesReady, Planned, Preview, SectionDone, Stepped
+from longtake.backend import exchange, ops, runtime
+from longtake.errors import RunError
+from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
 from longtake.job import Job
-from longtake.jobs.folder import JobFolder, Kept, Scratch
-from longtake.pipeline.decode import Decoding, decode_video, is_finite, reference_decode_video, to_frames
-from longtake.pipeline.loras import Strengths, applied, set_for_section
-from longtake.pipeline.networks import Networks, load_networks
-from longtake.pipeline.noise import Noise, noise_source
-from longtake.pipeline.predict import Predictor
-from longtake.pipeline.prepare import Conditioning, Text, encode_pictures, encode_text
+from longtake.pipeline.decode import Convert, Decoding, is_finite, reference_frames, to_frames, total
+from longtake.pipeline.encode import Text
+from longtake.pipeline.loras import applied, set_strengths
+from longtake.pipeline.networks import Networks
+from longtake.pipeline.noise import noise_source
+from longtake.pipeline.placement import room_for
+from longtake.pipeline.predict import Predictor, Wrap
+from longtake.pipeline.prepare import Asked, Inputs, Request, ask, encode
 from longtake.pipeline.preview import previewer
+from longtake.pipeline.store import Scratch, Store
 from longtake.plan.history import History
-from longtake.plan.plans import Section, plan_of
-from longtake.processors import pictures
-from longtake.sampling.driven import driven, schedule_of
+from longtake.plan.plans import Section
+from longtake.plan.timeline import Direction, direct
+from longtake.sampling.driven import Solve, driven, schedule_of
 from longtake.sampling.schedule import Schedule
-from longtake.sampling.solvers import SOLVERS, Step, Steps, Velocity
+from longtake.sampling.solvers import SOLVERS, Solver, Step, Steps, Velocity
 
-__all__ = ["Change", "Networks", "generate", "load_networks", "sample"]
-
-Solve = Callable[[Velocity, Any], Steps]
+Events = Generator[Event, "Change | None", None]
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a consumer may `send` into `sample` after a `Stepped`: other latents, other prompt states from now on."""
+    """What a consumer may `send` after a `Stepped` (`stop` also after a `SectionDone`).
+
+    Other latents of the section at hand, other prompt states from now on; `stop`: no more steps, and the frames of the
+    sections that are finished.
+    """
 
     latents: Any = None
     prompt_states: Any = None
+    stop: bool = False
 
 
 def generate(
     job: Job,
     networks: Networks,
-    picture: Any = None,
-    last_picture: Any = None,
-    folder: JobFolder | None = None,
+    inputs: Inputs | None = None,
+    *,
+    store: Store | None = None,
     preview: str | None = None,
-) -> Iterator[Event]:
-    """Make the video that the job asks for; to cancel is to close the iterator.
+    convert: Convert | None = to_frames,
+    wrap: Wrap | None = None,
+) -> Events:
+    """Make the videos that the job and its inputs ask for; to cancel is to close the iterator.
 
-    The pictures (paths, PIL images, arrays, tensors) default to the job's paths. First comes `Planned`, then for each
-    section its `Stepped`, a `SectionDone` and, where `preview` ("rgb" or "decode") asks for it, a `Preview`. Frames
-    come as soon as they are final, exactly as many as planned: in a vanilla video after each section, in an inverted
-    one when all sections are there. Memory does not depend on the length: a plan's history is pruned, and latents
-    that wait are on disk.
+    First comes `Planned`, then `Encoded`, then for each section its `Stepped`, a `SectionDone` and, where `preview`
+    ("rgb" or "decode") asks for it, a `Preview`. Frames come as soon as they are final, exactly as many as planned: if
+    the plan goes forward after each section, else when all sections are there. Memory does not depend on the length:
+    the history is pruned, and latents that wait are on disk.
 
-    With `folder`, a job on disk, the job and the pictures are the folder's. Sections that lie there are not made
-    again: their `SectionDone` comes in its place, without any `Stepped`. Raises JobError or PictureError before
-    anything is computed where the request cannot be met, and JobError where the numbers go wrong.
+    Sections that lie in `store` are not made again: their `SectionDone` comes in its place, without any `Stepped`.
+    `convert` makes of decoded frames what `FramesReady` holds; None decodes nothing. `wrap` may replace the velocity,
+    anew for each section and branch of guidance (a step cache).
+
+    Raises JobError, PictureError or ModelError at the call if the request cannot be met, RunError on the way if the
+    numbers go wrong or memory ends.
     """
-    job.check()
-    if folder is not None:
-        if job != folder.job:
-            raise JobError(
-                f"{folder.path} holds another job than the one that was given; give its own, folder.job."
-            )
-        picture, last_picture = folder.picture, folder.last_picture
-    picture = job.picture if picture is None else picture
-    last_picture = job.last_picture if last_picture is None else last_picture
-    if picture is None:
-        raise JobError("A video begins with a picture; none was given.")
-    plan, planned = plan_of(job, last_picture is not None)
-    _check_changes(job, planned)
-    width, height = size_of(job, networks, picture)
-    first = pictures.pixels(picture, width, height, job.reference)
-    last = None if last_picture is None else pictures.pixels(last_picture, width, height, job.reference)
+    asked = ask(job, networks, inputs or Inputs())
     show = None if preview is None else previewer(networks, preview)
-    with applied(job.loras, networks.transformer) as strengths, _kept(job, folder) as kept:
-        yield planned
-        # The reference's stream is the framework's own; ours is the same on every framework and device.
-        noise = noise_source(runtime.seeded(job.seed) if job.reference else job.seed)
-        text = encode_text(networks, [job.prompt])
-        texts = {c.section: encode_text(networks, [c.prompt]) for c in job.changes if c.prompt is not None}
-        negative = encode_text(networks, [job.negative_prompt]) if job.cfg_scale > 1 else None
-        states, start, end = encode_pictures(networks, first, last, noise, 1, reference=job.reference)
-        conditioning = Conditioning(text, negative, states, start, end)
-        events: Generator[Event, Any, None] = sample(
-            job, networks, plan, conditioning, noise, loras=strengths, kept=kept, texts=texts
-        )
-        if show is not None:
-            events = _previewed(events, show)
+    if store is not None:
+        store.begin(asked.job, networks.form)
+    return _events(asked, store, show, convert, wrap)
+
+
+def _events(
+    asked: Asked,
+    store: Store | None,
+    show: Callable[[np.ndarray], np.ndarray] | None,
+    convert: Convert | None,
+    wrap: Wrap | None,
+) -> Events:
+    plan, networks = asked.plan, asked.networks
+    steps = asked.job.steps if asked.inputs.sigmas is None else len(asked.inputs.sigmas)
+    yield Planned(plan.count, plan.frames, steps, plan.notice)
+    with applied(asked.job.loras, networks.part("transformer")) as adapters:
+        request = encode(asked)
+        yield Encoded(request.anchors, request.texts[request.job.prompt])
+        with _waiting(request, store, convert) as kept:
+            sections = sample(request, adapters, kept, wrap)
+            frames = _frames(asked, request, sections, kept, show, convert)
+            with closing(sections), closing(frames):
+                yield from frames
+
+
+def _waiting(
+    request: Request, store: Store | None, convert: Convert | None
+) -> AbstractContextManager[Store | None]:
+    """Where sections lie: the store that was given, or for as long as they wait for their turn."""
+    if store is not None:
+        return nullcontext(store)
+    # Sections that come forward are decoded as they come, and the reference keeps them in memory.
+    waits = convert is not None and not request.plan.forward and not request.job.reference
+    return Scratch() if waits else nullcontext()
+
+
+def _frames(
+    asked: Asked,
+    request: Request,
+    sections: Events,
+    kept: Store | None,
+    show: Callable[[np.ndarray], np.ndarray] | None,
+    convert: Convert | None,
+) -> Events:
+    """The events of the sections, and the frames as soon as they are final."""
+    job, plan, start = request.job, request.plan, request.anchors[0]
+    streams = plan.forward and not job.reference and convert is not None
+    decoding = _decoding(asked, request, convert) if streams and convert is not None else None
+    done: list[SectionDone] = []
+    numbers: list[int] = []
+    if decoding is not None:
+        with request.networks.using("vae"):
+            yield from decoding.push(start)
+    change: Change | None = None
+    while (event := _next(sections, change)) is not None:
+        change = yield event
+        if not isinstance(event, SectionDone):
+            continue
+        numbers.append(event.number)
         if job.reference:
-            frames = _reference_frames(job, networks.vae, planned, start, events)
+            done.append(event)
+        with request.networks.using("vae"):
+            if show is not None:
+                yield Preview(event.number, show(event.latents))
+            if decoding is not None:
+                yield from decoding.push(event.latents)
+    if convert is None:
+        return
+    with request.networks.using("vae") as vae:
+        if decoding is not None:
+            yield from decoding.finish()
+        elif job.reference:
+            yield _converted_reference(vae, request, done, convert)
         else:
-            plain = bool((first == first[..., :1, :1]).all())
-            decoding = Decoding(networks.vae, planned.frames, job.window, job.decoding, plain)
-            frames = _streamed(decoding, start, planned, events, kept if job.sampling == "inverted" else None)
-        with closing(events), closing(frames):
-            yield from frames
+            yield from _waited(asked, request, sorted(numbers), kept, convert)
 
 
-def _kept(job: Job, folder: JobFolder | None) -> Any:
-    """Where the sections lie: the job's folder, or for as long as they wait for their turn; a context."""
-    if folder is not None:
-        return nullcontext(folder)
-    # Vanilla sections are decoded as they come, and the reference keeps them in memory.
-    return Scratch() if job.sampling == "inverted" and not job.reference else nullcontext()
+def _decoding(asked: Asked, request: Request, convert: Convert, first: int = 0) -> Decoding:
+    pixels = asked.pixels[0]
+    plain = pixels is not None and bool((pixels == pixels[..., :1, :1]).all())
+    vae = request.networks.part("vae")
+    return Decoding(vae, request.plan, convert, request.job.decoding, plain, first)
 
 
-def _streamed(
-    decoding: Decoding, start: np.ndarray, planned: Planned, events: Iterable[Event], waiting: Kept | None
-) -> Generator[Event, None, None]:
-    """The events, and the frames as soon as they are final; sections that do not come in order are `waiting`."""
-    if waiting is None:
-        yield from decoding.push(start)
-    for event in events:
-        yield event
-        if waiting is None and isinstance(event, SectionDone):
-            yield from decoding.push(event.latents)
-    if waiting is not None:
-        yield from decoding.push(start)
-        for number in range(planned.sections):
-            latents = waiting.read_section(number)
-            if latents is None:
-                raise JobError(
-                    f"Section {number} was damaged on disk before it was decoded; resume to make it again."
-                )
-            yield from decoding.push(latents)
+def _waited(
+    asked: Asked, request: Request, numbers: list[int], kept: Store | None, convert: Convert
+) -> Iterator[FramesReady]:
+    """The frames of sections that did not come in the video's order, and that lie in the store now."""
+    assert kept is not None
+    whole = not numbers or numbers[0] == 0
+    decoding = _decoding(asked, request, convert, 0 if whole else numbers[0])
+    if whole:
+        yield from decoding.push(request.anchors[0])
+    for number in numbers:
+        latents = kept.read_section(number)
+        if latents is None:
+            raise RunError(
+                f"Section {number} was damaged on disk before it was decoded; resume to make it again.",
+                number,
+            )
+        yield from decoding.push(latents)
     yield from decoding.finish()
 
 
-def _reference_frames(
-    job: Job, vae: Any, planned: Planned, start: np.ndarray, events: Iterable[Event]
-) -> Generator[Event, None, None]:
-    """The events, and then all frames as the reference decodes them: it holds the whole video."""
-    done: list[SectionDone] = []
-    for event in events:
-        if isinstance(event, SectionDone):
-            done.append(event)
-        yield event
-    frames = to_frames(reference_decode_video(vae, start, done, job.sampling, job.window))
-    yield FramesReady(0, frames[:, : planned.frames])
-
-
-def _previewed(
-    events: Generator[Event, Any, None], show: Callable[[np.ndarray], np.ndarray]
-) -> Generator[Event, None, None]:
-    with closing(events):
-        for event in events:
-            yield event
-            if isinstance(event, SectionDone):
-                yield Preview(event.number, show(event.latents))
-
-
-def _check_changes(job: Job, planned: Planned) -> None:
-    for change in job.changes:
-        if change.section >= planned.sections:
-            raise JobError(
-                f"There is no section {change.section}; this video has the sections 0 to {planned.sections - 1}."
-            )
-
-
-def size_of(job: Job, networks: Networks, picture: Any) -> tuple[int, int]:
-    """(width, height): the job's, else the model's own, else the bucket nearest to the picture's shape."""
-    if job.width and job.height:
-        return job.width, job.height
-    shape = None if "width" in networks.settings else pictures.size_of(picture)
-    width, height = pictures.bucket(*shape) if shape else networks.default_size
-    return job.width or width, job.height or height
+def _converted_reference(
+    vae: Any, request: Request, done: list[SectionDone], convert: Convert
+) -> FramesReady:
+    """All frames as the reference decodes them: it holds the whole video."""
+    plan = request.plan
+    with room_for("decoding the latents"):
+        frames = reference_frames(vae, request.anchors[0], done, plan.forward, plan.window)
+    return FramesReady(0, convert(frames[:, :, : plan.frames]))
 
 
 def sample(
-    job: Job,
-    networks: Networks,
-    plan: Sequence[Section],
-    conditioning: Conditioning,
-    noise: Noise,
-    sigmas: Sequence[float] | None = None,
-    attention_kwargs: dict[str, Any] | None = None,
-    loras: Strengths | None = None,
-    kept: Kept | None = None,
-    texts: Mapping[int, Text] | None = None,
-) -> Generator[Event, Change | None, None]:
-    """Denoise the sections of a plan, one after the other; takes a `Change` after each `Stepped`.
+    request: Request, adapters: tuple[str, ...] = (), kept: Store | None = None, wrap: Wrap | None = None
+) -> Events:
+    """Denoise the sections of the plan, one after the other; takes a `Change` after each event.
 
-    `loras` are adapters of the transformer whose strength goes by sections. What is `kept` is not made again, what is
-    made is kept; `texts` are prompts of single sections, by their place in the video. Raises JobError where the
-    numbers go wrong.
+    `adapters` are the transformer's for the job's LoRAs, in their order. What is `kept` is not made again, what is made
+    is kept.
     """
-    transformer = networks.transformer
-    conditioning = _placed(conditioning, transformer)
-    window = len(plan[0].frames)
-    shape = (*conditioning.start.shape[:2], window, *conditioning.start.shape[3:])
-    tokens = window * shape[3] * shape[4] / transformer.config.patch_size**2
-    solve, steps = solver_of(job, networks.scheduler, tokens, sigmas, transformer.device)
-    texts = {number: _placed_text(text, transformer) for number, text in (texts or {}).items()}
-    predict = Predictor(job, transformer, attention_kwargs)
+    job, plan = request.job, request.plan
+    transformer = request.networks.part("transformer")
+    predict = Predictor(
+        transformer,
+        guidance=job.guidance,
+        cfg_scale=job.cfg_scale,
+        cfg_rescale=job.cfg_rescale,
+        attention_kwargs=request.attention_kwargs,
+        wrap=wrap,
+    )
+    request = _placed(request, transformer)
+    texts = dict(request.texts)
     history = History(plan)
-    history.write(0, conditioning.start)
-    if conditioning.last is not None:
-        history.write(1 + window * len(plan), conditioning.last)
+    for frame, latents in request.anchors.items():
+        history.write(frame, latents)
     for made, section in enumerate(plan):
+        told = direct(job, plan, section.number)
         # Drawn even where the section is kept: a stream of noise goes on from there.
-        drawn = _noise_of(job, section.number, noise)(section.number, shape, "float32")
+        noise = _noise(request, section, told)
         finished = None if kept is None else kept.read_section(section.number)
         if finished is None:
-            set_for_section(transformer, loras or {}, section.number)
-            latents = runtime.place(ops.from_numpy(drawn), transformer.device)
-            predict.begin(section, history)
-            own = texts.get(section.number)
-            given = conditioning if own is None else replace(conditioning, text=own)
-            latents, given = yield from denoise(predict, solve, given, latents, made, steps, section.number)
-            conditioning = given if own is None else conditioning
+            strengths = dict(zip(adapters, told.strengths, strict=True))
+            with request.networks.using("transformer"):
+                predict.begin(section, history)
+                run = Run(request, predict, strengths, made, section)
+                latents, texts[told.prompt] = yield from run.denoise(texts[told.prompt], noise)
+            if latents is None:
+                return
             finished = np.asarray(ops.to_numpy(latents), dtype=np.float32)
             if kept is not None:
                 kept.write_section(section.number, finished)
-        history.write(section.frames[0], finished)
-        yield SectionDone(made, section.number, finished)
+        history.write(section.frames, finished)
+        change = yield SectionDone(made, section.number, finished)
+        if change is not None and change.stop:
+            return
 
 
-def _noise_of(job: Job, number: int, noise: Noise) -> Noise:
-    """The job's noise, or that of the seed of a section's own."""
-    seed = job.change_of(number).seed
-    return noise if seed is None else noise_source(seed)
+@dataclass(frozen=True)
+class Run:
+    """The denoising of one section, the `made`-th in the order of generation."""
+
+    request: Request
+    predict: Predictor
+    strengths: dict[str, float]
+    made: int
+    section: Section
+
+    def denoise(self, text: Text, noise: np.ndarray) -> Generator[Event, Change | None, tuple[Any, Text]]:
+        """The section's latents from noise (B, C, T, h, w), and its text with what the consumer changed.
+
+        The latents are None if the consumer stopped. Raises RunError if a step leaves what is not finite.
+        """
+        said = [text]
+        transformer = self.request.networks.part("transformer")
+
+        def velocity(x: Any, sigma: float) -> Any:
+            # Another stream over the same networks may have changed them meanwhile.
+            set_strengths(transformer, self.strengths)
+            return self.predict(said[0], self.request.negative, self.request.image_states, x, sigma)
+
+        latents = runtime.place(ops.from_numpy(noise), exchange.device_of(transformer))
+        solve, steps = solver_of(self.request, noise.shape)
+        solver, checked = solve(velocity, latents), Lagging(self.section.number, steps)
+        step = self._advance(solver, None, 0)
+        while step is not None:
+            checked.add(step)
+            change = yield Stepped(self.made, step.index, steps, step.sigma, step.latents, step.denoised)
+            latents, sent = step.latents, None
+            if change is not None and change.stop:
+                return None, said[0]
+            if change is not None and change.prompt_states is not None:
+                said[0] = replace(said[0], states=change.prompt_states)
+            if change is not None and change.latents is not None:
+                latents = sent = runtime.place(change.latents, exchange.device_of(transformer), "float32")
+            step = self._advance(solver, sent, step.index + 1)
+        checked.finish()
+        return latents, said[0]
+
+    def _advance(self, solver: Steps, sent: Any, index: int) -> Step | None:
+        number = self.section.number
+        with room_for(f"step {index + 1} of section {number}", number, index):
+            try:
+                return solver.send(sent)
+            except StopIteration:
+                return None
 
 
-def denoise(
-    predict: Callable[..., Any],
-    solve: Solve,
-    conditioning: Conditioning,
-    latents: Any,
-    made: int,
-    steps: int,
-    number: int,
-) -> Generator[Event, Change | None, tuple[Any, Conditioning]]:
-    """Denoise one section; returns its latents, and the conditioning with what the consumer changed.
+class Lagging:
+    """Checks that latents are finite, each step after the next one was begun, so that the device never waits for us.
 
-    `made` counts the sections in the order of generation, `number` in the video. Raises JobError where a step leaves
-    what is no number.
+    A velocity that is not finite makes all later latents so; hence the first step that fails is told rightly.
     """
-    now = conditioning
 
-    def velocity(x: Any, sigma: float) -> Any:
-        return predict(now, x, sigma)
+    def __init__(self, section: int, steps: int) -> None:
+        self._section, self._steps = section, steps
+        self._last: tuple[int, Any] | None = None
 
-    solver = solve(velocity, latents)
-    step: Step | None = next(solver)
-    while step is not None:
-        # What is wrong in the velocity is wrong in the latents from this step on.
-        if not is_finite(step.latents):
-            raise JobError(
-                f"The numbers went wrong in section {number} at step {step.index + 1} of {steps}: the latents are not "
-                "finite; the sections before it are unharmed, and another dtype or solver may help."
+    def add(self, step: Step) -> None:
+        """Look at the step before, and remember this one."""
+        self.finish()
+        self._last = (step.index, total(step.latents))
+
+    def finish(self) -> None:
+        """Look at the last step."""
+        if self._last is None:
+            return
+        (index, value), self._last = self._last, None
+        if not is_finite(value):
+            raise RunError(
+                f"The numbers went wrong in section {self._section} at step {index + 1} of {self._steps}: the latents "
+                "are not finite; the sections before it are unharmed, and another dtype or solver may help.",
+                self._section,
+                index,
             )
-        change = yield Stepped(made, step.index, steps, step.sigma, step.latents, step.denoised)
-        latents, sent = step.latents, None
-        if change is not None and change.prompt_states is not None:
-            now = replace(now, text=replace(now.text, states=change.prompt_states))
-        if change is not None and change.latents is not None:
-            latents = sent = change.latents
-        step = _advance(solver, sent)
-    return latents, now
 
 
-def solver_of(
-    job: Job, scheduler: Any, tokens: float, sigmas: Sequence[float] | None, device: Any
-) -> tuple[Solve, int]:
-    """The solver over its schedule, and how many steps it makes.
+def solver_of(request: Request, shape: tuple[int, ...]) -> tuple[Solve, int]:
+    """The solver over its schedule for latents of this shape, and how many steps it makes.
 
-    The job's solver and shift win over a schedule's; a scheduler of the field is asked step by step.
+    The job's solver and shift win; else the scheduler decides: one that is data is solved by us, another is asked for
+    each step.
     """
-    if isinstance(scheduler, Schedule) or job.solver is not None or job.shift is not None:
-        schedule = schedule_of(scheduler)
-        schedule = schedule if job.shift is None else schedule.shifted_by(job.shift)
-        levels = schedule.sigmas(job.steps, sigmas, tokens)
-        solver = SOLVERS[job.solver] if job.solver else schedule.solve()
-        return partial(_solved, solver, levels), len(levels) - 1
-    plain = np.linspace(1.0, 0.0, job.steps + 1)[:-1] if sigmas is None else sigmas
-    return driven(scheduler, plain, tokens, device), len(plain)
+    job, scheduler = request.job, request.scheduler
+    transformer = request.networks.part("transformer")
+    tokens = float(np.prod(shape[2:])) / transformer.config.patch_size**2
+    even = np.linspace(1.0, 0.0, job.steps + 1)[:-1]
+    plain = [float(sigma) for sigma in (even if request.sigmas is None else request.sigmas)]
+    if job.shift is None and job.solver is None and not isinstance(scheduler, Schedule):
+        return driven(scheduler, plain, tokens, exchange.device_of(transformer)), len(plain)
+    schedule = schedule_of(scheduler)
+    if job.shift is not None:
+        schedule = schedule.shifted_by(job.shift)
+    levels = schedule.sigmas(sigmas=plain, tokens=tokens)
+    solver = SOLVERS[job.solver] if job.solver else schedule.solve()
+    return partial(_solved, solver, levels), len(levels) - 1
 
 
-def decoded(job: Job, vae: Any, start: np.ndarray, done: Sequence[SectionDone]) -> Iterator[Any]:
-    """The frames of the sections that are done, in pieces (B, 3, T, H, W); the reference's in one."""
-    if job.reference:
-        return iter([reference_decode_video(vae, start, done, job.sampling, job.window)])
-    return decode_video(vae, start, done, job.sampling, job.decoding)
+def _solved(solver: Solver, levels: list[float], velocity: Velocity, latents: Any) -> Steps:
+    return solver(velocity, latents, levels)
 
 
-def _placed(conditioning: Conditioning, transformer: Any) -> Conditioning:
-    """The conditioning where the transformer is, in its dtype."""
-    place = partial(runtime.place, device=transformer.device, dtype=transformer.dtype)
+def _noise(request: Request, section: Section, told: Direction) -> np.ndarray:
+    """The section's noise (B, C, T, h, w): the request's, or that of a seed of the section's own."""
+    rows, channels, _, height, width = request.anchors[0].shape
+    shape = (rows, channels, len(section.frames), height, width)
+    own = told.seed != request.job.seed
+    noise = noise_source(told.seed, rows) if own else request.noise
+    return noise(section.number, shape, "float32")
+
+
+def _placed(request: Request, transformer: Any) -> Request:
+    """The request with everything where the transformer's inputs go, in its dtype."""
+    place = partial(runtime.place, device=exchange.device_of(transformer), dtype=transformer.dtype)
+
+    def text(one: Text) -> Text:
+        return Text(place(one.states), place(one.mask), place(one.pooled))
 
     return replace(
-        conditioning,
-        text=_placed_text(conditioning.text, transformer),
-        negative=None if conditioning.negative is None else _placed_text(conditioning.negative, transformer),
-        image_states=place(conditioning.image_states),
+        request,
+        texts={prompt: text(one) for prompt, one in request.texts.items()},
+        negative=None if request.negative is None else text(request.negative),
+        image_states=place(request.image_states),
     )
 
 
-def _placed_text(text: Text, transformer: Any) -> Text:
-    place = partial(runtime.place, device=transformer.device, dtype=transformer.dtype)
-    return Text(place(text.states), place(text.mask), place(text.pooled))
-
-
-def _advance(solver: Steps, sent: Any) -> Step | None:
+def _next(events: Events, change: Change | None) -> Event | None:
     try:
-        return solver.send(sent)
+        return events.send(change)
     except StopIteration:
         return None
-
-
-def _solved(solver: Callable[..., Steps], levels: list[float], velocity: Velocity, latents: Any) -> Steps:
-    return solver(velocity, latents, levels)

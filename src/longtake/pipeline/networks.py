@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,11 +17,12 @@ from longtake.models.llama import LlamaModel
 from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
+from longtake.pipeline.placement import Placement, Resident
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
 from longtake.sampling.schedule import CONFIG_NAME, Schedule
-from longtake.weights.files import write_json
 from longtake.weights.folder import (
+    Folder,
     ModelIndex,
     model_source,
     part_files,
@@ -27,6 +30,7 @@ from longtake.weights.folder import (
     write_model_index,
 )
 from longtake.weights.hub import HubOptions, Part, Repository
+from longtake.weights.saving import write_json
 
 NETWORKS: dict[str, type[Any]] = {
     "text_encoder": LlamaModel,
@@ -54,30 +58,60 @@ DEFAULT_SIZE = (832, 480)
 
 @dataclass(frozen=True)
 class Networks:
-    """Everything that a job runs on, ours or the field's (accepted by behaviour).
+    """Everything that a job runs on, ours or the field's (accepted by behaviour); None is a part that is not there.
 
-    `settings` is what the model's folder says about itself: width, height, prompt_template, max_sequence_length.
+    `scheduler` is a `Schedule`, or a scheduler of the field that is asked for each step. `settings` is what the model's
+    folder says about itself: width, height, prompt_template, max_sequence_length. `placement` brings each part to where
+    it runs.
     """
 
-    transformer: Any
-    vae: Any
-    text_encoder: Any
-    tokenizer: Any
-    text_encoder_2: Any
-    tokenizer_2: Any
-    image_encoder: Any
-    feature_extractor: Any
-    scheduler: Any
+    transformer: Any = None
+    vae: Any = None
+    text_encoder: Any = None
+    tokenizer: Any = None
+    text_encoder_2: Any = None
+    tokenizer_2: Any = None
+    image_encoder: Any = None
+    feature_extractor: Any = None
+    scheduler: Any = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    placement: Placement = field(default_factory=Resident)
 
     def __post_init__(self) -> None:
         for name in NETWORKS:
-            exchange.check(getattr(self, name), name, may_cross=name in ENCODERS)
+            if getattr(self, name) is not None:
+                exchange.check(getattr(self, name), name, may_cross=name in ENCODERS)
+
+    def part(self, name: str) -> Any:
+        """One of the parts; ModelError if it is not there."""
+        found = getattr(self, name)
+        if found is None:
+            raise ModelError(
+                f"This model has no {name}, which the job needs; load it, or pass it beside the others."
+            )
+        return found
+
+    def using(self, name: str) -> AbstractContextManager[Any]:
+        """Inside, this network is ready to run; gives what is to be called."""
+        return self.placement.using(name, self.part(name))
 
     @property
     def default_size(self) -> tuple[int, int]:
         """(width, height) in pixels that the model was made for."""
         return self.settings.get("width", DEFAULT_SIZE[0]), self.settings.get("height", DEFAULT_SIZE[1])
+
+    @property
+    def dtype_name(self) -> str:
+        """The transformer's dtype, such as "bfloat16"."""
+        return runtime.dtype_name(self.part("transformer").dtype)
+
+    @property
+    def form(self) -> str:
+        """The dtypes of all networks in one word: one name if they agree, else each by its part."""
+        present = {name: getattr(self, name) for name in NETWORKS if getattr(self, name) is not None}
+        dtypes = {name: exchange.dtype_name_of(network) for name, network in sorted(present.items())}
+        each = [f"{name}={dtype}" for name, dtype in dtypes.items()]
+        return ",".join(each) if len(set(dtypes.values())) > 1 else next(iter(dtypes.values()), "none")
 
     @property
     def components(self) -> dict[str, Any]:
@@ -91,12 +125,13 @@ def carried_settings(transformer: Any) -> dict[str, Any]:
 
 
 def load_networks(
-    folder: Any,
-    dtype: Any = "float32",
-    device: Any = None,
+    model: Any = "embedded",
+    dtype: Any = "auto",
+    device: Any = "auto",
     given: Mapping[str, Any] | None = None,
     variant: str | None = None,
     *,
+    parts: Mapping[str, Any] | None = None,
     subfolder: str | None = None,
     revision: str | None = None,
     cache_dir: Any = None,
@@ -104,45 +139,55 @@ def load_networks(
     token: str | bool | None = None,
     force_download: bool = False,
 ) -> Networks:
-    """Read a model's folder ("embedded" is the one in the package), one part after the other.
+    """Read a model, one part after the other: a folder, a name on the hub ("owner/name"), or "embedded".
 
-    `dtype` is one for all networks or a mapping by part, with `default`; parts in `given` are taken as they are and not
-    read. `folder` may be a model's name on the hub, "owner/name", of which the files of the other parts are fetched, as
-    the last five say (`HubOptions`). Raises ModelError, naming file and key, for what is missing or not as the config
-    says, and BackendError for a `device` that is not here.
+    `parts` names other places for single parts: the published FramePack lies in three repositories. `dtype` is one for
+    all networks or a mapping by part, with `default`; "auto" is bfloat16 on an accelerator and float32 on a CPU.
+    `device` "auto" is an accelerator if there is one. Parts in `given` are taken as they are, None too, and not read.
+    Of a model on the hub only the files of the parts that are read are fetched, as the last five say (`HubOptions`).
+    Raises ModelError, naming file and key, for what is missing or not as the config says, and BackendError for a
+    `device` that is not here.
     """
+    device = runtime.best_device() if device == "auto" else device
     runtime.check_device(device)
     options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
-    source = model_source(folder, options)
-    inside = subfolder or ""
-    place = source.fetch([Part(inside, ("model_index.json",))]) / inside
-    index = read_model_index(place)
-    parts = dict(given or {})
-    unknown = sorted(set(parts) - set(COMPONENTS))
-    if unknown:
-        raise ModelError(f"A FramePack model has no part {unknown[0]!r}; its parts: {', '.join(COMPONENTS)}.")
-    named = sorted(set(dtype) - {*NETWORKS, "default"}) if isinstance(dtype, Mapping) else []
-    if named:
-        raise ModelError(
-            f"No network {named[0]!r} to give a dtype to; there are: default, {', '.join(NETWORKS)}."
-        )
-    missing = [name for name in COMPONENTS if name not in parts]
-    if isinstance(source, Repository):
-        _fetch_parts(source, inside, index, missing, variant)
-    for name in missing:
-        parts[name] = _read_part(place, name, index, _dtype_of(dtype, name), device, variant)
-    return Networks(**parts, settings=read_json(place / "model_index.json").get(SETTINGS, {}))
+    given, parts = dict(given or {}), dict(parts or {})
+    _check_names([*given, *parts], COMPONENTS, "A FramePack model has no part {}; its parts: {}.")
+    if isinstance(dtype, Mapping):
+        _check_names(dtype, (*NETWORKS, "default"), "No network {} to give a dtype to; there are: {}.")
+    by_place: dict[Any, list[str]] = {}
+    for name in COMPONENTS:
+        if name not in given:
+            by_place.setdefault(parts.get(name, model), []).append(name)
+    found, settings = dict(given), dict[str, Any]()
+    for place, names in by_place.items():
+        whole = place == model
+        source = Source(model_source(place, options), (subfolder or "") if whole else "", variant, whole)
+        for name in names:
+            source.check(name)
+        source.fetch(names)
+        settings |= source.settings()
+        for name in names:
+            found[name] = source.read(name, _dtype_of(dtype, name, device), device)
+    return Networks(**found, settings=settings)
 
 
 def save_networks(
-    networks: Networks, folder: Any, class_name: str, max_shard_size: int | str = "10GB"
+    networks: Networks,
+    folder: Any,
+    class_name: str,
+    max_shard_size: int | str = "10GB",
+    variant: str | None = None,
 ) -> None:
     """Write the folder that `load_networks` and diffusers read."""
     place = Path(folder)
     entries: dict[str, tuple[str, str] | None] = {}
     for name, part in networks.components.items():
+        if part is None:
+            entries[name] = None
+            continue
         if name in NETWORKS:
-            part.save_pretrained(place / name, max_shard_size=max_shard_size)
+            part.save_pretrained(place / name, max_shard_size=max_shard_size, variant=variant)
         elif isinstance(part, Schedule):
             (place / name).mkdir(parents=True, exist_ok=True)
             write_json(place / name / CONFIG_NAME, part.published())
@@ -160,39 +205,80 @@ def _write_settings(file: Path, settings: Mapping[str, Any]) -> None:
     write_json(file, {**read_json(file), SETTINGS: dict(settings)})
 
 
-def _dtype_of(dtype: Any, name: str) -> Any:
-    return dtype.get(name, dtype.get("default", "float32")) if isinstance(dtype, Mapping) else dtype
+def _check_names(names: Iterable[str], known: Sequence[str], sentence: str) -> None:
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise ModelError(sentence.format(repr(unknown[0]), ", ".join(known)))
 
 
-def _fetch_parts(
-    source: Repository, inside: str, index: ModelIndex, names: Sequence[str], variant: str | None
-) -> None:
-    """Bring parts here from the hub; what their configs already refuse is refused before gigabytes come."""
-    for name in names:
-        _check_named(index, name, f"{source.name!r} on the hub")
-    libraries = {name: kind.config_class.library for name, kind in NETWORKS.items()}
-    plain = [part_files(name, libraries.get(name, "")) for name in names]
-    wanted = [replace(part, folder=str(PurePosixPath(inside, part.folder))) for part in plain]
-    root = source.fetch(replace(part, stem=None) for part in wanted)
-    for name in names:
+def _dtype_of(dtype: Any, name: str, device: Any) -> Any:
+    asked = dtype.get(name, dtype.get("default", "auto")) if isinstance(dtype, Mapping) else dtype
+    return runtime.auto_dtype(device) if asked is None or asked == "auto" else asked
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder or a repository from which parts of a model are read.
+
+    A `whole` one has a model_index.json. Another one has a part in the folder of the part's name, or is that part.
+    """
+
+    place: Folder | Repository
+    inside: str
+    variant: str | None
+    whole: bool
+
+    @cached_property
+    def root(self) -> Path:
+        """Where model_index.json lies, on this machine."""
+        return self.place.fetch([Part(self.inside, ("model_index.json",))]) / self.inside
+
+    @cached_property
+    def index(self) -> ModelIndex:
+        """What model_index.json says."""
+        return read_model_index(self.root)
+
+    def settings(self) -> Mapping[str, Any]:
+        """What the model says about itself."""
+        return read_json(self.root / "model_index.json").get(SETTINGS, {}) if self.whole else {}
+
+    def check(self, name: str) -> None:
+        """Raise ModelError if the model's index does not name the part."""
+        if self.whole and self.index.parts.get(name) is None:
+            raise ModelError(f"{self._told} names no {name!r}; load it from its own folder and pass it.")
+
+    def fetch(self, names: Sequence[str]) -> None:
+        """Bring parts here from the hub; what their configs refuse is refused before gigabytes come."""
+        if not isinstance(self.place, Repository):
+            return
+        wanted = [replace(self._files(name), folder=self._folder(name)) for name in names]
+        root = self.place.fetch(replace(part, stem=None) for part in wanted)
+        for name, part in zip(names, wanted, strict=True):
+            if name in NETWORKS:
+                NETWORKS[name].read_config(root / part.folder / "config.json")
+        self.place.fetch((replace(part, files=(), instead=()) for part in wanted), self.variant)
+
+    def read(self, name: str, dtype: Any, device: Any) -> Any:
+        """One part, ready to run."""
+        folder = self.place.folder / self._folder(name)
         if name in NETWORKS:
-            NETWORKS[name].read_config(root / inside / name / "config.json")
-    source.fetch((replace(part, files=(), instead=()) for part in wanted), variant)
+            return NETWORKS[name].from_pretrained(folder, dtype=dtype, device=device, variant=self.variant)
+        if name == "scheduler":
+            entry = self.index.parts[name] if self.whole else None
+            return Schedule.read_folder(folder, entry[1] if entry else None)
+        return PREPARATION[name].from_pretrained(folder)
 
+    def _files(self, name: str) -> Part:
+        kind = NETWORKS.get(name)
+        return part_files(name, kind.config_class.library if kind else "")
 
-def _check_named(index: ModelIndex, name: str, where: object) -> None:
-    if index.parts.get(name) is None:
-        raise ModelError(f"{where} names no {name!r}; load it from its own folder and pass it.")
+    def _folder(self, name: str) -> str:
+        """Where the part lies below the source: the folder of its name, or the source itself."""
+        inner = str(PurePosixPath(self.inside, name))
+        return inner if self.whole or self.place.has_folder(inner) else self.inside
 
-
-def _read_part(
-    place: Path, name: str, index: ModelIndex, dtype: Any, device: Any, variant: str | None
-) -> Any:
-    _check_named(index, name, place / "model_index.json")
-    if name in NETWORKS:
-        return NETWORKS[name].from_pretrained(
-            place, subfolder=name, dtype=dtype, device=device, variant=variant
-        )
-    if name == "scheduler":
-        return Schedule.read_folder(place / "scheduler", index.parts[name][1])  # type: ignore[index]
-    return PREPARATION[name].from_pretrained(place, subfolder=name)
+    @property
+    def _told(self) -> str:
+        if isinstance(self.place, Repository):
+            return f"{self.place.name!r} on the hub"
+        return str(self.root / "model_index.json")

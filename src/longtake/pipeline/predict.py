@@ -1,63 +1,170 @@
 """The transformer's velocity at each step, with whatever comes back computed once.
 
-Refined text and all modulations depend on prompt and timestep: once a job. Packed history, rotary tables, masks: once
-a section. At 13B the modulations' weights are 6.8 GB in bfloat16, which then are read once per timestep of a job and
-not at every step of every section. A transformer of the field is called as it is.
+Refined text and all modulations depend on prompt and timestep: once a job. Packed history and rotary tables: once a
+section, for both branches of classifier-free guidance. At 13B the modulations' weights are 6.84 GB in bfloat16, which
+then are read once per timestep of a job and not at every step of every section.
+
+So it is with our own transformer as long as nobody has hooked, patched, compiled or wrapped it. Any other is called
+whole, as it is called in the field.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
-from longtake.backend import ops, runtime
-from longtake.job import Job
+from longtake.backend import exchange, ops, runtime
 from longtake.models import adapters
+from longtake.models.pretrained import is_untouched
 from longtake.models.transformer import (
     SLOTS,
     Context,
     HunyuanVideoFramepackTransformer3DModel,
     Moment,
     Prompted,
+    Sight,
+    check_scales,
 )
-from longtake.pipeline.prepare import Conditioning, Text
 from longtake.plan.history import History
 from longtake.plan.plans import Section
 from longtake.sampling.guidance import cfg
+from longtake.sampling.solvers import Velocity
+
+Wrap = Callable[[Velocity], Velocity]
+"""Makes another velocity of a velocity, (latents, sigma) -> velocity: a step cache, say."""
+
+
+class Text(Protocol):
+    """A prompt as the text encoders have read it."""
+
+    @property
+    def states(self) -> Any: ...
+    @property
+    def mask(self) -> Any: ...
+    @property
+    def pooled(self) -> Any: ...
 
 
 class Predictor:
-    """The velocity of one job's sections: `begin` a section, then call with latents and a noise level."""
+    """The velocity of a job's sections: `begin` a section, then call with what it is told, latents and a noise level.
 
-    def __init__(self, job: Job, transformer: Any, attention_kwargs: dict[str, Any] | None = None) -> None:
-        self.job, self.transformer, self.attention_kwargs = job, transformer, attention_kwargs
-        self.opens = isinstance(transformer, HunyuanVideoFramepackTransformer3DModel)
-        self.times: tuple[int, ...] = ()
-        self.clean: list[tuple[Any, Sequence[int]]] = []
-        self.texts: dict[int, Known] = {}
+    `wrap` is asked for a velocity of its own for each section and each branch of guidance, so that what it keeps
+    belongs to one of them alone.
+    """
+
+    def __init__(
+        self,
+        transformer: Any,
+        *,
+        guidance: float,
+        cfg_scale: float = 1.0,
+        cfg_rescale: float = 0.0,
+        attention_kwargs: Mapping[str, Any] | None = None,
+        wrap: Wrap | None = None,
+    ) -> None:
+        self.transformer, self.guidance = transformer, guidance
+        self.cfg_scale, self.cfg_rescale = cfg_scale, cfg_rescale
+        self.attention_kwargs, self.wrap = attention_kwargs, wrap
         self.revision = adapters.revision(transformer)
+        self.texts: dict[tuple[int, int], Known] = {}
+        self.begun: Begun | None = None
 
     def begin(self, section: Section, history: History) -> None:
-        """Read what the section sees."""
-        self.times = section.times
-        self.clean = [(self._placed(history.read(slot)), slot.times) for slot in section.slots]
+        """Read what the section sees. Raises JobError for clean frames at a scale that the transformer cannot take."""
+        check_scales(section.slots)
+        clean = {
+            scale: (self._placed(history.read(slot)), slot.times) for scale, slot in section.slots.items()
+        }
+        self.begun = Begun(section.times, clean)
         for known in self.texts.values():
-            known.context = None
+            known.sight = None
 
-    def __call__(self, conditioning: Conditioning, latents: Any, sigma: float) -> Any:
-        """The velocity (B, C, T, H, W), float32, with classifier-free guidance where there is a negative prompt."""
+    def __call__(
+        self, text: Text, negative: Text | None, image_states: Any, latents: Any, sigma: float
+    ) -> Any:
+        """The velocity (B, C, T, H, W), float32; with classifier-free guidance if there is a negative prompt."""
+        if self.begun is None:
+            raise RuntimeError("Predictor.begin(section, history) comes before the first step.")
         self._forget_what_adapters_changed()
-        with (
-            runtime.no_grad(),
-            adapters.scaled(self.transformer, self.attention_kwargs if self.opens else None),
-        ):
-            texts = [text for text in (conditioning.text, conditioning.negative) if text is not None]
-            velocity, *against = (self._velocity(text, texts, conditioning, latents, sigma) for text in texts)
+        told = [text] if negative is None else [text, negative]
+        # At every step: a hook may be added between two of them.
+        opens = isinstance(self.transformer, HunyuanVideoFramepackTransformer3DModel)
+        opens = opens and is_untouched(self.transformer)
+        branches = [Branch(self.begun, one, image_states, opens) for one in told]
+        if opens:
+            self._keep(branches)
+        scale = self.attention_kwargs if opens else None
+        with runtime.no_grad(), adapters.scaled(self.transformer, scale):
+            velocity, *against = (
+                self._asked(number, branch)(latents, sigma) for number, branch in enumerate(branches)
+            )
             if against:
-                velocity = cfg(velocity, against[0], self.job.cfg_scale, self.job.cfg_rescale)
+                velocity = cfg(velocity, against[0], self.cfg_scale, self.cfg_rescale)
             return runtime.place(velocity, dtype="float32")
+
+    def _asked(self, number: int, branch: Branch) -> Velocity:
+        """The velocity of a branch, wrapped if somebody wants to; the wrapper lives as long as the section."""
+        begun = branch.begun
+        begun.current[number] = branch
+        if self.wrap is None:
+            return partial(self._current, begun, number)
+        if number not in begun.wrapped:
+            begun.wrapped[number] = self.wrap(partial(self._current, begun, number))
+        return begun.wrapped[number]
+
+    def _current(self, begun: Begun, number: int, latents: Any, sigma: float) -> Any:
+        """The velocity for what the branch is told at this step, which a callback may have changed."""
+        branch = begun.current[number]
+        latents = runtime.place(latents, dtype=self.transformer.dtype)
+        return (self._opened if branch.opens else self._whole)(branch, latents, sigma)
+
+    def _opened(self, branch: Branch, latents: Any, sigma: float) -> Any:
+        network, begun = self.transformer, branch.begun
+        known = self._known(branch)
+        if begun.context is None:
+            begun.context = network.context(tuple(latents.shape), begun.times, begun.clean)
+        if known.sight is None:
+            known.sight = network.sight(begun.context, known.prompted)
+        if sigma not in known.moments:
+            timestep, guidance = self._levels(begun, latents, sigma)
+            known.moments[sigma] = network.moment(known.prompted, timestep, guidance, keep=True)
+        tokens = network.tokens(latents, known.moments[sigma], begun.context, known.sight)
+        return network.head(network.run_blocks(tokens), tokens)
+
+    def _whole(self, branch: Branch, latents: Any, sigma: float) -> Any:
+        text, begun = branch.text, branch.begun
+        timestep, guidance = self._levels(begun, latents, sigma)
+        if begun.slots is None:
+            begun.slots = {"indices_latents": _times(begun.times)}
+            for scale, (clean, times) in begun.clean.items():
+                begun.slots |= {SLOTS[scale]: clean, f"indices_{SLOTS[scale]}": _times(times)}
+        return self.transformer(
+            hidden_states=latents,
+            timestep=timestep,
+            encoder_hidden_states=text.states,
+            encoder_attention_mask=text.mask,
+            pooled_projections=text.pooled,
+            image_embeds=branch.image_states,
+            guidance=guidance,
+            attention_kwargs=None if self.attention_kwargs is None else dict(self.attention_kwargs),
+            return_dict=False,
+            **begun.slots,
+        )[0]
+
+    def _keep(self, branches: Sequence[Branch]) -> None:
+        """Forget texts that are no longer asked for."""
+        self.texts = {branch.key: self.texts[branch.key] for branch in branches if branch.key in self.texts}
+
+    def _known(self, branch: Branch) -> Known:
+        """What was computed for the branch's text."""
+        if branch.key not in self.texts:
+            text = branch.text
+            made = self.transformer.prompted(text.states, text.mask, text.pooled, branch.image_states)
+            self.texts[branch.key] = Known(branch, made)
+        return self.texts[branch.key]
 
     def _forget_what_adapters_changed(self) -> None:
         """A callback may weigh or remove adapters between two steps."""
@@ -65,74 +172,53 @@ class Predictor:
         if revision != self.revision:
             self.revision = revision
             self.texts.clear()
+            if self.begun is not None:
+                self.begun.context = None
 
-    def _velocity(
-        self, text: Text, current: list[Text], conditioning: Conditioning, latents: Any, sigma: float
-    ) -> Any:
-        latents = runtime.place(latents, dtype=self.transformer.dtype)
-        if not self.opens:
-            return self._call(text, conditioning, latents, sigma)
-        network = self.transformer
-        known = self._known(text, current, conditioning)
-        if known.context is None:
-            known.context = network.context(tuple(latents.shape), self.times, self.clean, known.prompted)
-        if sigma not in known.moments:
-            timestep, guidance = self._levels(latents, sigma)
-            known.moments[sigma] = network.moment(known.prompted, timestep, guidance)
-        tokens = network.tokens(latents, known.context, known.moments[sigma])
-        return network.head(network.run_blocks(tokens), tokens)
-
-    def _known(self, text: Text, current: list[Text], conditioning: Conditioning) -> Known:
-        """What was computed for a text; texts that are no longer asked for are forgotten."""
-        found = self.texts.get(id(text))
-        if found is None:
-            self.texts = {id(one): self.texts[id(one)] for one in current if id(one) in self.texts}
-            prompted = self.transformer.prompted(
-                text.states, text.mask, text.pooled, conditioning.image_states
-            )
-            found = self.texts[id(text)] = Known(text, prompted)
-        return found
-
-    def _call(self, text: Text, conditioning: Conditioning, latents: Any, sigma: float) -> Any:
-        timestep, guidance = self._levels(latents, sigma)
-        slots: dict[str, Any] = {}
-        for name, (clean, times) in zip(SLOTS.values(), self.clean, strict=True):
-            slots[name], slots[f"indices_{name}"] = clean, _times(times)
-        return self.transformer(
-            hidden_states=latents,
-            timestep=timestep,
-            encoder_hidden_states=text.states,
-            encoder_attention_mask=text.mask,
-            pooled_projections=text.pooled,
-            image_embeds=conditioning.image_states,
-            indices_latents=_times(self.times),
-            guidance=guidance,
-            attention_kwargs=self.attention_kwargs,
-            return_dict=False,
-            **slots,
-        )[0]
-
-    def _levels(self, latents: Any, sigma: float) -> tuple[Any, Any]:
+    def _levels(self, begun: Begun, latents: Any, sigma: float) -> tuple[Any, Any]:
         """Timestep and guidance (B,), in thousandths."""
         batch = latents.shape[0]
         # Never in the transformer's own dtype: bfloat16 is up to 2 off near 1000.
         timestep = ops.from_numpy(np.full(batch, sigma * 1000, dtype=np.float32))
-        scale = ops.from_numpy(np.full(batch, self.job.guidance, dtype=np.float32))
-        # In thousandths after the cast, as the models were trained: bfloat16 makes 9 into 9024.
-        guidance = runtime.place(scale, latents.device, self.transformer.dtype) * 1000.0
-        return runtime.place(timestep, latents.device), guidance
+        if begun.guidance is None:
+            scale = ops.from_numpy(np.full(batch, self.guidance, dtype=np.float32))
+            # In thousandths after the cast, as the models were trained: bfloat16 makes 9 into 9024.
+            begun.guidance = runtime.place(scale, latents.device, self.transformer.dtype) * 1000.0
+        return runtime.place(timestep, latents.device), begun.guidance
 
     def _placed(self, array: np.ndarray) -> Any:
-        return runtime.place(ops.from_numpy(array), self.transformer.device, self.transformer.dtype)
+        network = self.transformer
+        return runtime.place(ops.from_numpy(array), exchange.device_of(network), network.dtype)
+
+
+class Begun:
+    """One section, and what is computed once for it."""
+
+    def __init__(self, times: tuple[int, ...], clean: dict[int, tuple[Any, tuple[int, ...]]]) -> None:
+        self.times, self.clean = times, clean
+        self.context: Context | None = None
+        self.guidance: Any = None
+        self.slots: dict[str, Any] | None = None
+        self.current: dict[int, Branch] = {}
+        self.wrapped: dict[int, Velocity] = {}
+
+
+class Branch:
+    """One of guidance's two branches at one step: what it is told, and whether the transformer may be opened."""
+
+    def __init__(self, begun: Begun, text: Text, image_states: Any, opens: bool) -> None:
+        self.begun, self.text, self.image_states, self.opens = begun, text, image_states, opens
+        self.key = (id(text), id(image_states))
 
 
 class Known:
     """What was computed for one text."""
 
-    def __init__(self, text: Text, prompted: Prompted) -> None:
-        self.text = text  # held, so that no other text can take its identity
+    def __init__(self, branch: Branch, prompted: Prompted) -> None:
+        # Held, so that no other text can take their identity.
+        self.held = (branch.text, branch.image_states)
         self.prompted = prompted
-        self.context: Context | None = None
+        self.sight: Sight | None = None
         self.moments: dict[float, Moment] = {}
 
 

@@ -1,189 +1,286 @@
-"""Prompts and pictures -> what the transformer is given.
+"""A job and what a caller gives beside it -> a request: B rows, ready for the networks.
 
-Text goes two ways: Llama's states (B, L, D) of the prompt in a template, two layers before the end, the template cut
-off; and CLIP's pooled state (B, P) of the second prompt. Pictures too: SigLIP's states (B, N, E), and latents that
-begin and end the video.
+`ask` checks everything that can be checked and computes nothing; `encode` runs the encoders.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from longtake.backend import exchange, ops, runtime
+from longtake.backend import ops, runtime
 from longtake.errors import JobError
-from longtake.models.llama import LlamaModel
+from longtake.job import Anchor, Job
+from longtake.pipeline.encode import (
+    Text,
+    decode_picture,
+    encode_latents,
+    encode_picture,
+    encode_text,
+    repeated,
+)
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.noise import LAST_PICTURE, PICTURE, Noise
+from longtake.pipeline.noise import LAST_PICTURE, PICTURE, Noise, noise_source
+from longtake.pipeline.placement import room_for
+from longtake.plan import timeline
+from longtake.plan.layout import LATENT_PIXELS
+from longtake.plan.plans import Plan, plan_of
+from longtake.processors import pictures
+from longtake.sampling.schedule import Schedule
 
-# HunyuanVideo's; the model was trained behind these very words.
-PROMPT_TEMPLATE: dict[str, Any] = {
-    "template": (
-        "<|start_header_id|>system<|end_header_id|>\n\nDescribe the video by detailing the following aspects: "
-        "1. The main content and theme of the video."
-        "2. The color, shape, size, texture, quantity, text, and spatial relationships of the objects."
-        "3. Actions, events, behaviors temporal relationships, physical movement changes of the objects."
-        "4. background environment, light, style and atmosphere."
-        "5. camera angles, movements, and transitions used in the video:<|eot_id|>"
-        "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
-    ),
-    "crop_start": 95,
-}
-SKIPPED_LAYERS = 2
-MAX_TEXT_TOKENS = 256
-MAX_CLIP_TOKENS = 77
+__all__ = ["Asked", "Inputs", "Request", "Text", "ask", "encode", "settled"]
 
 
 @dataclass(frozen=True)
-class Text:
-    """Prompts, encoded: `states` (B, L, D) with their `mask` (B, L), and `pooled` (B, P)."""
+class Inputs:
+    """What a caller gives beside the job: values that JSON cannot hold. Each is one row, or one for each prompt.
 
-    states: Any
-    mask: Any
-    pooled: Any
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What all sections are given: one row per video.
-
-    `image_states` (B, N, E); `start` and `last` are latents (B, C, 1, H, W) float32, scaled; `negative` where there is
-    classifier-free guidance.
+    Pictures are paths, PIL images, arrays (H, W, C) or tensors (C, H, W), and default to the job's anchors; `latents`
+    (B, C, 1, h, w), scaled, stand in for encoding them. Prompts default to the job's; `text`, `negative` and
+    `image_states` are encodings that need not be made. `generator` is what `noise_source` takes, by default the job's
+    seed. `sigmas` are noise levels before the schedule's shift. `scheduler` is driven itself; without it, a copy of the
+    model's is, so that two streams do not disturb each other.
     """
 
-    text: Text
+    picture: Any = None
+    last_picture: Any = None
+    latents: Any = None
+    last_latents: Any = None
+    prompts: Sequence[str] | None = None
+    prompts_2: Sequence[str] | None = None
+    negatives: Sequence[str] | None = None
+    negatives_2: Sequence[str] | None = None
+    text: Text = field(default_factory=Text)
+    negative: Text | None = None
+    image_states: Any = None
+    videos: int = 1
+    generator: Any = None
+    sigmas: Sequence[float] | None = None
+    template: Mapping[str, Any] | None = None
+    max_tokens: int | None = None
+    attention_kwargs: Mapping[str, Any] | None = None
+    scheduler: Any = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that can be met: `job` has its size and dtype, `pixels` are the anchors' (B, 3, H, W) or None."""
+
+    job: Job
+    networks: Networks
+    inputs: Inputs
+    plan: Plan
+    pixels: tuple[np.ndarray | None, ...]
+    latents: tuple[np.ndarray | None, ...]
+    prompts: int
+    noise: Noise
+
+    @property
+    def rows(self) -> int:
+        """Videos that are made at once."""
+        return self.prompts * self.inputs.videos
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything that the sections of one run are made from: B rows.
+
+    `texts` are by prompt, the rows' own under the job's; `anchors` are latents (B, C, 1, h, w) float32, scaled, by
+    latent frame number; `image_states` (B, N, E).
+    """
+
+    job: Job
+    networks: Networks
+    plan: Plan
+    texts: Mapping[str, Text]
     negative: Text | None
     image_states: Any
-    start: np.ndarray
-    last: np.ndarray | None = None
+    anchors: Mapping[int, np.ndarray]
+    noise: Noise
+    scheduler: Any
+    sigmas: Sequence[float] | None = None
+    attention_kwargs: Mapping[str, Any] | None = None
 
 
-def encode_text(
-    networks: Networks,
-    prompts: Sequence[str],
-    prompts_2: Sequence[str] | None = None,
-    template: Mapping[str, Any] | None = None,
-    max_tokens: int | None = None,
+def settled(job: Job, networks: Networks, picture: Any) -> Job:
+    """The job with the size and the dtype that its video will have: its own, else the model's.
+
+    A model that has no size takes the bucket nearest to the picture's shape.
+    """
+    width, height = job.width, job.height
+    if not (width and height):
+        shape = None if "width" in networks.settings else pictures.size_of(picture)
+        other = pictures.bucket(*shape) if shape else networks.default_size
+        width, height = width or other[0], height or other[1]
+    return replace(job, width=width, height=height, dtype=networks.dtype_name)
+
+
+def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
+    """Check the request as a whole; JobError, PictureError or ModelError in one sentence if it cannot be met."""
+    given = (_first(inputs.picture, job.picture), _first(inputs.last_picture, job.last_picture))
+    job = _with_anchors(job, inputs)
+    job.check()
+    if job.dtype not in ("auto", networks.dtype_name):
+        raise JobError(
+            f"The job asks for {job.dtype} and the networks are {networks.dtype_name}; "
+            "load them in the job's dtype, or leave it to them (dtype auto)."
+        )
+    if given[0] is None and inputs.latents is None:
+        raise JobError("A video begins with a picture; none was given.")
+    job = settled(job, networks, given[0])
+    job.check()  # again, since its size may be the model's
+    plan = plan_of(job)
+    timeline.check(job, plan)
+    count = _prompt_count(inputs)
+    fitted = tuple(_pixels(each, count, name, job) for each, name in zip(given, NAMES, strict=True))
+    latents = tuple(
+        _latents(each, count, f"{name}_latents", job)
+        for each, name in zip((inputs.latents, inputs.last_latents), NAMES, strict=True)
+    )
+    if isinstance(inputs.videos, bool) or not isinstance(inputs.videos, int) or inputs.videos < 1:
+        raise JobError(f"Each prompt makes at least 1 video; {inputs.videos!r} were asked for.")
+    # The reference's stream is the framework's own; ours is the same on every framework and device.
+    seed = runtime.seeded(job.seed) if job.reference else job.seed
+    noise = noise_source(_first(inputs.generator, seed), count * inputs.videos)
+    return Asked(job, networks, inputs, plan, fitted, latents, count, noise)
+
+
+NAMES = ("image", "last_image")
+GIVEN = "a picture that was given as a value"
+
+
+def encode(asked: Asked) -> Request:
+    """Run the encoders on what was asked: text first, then pictures, in the order in which noise is drawn."""
+    job, networks, inputs, rows = asked.job, asked.networks, asked.inputs, asked.rows
+    with room_for("encoding the prompts"):
+        own = _encoded(asked, inputs.prompts or [job.prompt], inputs.prompts_2, inputs.text, "prompt")
+        texts = {job.prompt: own}
+        for prompt in timeline.prompts(job, asked.plan):
+            if prompt not in texts:
+                found = encode_text(networks, [prompt], None, inputs.template, inputs.max_tokens)
+                texts[prompt] = _in_rows(found, rows)
+        negative = None
+        if job.cfg_scale > 1:
+            known, prompts = inputs.negative or Text(), inputs.negatives or [job.negative_prompt]
+            negative = _encoded(asked, prompts, inputs.negatives_2, known, "negative_prompt")
+    with room_for("encoding the pictures"):
+        states, anchors = _pictures(asked)
+    scheduler = _first(inputs.scheduler, networks.part("scheduler"))
+    if inputs.scheduler is None and not isinstance(scheduler, Schedule):
+        scheduler = copy.deepcopy(scheduler)
+    return Request(
+        job, networks, asked.plan, texts, negative, states, dict(zip(asked.plan.anchors, anchors, strict=True)),
+        asked.noise, scheduler, inputs.sigmas, inputs.attention_kwargs,
+    )  # fmt: skip
+
+
+def _encoded(
+    asked: Asked, prompts: Sequence[str], prompts_2: Sequence[str] | None, known: Text, name: str
 ) -> Text:
-    """Both encodings of the prompts; CLIP reads `prompts_2`, else the same prompts."""
-    template = template or networks.settings.get("prompt_template", PROMPT_TEMPLATE)
-    max_tokens = max_tokens or networks.settings.get("max_sequence_length", MAX_TEXT_TOKENS)
-    states, mask = encode_states(networks.text_encoder, networks.tokenizer, prompts, template, max_tokens)
-    return Text(
-        states, mask, encode_pooled(networks.text_encoder_2, networks.tokenizer_2, prompts_2 or prompts)
-    )
+    """One side of the text, in as many rows as videos; `reference` gives CLIP the first prompts, as it does."""
+    if asked.job.reference:
+        prompts_2 = None
+    if known.states is not None:
+        check_count(int(known.states.shape[0]), asked.prompts, f"{name}_embeds")
+    for each, what in ((prompts, name), (prompts_2, f"{name}_2")):
+        if each is not None and known.states is None:
+            check_count(len(each), asked.prompts, what)
+    if prompts_2 is not None and len(prompts_2) != len(prompts):
+        prompts, prompts_2 = _broadcast(prompts, asked.prompts), _broadcast(prompts_2, asked.prompts)
+    inputs = asked.inputs
+    found = encode_text(asked.networks, list(prompts), prompts_2, inputs.template, inputs.max_tokens, known)
+    return _in_rows(found, asked.rows)
 
 
-def encode_states(
-    encoder: Any, tokenizer: Any, prompts: Sequence[str], template: Mapping[str, Any], max_tokens: int
-) -> tuple[Any, Any]:
-    """States (B, L, D) and mask (B, L) of the prompts in their template, the template's own tokens cut off."""
-    if "{}" not in template.get("template", ""):
-        raise JobError("A prompt template has a key 'template' with the place of the prompt, {}, in it.")
-    texts = [template["template"].replace("{}", prompt) for prompt in prompts]
-    start = template.get("crop_start")
-    if start is None:
-        # Unlike the reference: it takes the template padded to its full length, and no prompt is left.
-        start = len(tokenizer([template["template"].split("{}")[0]])["input_ids"][0])
-    tokens = tokenizer(texts, padding="max_length", max_length=max_tokens + start, truncation=True)
-    real = np.asarray(tokens["attention_mask"])
-    # A tokenizer that pads on the left would have its padding cut off in place of the template.
-    order = np.argsort(1 - real, axis=1, kind="stable")
-    ids, mask = (
-        exchange.given(np.take_along_axis(np.asarray(rows, np.int64), order, 1), encoder)
-        for rows in (tokens["input_ids"], real)
-    )
-    with exchange.no_grad(encoder):
-        if isinstance(encoder, LlamaModel):
-            # The layers behind the states that are read need not run.
-            states = encoder(ids, mask, layers=-SKIPPED_LAYERS).last_hidden_state
-        else:
-            found = encoder(input_ids=ids, attention_mask=mask, output_hidden_states=True)
-            states = found.hidden_states[-SKIPPED_LAYERS - 1]
-    return exchange.taken(states[:, start:]), exchange.taken(mask[:, start:])
+def _in_rows(text: Text, rows: int) -> Text:
+    return Text(*(repeated(part, rows) for part in (text.states, text.mask, text.pooled)))
 
 
-def encode_pooled(encoder: Any, tokenizer: Any, prompts: Sequence[str]) -> Any:
-    """CLIP's pooled states (B, P) of the bare prompts."""
-    tokens = tokenizer(list(prompts), padding="max_length", max_length=MAX_CLIP_TOKENS, truncation=True)
-    with exchange.no_grad(encoder):
-        ids = exchange.given(np.asarray(tokens["input_ids"], dtype=np.int64), encoder)
-        return exchange.taken(encoder(ids).pooler_output)
+def _pictures(asked: Asked) -> tuple[Any, list[np.ndarray]]:
+    """SigLIP's states of all rows, and the latents of each anchor.
 
-
-def encode_picture(encoder: Any, processor: Any, pixels: np.ndarray) -> Any:
-    """SigLIP's states (B, N, E) of pictures (B, 3, H, W) in [-1, 1]."""
-    # "pt" is the one kind that all of transformers' processors return; ours gives the process's own tensors for it.
-    prepared = processor(images=list((pixels + 1.0) / 2.0), return_tensors="pt", do_rescale=False)
-    with exchange.no_grad(encoder):
-        seen = exchange.given(exchange.array_of(prepared["pixel_values"]), encoder, as_weights=True)
-        return exchange.taken(encoder(seen).last_hidden_state)
-
-
-def encode_latents(vae: Any, pixels: np.ndarray, what: str, noise: Noise, videos: int) -> np.ndarray:
-    """A sample of the autoencoder's posterior of pictures (B, 3, H, W): latents (videos, C, 1, h, w), scaled.
-
-    Each video takes a sample of its own; `videos` is B or, for one picture, any number.
+    Unlike the reference: the states are the mean over the anchors (diffusers computes that mean and then drops it);
+    `reference` takes the first picture's alone.
     """
-    frame = runtime.place(ops.from_numpy(pixels[:, :, None]), vae.device, vae.dtype)
-    with runtime.no_grad():
-        posterior = vae.encode(frame).latent_dist
-        mean, std = (repeated(part, videos) for part in (posterior.mean, posterior.std))
-        drawn = noise(what, tuple(mean.shape), runtime.dtype_name(vae.dtype))
-        latents = (mean + std * ops.from_numpy(drawn, like=mean)) * vae.config.scaling_factor
-    return np.asarray(ops.to_numpy(latents), dtype=np.float32)
+    networks, rows = asked.networks, asked.rows
+    anchors: list[np.ndarray] = []
+    seen: list[Any] = []
+    known = asked.inputs.image_states
+    for pixels, latents, what in zip(asked.pixels, asked.latents, (PICTURE, LAST_PICTURE), strict=True):
+        if pixels is None and latents is None:
+            continue
+        if pixels is None:
+            with networks.using("vae") as vae:
+                pixels = decode_picture(vae, latents)
+        if known is None and not (asked.job.reference and seen):
+            with networks.using("image_encoder") as encoder:
+                processor = networks.part("feature_extractor")
+                states = encode_picture(encoder, processor, pixels, rounded=asked.job.reference)
+            seen.append(repeated(states, rows))
+        if latents is None:
+            with networks.using("vae") as vae:
+                latents = encode_latents(vae, pixels, what, asked.noise, rows)
+        anchors.append(repeated(latents, rows))
+    states = repeated(known, rows) if known is not None else seen[0]
+    return (states if len(seen) < 2 else (seen[0] + seen[1]) / 2), anchors
 
 
-def encode_pictures(
-    networks: Networks,
-    picture: np.ndarray | None,
-    last_picture: np.ndarray | None,
-    noise: Noise,
-    videos: int,
-    latents: np.ndarray | None = None,
-    last_latents: np.ndarray | None = None,
-    reference: bool = False,
-) -> tuple[Any, np.ndarray, np.ndarray | None]:
-    """SigLIP states, start latents and last latents of `videos` videos.
+def _with_anchors(job: Job, inputs: Inputs) -> Job:
+    """The job with an anchor for each picture that is given as a value, so that plan and checks know of it."""
+    first = inputs.picture is not None or inputs.latents is not None
+    last = inputs.last_picture is not None or inputs.last_latents is not None
+    added: tuple[Anchor, ...] = ()
+    if first and job.picture is None:
+        added += (Anchor(0, GIVEN),)
+    if last and job.last_picture is None:
+        added += (Anchor("end", GIVEN),)
+    return replace(job, anchors=(*job.anchors, *added)) if added else job
 
-    Pictures are (1 or videos, 3, H, W); latents that are given are used in place of encoding, and decoded where there
-    is no picture that SigLIP could see. Unlike the reference: the states are the mean of both pictures' (diffusers
-    computes that mean and then drops it); `reference` takes the first's alone.
-    """
-    if picture is None and latents is None:
-        raise JobError("A video begins with a picture; give image or image_latents.")
-    encoder, processor = networks.image_encoder, networks.feature_extractor
-    seen = _decoded(networks.vae, latents) if picture is None else picture
-    states = repeated(encode_picture(encoder, processor, seen), videos)
+
+def _prompt_count(inputs: Inputs) -> int:
+    """How many prompts there are; what else is given has one row, or as many."""
+    if inputs.text.states is not None:
+        return int(inputs.text.states.shape[0])
+    return len(inputs.prompts) if inputs.prompts is not None else 1
+
+
+def _pixels(images: Any, prompts: int, name: str, job: Job) -> np.ndarray | None:
+    if images is None:
+        return None
+    assert job.width is not None and job.height is not None
+    found = pictures.pixels(images, job.width, job.height, job.reference)
+    check_count(found.shape[0], prompts, name)
+    return found
+
+
+def _latents(latents: Any, prompts: int, name: str, job: Job) -> np.ndarray | None:
     if latents is None:
-        latents = encode_latents(networks.vae, seen, PICTURE, noise, videos)
-    if last_picture is None and last_latents is None:
-        return states, repeated(latents, videos), None
-    seen = _decoded(networks.vae, last_latents) if last_picture is None else last_picture
-    if not reference:
-        states = (states + repeated(encode_picture(encoder, processor, seen), videos)) / 2
-    if last_latents is None:
-        last_latents = encode_latents(networks.vae, seen, LAST_PICTURE, noise, videos)
-    return states, repeated(latents, videos), repeated(last_latents, videos)
+        return None
+    assert job.width is not None and job.height is not None
+    array = latents if isinstance(latents, np.ndarray) else ops.to_numpy(latents)
+    wanted = (1, job.height // LATENT_PIXELS, job.width // LATENT_PIXELS)
+    if array.ndim != 5 or array.shape[2:] != wanted:
+        raise JobError(
+            f"{name} has the shape {tuple(array.shape)}; for {job.width} x {job.height} it is "
+            f"(B, C, {', '.join(map(str, wanted))})."
+        )
+    check_count(array.shape[0], prompts, name)
+    return np.asarray(array, dtype=np.float32)
 
 
-def repeated(rows: Any, count: int) -> Any:
-    """`count` rows from one, or from as many as divide it, each several times in a row."""
-    have = rows.shape[0]
-    if have == count:
-        return rows
-    if count % have:
-        raise JobError(f"{have} rows cannot be spread over {count} videos; give one, or one per prompt.")
-    places = np.repeat(np.arange(have), count // have)
-    return rows[places] if isinstance(rows, np.ndarray) else rows[places.tolist()]
+def check_count(have: int, prompts: int, name: str) -> None:
+    """Raise JobError unless there is one of what `name` says, or one for each prompt."""
+    if have not in (1, prompts):
+        raise JobError(f"{name} has {have} entries for {prompts} prompts; give one, or one for each prompt.")
 
 
-def _decoded(vae: Any, latents: Any) -> np.ndarray:
-    """The pictures (B, 3, H, W) of latents (B, C, 1, h, w)."""
-    unscaled = runtime.place(ops.from_numpy(latents / vae.config.scaling_factor), vae.device, vae.dtype)
-    with runtime.no_grad():
-        frame = vae.decode(unscaled, return_dict=False)[0]
-    return np.asarray(ops.to_numpy(frame)[:, :, 0].clip(-1.0, 1.0), dtype=np.float32)
+def _broadcast(texts: Sequence[str], count: int) -> list[str]:
+    return list(texts) * count if len(texts) == 1 else list(texts)
+
+
+def _first(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value

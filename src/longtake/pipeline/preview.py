@@ -83,7 +83,7 @@ them to [0, 1], which makes all that is darker than grey black.
 """
 
 
-def preview(latents: np.ndarray, projection: Projection, zoom: int = 1) -> np.ndarray:
+def colours(latents: np.ndarray, projection: Projection, zoom: int = 1) -> np.ndarray:
     """Colours (B, t, n h zoom, n w zoom, 3) uint8 of scaled latents (B, C, t, h, w): a frame for each latent frame.
 
     `zoom` repeats every pixel so many times. Raises ModelError where the projection is for other latents.
@@ -98,7 +98,7 @@ def preview(latents: np.ndarray, projection: Projection, zoom: int = 1) -> np.nd
     return frames if zoom == 1 else frames.repeat(zoom, axis=2).repeat(zoom, axis=3)
 
 
-def decoded_preview(vae: Any, latents: np.ndarray) -> np.ndarray:
+def decoded_alone(vae: Any, latents: np.ndarray) -> np.ndarray:
     """Frames (B, 4 t, H, W, 3) uint8 of one section alone, from its scaled latents (B, C, t, h, w).
 
     What is before the section is not known yet: its first latent frame stands in for it, held still.
@@ -127,7 +127,7 @@ def previewer(networks: Networks, kind: str) -> Callable[[np.ndarray], np.ndarra
     Raises JobError for another kind, and for "rgb" where there is no projection for the model.
     """
     if kind == "decode":
-        return partial(decoded_preview, networks.vae)
+        return partial(decoded_alone, networks.vae)
     if kind != "rgb":
         raise JobError(f"No preview {kind!r}; there are: {', '.join(KINDS)}.")
     projection = projection_of(networks)
@@ -136,7 +136,7 @@ def previewer(networks: Networks, kind: str) -> Callable[[np.ndarray], np.ndarra
             f"There is no latent-to-RGB projection for this model's {networks.vae.config.latent_channels} channels; "
             f'ask for the preview "decode", or fit one and put it into the model\'s settings as {LATENT_RGB!r}.'
         )
-    return partial(preview, projection=projection)
+    return partial(colours, projection=projection)
 
 
 # --------------------------------------------------------------------------------------------------- fitting

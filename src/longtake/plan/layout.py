@@ -142,9 +142,6 @@ class Structure:
         return sum(stretch.frames / stretch.scale**3 for stretch in self.packed)
 
 
-STRUCTURES = {"vanilla": "f1k1_x_f16k4f2k2f1k1_g9", "inverted": "f1k1_x_g9_f1k1f2k2f16k4_td"}
-"""What the two released sampling types do; vanilla keeps the picture in sight, as the F1 model was trained to."""
-
 _STRETCH = re.compile(r"f([1-9]\d*)k([1-9]\d*)")
 
 

@@ -1,23 +1,30 @@
 """Plans: which sections make a video, in which order, and what each one sees.
 
-A plan is a list of `Section` in the order of generation. Frame numbers are latent frames of the finished video; frame
-0 is the picture, section p makes 1 + w*p ... w + w*p (w is the window). Times are what the model was trained to
+Frame numbers are latent frames of the finished video; frame 0 is the picture. Times are what the model was trained to
 see, which is not where the frames lie in a long video: the reference keeps them fixed or caps them.
+
+A plan computes a section when it is asked for, so that it costs the same for ten frames and for ten million. Beside
+its sections it says what the rest of the program needs to know of it; nobody asks for its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from longtake.errors import JobError
-from longtake.events import Planned
-from longtake.job import Job
-from longtake.plan.layout import LATENT_FRAMES, Slot, slot_tokens, token_count
+from longtake.plan.layout import Slot
+from longtake.plan.lengths import (
+    WINDOW,
+    nearest_section_count,
+    reference_section_count,
+    section_count,
+    video_frames,
+)
 
-WINDOW = 9
-"""Latent frames of one section in the released models."""
+if TYPE_CHECKING:
+    from longtake.job import Job
 
 CONTEXT = {1: 1, 2: 2, 4: 16}
 """History frames that one section sees, by scale (the picture comes on top, at scale 1)."""
@@ -27,216 +34,218 @@ CONTEXT = {1: 1, 2: 2, 4: 16}
 class Section:
     """One denoised stretch of the video and the clean frames that it sees.
 
-    `number` is its place in the video (0 first); `frames` are the latent frames that it makes, at `times`; `clean` is
-    the slot of scale 1 (the picture, then the nearest neighbour), `x2` and `x4` are the farther ones.
+    `number` is its place in the video (0 first); `frames` are the latent frames that it makes, at `times`; `slots` are
+    what it sees, by scale: any scales, and any number of frames in each.
     """
 
     number: int
     frames: tuple[int, ...]
     times: tuple[int, ...]
-    clean: Slot
-    x2: Slot
-    x4: Slot
-
-    @property
-    def slots(self) -> tuple[Slot, Slot, Slot]:
-        """The three slots, scale 1 first."""
-        return (self.clean, self.x2, self.x4)
+    slots: Mapping[int, Slot] = field(hash=False)
 
 
-def vanilla(sections: int, window: int = WINDOW) -> list[Section]:
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The sections of a video in the order of generation, and what is true of them as a whole.
+
+    `count` sections, the longest of `window` latent frames, make `made` video frames, of which the first `frames` come
+    out; `notice` says why these are not as many as were asked for. `forward` is true if the sections come in the
+    video's order: frames can leave after each. `anchors` are the latent frames that are given and not made. A frame is
+    read by at most the `horizon` sections that are made next, but for those in `lasting`, which any section may read.
+
+    The last three are functions: the section made at a place in the order of generation; the order of the section at
+    a place in the video; the section, by its place in the video, that makes a latent frame.
+    """
+
+    count: int
+    window: int
+    frames: int
+    made: int
+    forward: bool
+    anchors: tuple[int, ...]
+    horizon: int
+    lasting: frozenset[int]
+    section: Callable[[int], Section] = field(repr=False)
+    order: Callable[[int], int] = field(repr=False)
+    owner: Callable[[int], int] = field(repr=False)
+    notice: str | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, made: int) -> Section:
+        """The section at this place in the order of generation; from the last one backwards if negative."""
+        if not -self.count <= made < self.count:
+            raise IndexError(f"A plan of {self.count} sections has none that is made at place {made}.")
+        return self.section(made % self.count)
+
+    def __iter__(self) -> Iterator[Section]:
+        return map(self.section, range(self.count))
+
+    def made_at(self, number: int) -> int:
+        """Place in the order of generation of the section at place `number` in the video."""
+        if not 0 <= number < self.count:
+            raise IndexError(
+                f"There is no section {number}; this video has the sections 0 to {self.count - 1}."
+            )
+        return self.order(number)
+
+    def maker(self, frame: int) -> int | None:
+        """Number of the section that makes a latent frame; None for an anchor, which is given."""
+        return None if frame in self.anchors else self.owner(frame)
+
+    def sources(self, section: Section) -> tuple[int, ...]:
+        """Numbers of the sections whose frames this one sees.
+
+        >>> plan = vanilla(5)
+        >>> plan.sources(plan[1]), plan.sources(plan[4])
+        ((0,), (1, 2, 3))
+        """
+        seen = {frame for slot in section.slots.values() for frame in slot.frames if frame is not None}
+        makers = {self.maker(frame) for frame in seen}
+        return tuple(sorted(number for number in makers if number is not None))
+
+
+def vanilla(sections: int, window: int = WINDOW, end: bool = False) -> Plan:
     """Plan from the picture onwards, as FramePack-F1: every section sees the 19 frames before it.
 
-    >>> vanilla(2)[1].clean
+    >>> vanilla(2)[1].slots[1]
     Slot(scale=1, frames=(0, 9), times=(0, 19))
     """
-    _check(sections, window)
+    if end:
+        raise JobError("A last picture needs a plan that sees the end; vanilla never looks ahead.")
     # The same times in every section: prefix 0 | 4x | 2x | 1x | window.
     x4_times, x2_times, x1_times, times = _spans(1, CONTEXT[4], CONTEXT[2], CONTEXT[1], window)
 
     def section(number: int) -> Section:
         first = 1 + window * number
         x4, x2, x1, made = _spans(first - sum(CONTEXT.values()), CONTEXT[4], CONTEXT[2], CONTEXT[1], window)
-        return Section(
-            number=number,
-            frames=made,
-            times=times,
-            clean=Slot(1, (0, *_existing(x1, 0, first - 1)), (0, *x1_times)),
-            x2=Slot(2, _existing(x2, 0, first - 1), x2_times),
-            x4=Slot(4, _existing(x4, 0, first - 1), x4_times),
-        )
+        slots = {
+            1: Slot(1, (0, *_existing(x1, 0, first - 1)), (0, *x1_times)),
+            2: Slot(2, _existing(x2, 0, first - 1), x2_times),
+            4: Slot(4, _existing(x4, 0, first - 1), x4_times),
+        }
+        return Section(number, made, times, slots)
 
-    return [section(number) for number in range(sections)]
+    return _on_a_grid(sections, window, section, order=int, forward=True, anchors=(0,))
 
 
-def inverted(sections: int, window: int = WINDOW, last_picture: bool = False) -> list[Section]:
+def inverted(sections: int, window: int = WINDOW, end: bool = False) -> Plan:
     """Plan from the end towards the picture (inverted anti-drifting): every section sees the 19 frames after it.
 
-    With `last_picture` the section made first has frame `1 + window * sections`, the one behind the end, as its
-    neighbour; the sections made later do not see it, as in the reference.
+    With `end`, a picture is given for frame `1 + window * sections`, the one behind the end. The section made first
+    has it as its neighbour; the sections made later do not see it, as in the reference.
 
-    >>> inverted(2)[1].clean
+    >>> inverted(2)[1].slots[1]
     Slot(scale=1, frames=(0, 10), times=(0, 10))
     """
-    _check(sections, window)
-    end = window * sections
+    last = window * sections
 
-    def section(number: int, padding: int) -> Section:
+    def section(made: int) -> Section:
+        number = sections - 1 - made
         times, x1_times, x2_times, x4_times = _spans(
-            1 + padding * window, window, CONTEXT[1], CONTEXT[2], CONTEXT[4]
+            1 + window * padding(number, sections), window, CONTEXT[1], CONTEXT[2], CONTEXT[4]
         )
-        made, x1, x2, x4 = _spans(1 + number * window, window, CONTEXT[1], CONTEXT[2], CONTEXT[4])
-        nearest = end + 1 if last_picture and number == sections - 1 else end
-        return Section(
-            number=number,
-            frames=made,
-            times=times,
-            clean=Slot(1, (0, *_existing(x1, 0, nearest)), (0, *x1_times)),
-            x2=Slot(2, _existing(x2, 0, end), x2_times),
-            x4=Slot(4, _existing(x4, 0, end), x4_times),
-        )
+        frames, x1, x2, x4 = _spans(1 + window * number, window, CONTEXT[1], CONTEXT[2], CONTEXT[4])
+        nearest = last + 1 if end and made == 0 else last
+        slots = {
+            1: Slot(1, (0, *_existing(x1, 0, nearest)), (0, *x1_times)),
+            2: Slot(2, _existing(x2, 0, last), x2_times),
+            4: Slot(4, _existing(x4, 0, last), x4_times),
+        }
+        return Section(number, frames, times, slots)
 
-    numbers = reversed(range(sections))
-    return [section(number, padding) for number, padding in zip(numbers, paddings(sections), strict=True)]
-
-
-def paddings(sections: int) -> list[int]:
-    """How many blank windows lie between the picture and each section of an inverted plan, in the order of generation.
-
-    Above four sections the distance is capped, which the reference found to look better than the true one.
-
-    >>> paddings(3), paddings(6)
-    ([2, 1, 0], [3, 2, 2, 2, 1, 0])
-    """
-    if sections > 4:
-        return [3] + [2] * (sections - 3) + [1, 0]
-    return list(reversed(range(sections)))
-
-
-PLANS: dict[str, Callable[..., list[Section]]] = {"vanilla": vanilla, "inverted": inverted}
-
-
-def video_frames(sections: int, window: int = WINDOW) -> int:
-    """Frames of a video of so many sections.
-
-    >>> video_frames(4)
-    145
-    """
-    return LATENT_FRAMES * window * sections + 1
-
-
-def section_count(frames: int, window: int = WINDOW) -> int:
-    """Smallest number of sections that makes `frames` frames.
-
-    >>> section_count(145), section_count(146)
-    (4, 5)
-    """
-    _check_frames(frames)
-    return max(1, -(-(frames - 1) // (LATENT_FRAMES * window)))
-
-
-def reference_section_count(frames: int, window: int = WINDOW) -> int:
-    """Number of sections that diffusers makes for `num_frames`; often one more than is needed.
-
-    >>> reference_section_count(91), reference_section_count(129), reference_section_count(145)
-    (3, 4, 5)
-    """
-    _check_frames(frames)
-    return max(1, -(-frames // (LATENT_FRAMES * (window - 1) + 1)))
-
-
-def plan_of(job: Job, last_picture: bool = False) -> tuple[list[Section], Planned]:
-    """The sections of a job, in the order of generation, and what will come out."""
-    if last_picture and job.sampling != "inverted":
-        raise JobError("A last picture needs inverted sampling: vanilla never looks ahead.")
-    if job.reference:
-        sections = reference_section_count(job.frames, job.window)
-    elif last_picture:
-        # The end must be the last picture's, so nothing can be cut off there: the nearest length is taken.
-        sections = max(1, int((job.frames - 1) / (video_frames(1, job.window) - 1) + 0.5))
-    else:
-        sections = section_count(job.frames, job.window)
-    made = video_frames(sections, job.window)
-    frames = made if job.reference or last_picture else job.frames
-    notice = None
-    if frames != job.frames:
-        reason = (
-            "the reference never cuts" if job.reference else "a video with a last picture ends with a section"
-        )
-        notice = f"{frames} frames are made instead of {job.frames}: {reason}."
-    lay_out = partial(inverted, last_picture=True) if last_picture else PLANS[job.sampling]
-    return lay_out(sections, job.window), Planned(sections, frames, job.steps, notice)
-
-
-def tokens(section: Section, height: int, width: int) -> int:
-    """Image tokens of one call of the model for this section; `height` and `width` in pixels.
-
-    >>> tokens(vanilla(1)[0], 640, 608)
-    17500
-    """
-    window = token_count(len(section.frames), height, width)
-    return window + sum(slot_tokens(slot, height, width) for slot in section.slots)
-
-
-def sources(plan: Sequence[Section]) -> dict[int, tuple[int, ...]]:
-    """For each section, by number, the numbers of those whose frames it sees; pictures belong to no section.
-
-    >>> sources(vanilla(4))
-    {0: (), 1: (0,), 2: (0, 1), 3: (0, 1, 2)}
-    >>> sources(inverted(2, last_picture=True))
-    {1: (), 0: (1,)}
-    """
-    maker = {frame: section.number for section in plan for frame in section.frames}
-    seen = {s.number: {maker[f] for slot in s.slots for f in slot.frames if f in maker} for s in plan}
-    return {number: tuple(sorted(numbers)) for number, numbers in seen.items()}
-
-
-def table(sections: Sequence[Section], height: int, width: int) -> str:
-    """Table of a plan, one line for each section in the order of generation; `height` and `width` in pixels.
-
-    Latent frames are written with their times after an @; `zeros` stands where there is no frame.
-
-    >>> print(table(vanilla(2), 64, 64))
-    section  makes         sees 1x      sees 2x         sees 4x             tokens
-          0  1-9 @20-28    0, 0 @0, 19  2 zeros @17-18  16 zeros @1-16         184
-          1  10-18 @20-28  0, 9 @0, 19  7-8 @17-18      9 zeros, 0-6 @1-16     184
-    """
-    rows: list[tuple[str, ...]] = [("section", "makes", "sees 1x", "sees 2x", "sees 4x", "tokens")]
-    for section in sections:
-        seen = [f"{ranges(slot.frames)} @{ranges(slot.times)}" for slot in section.slots]
-        made = f"{ranges(section.frames)} @{ranges(section.times)}"
-        rows.append((str(section.number), made, *seen, str(tokens(section, height, width))))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(size) if place in (0, len(row) - 1) else cell.ljust(size)
-            for place, (cell, size) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
+    anchors = (0, last + 1) if end else (0,)
+    return _on_a_grid(
+        sections, window, section, order=lambda number: sections - 1 - number, forward=False, anchors=anchors
     )
 
 
-def ranges(numbers: Iterable[int | None]) -> str:
-    """Numbers as ranges, in their order; None is a zero frame.
+def padding(number: int, sections: int) -> int:
+    """Blank windows that an inverted plan lets the model see between the picture and a section.
 
-    >>> ranges([None, None, 0, 1, 2, 7])
-    '2 zeros, 0-2, 7'
+    Above four sections the distance is capped, which the reference found to look better than the true one.
+
+    >>> [padding(number, 3) for number in range(3)], [padding(number, 6) for number in range(6)]
+    ([0, 1, 2], [0, 1, 2, 2, 2, 3])
     """
-    runs: list[list[int | None]] = []
-    for number in numbers:
-        last = runs[-1][-1] if runs else None
-        follows = number is None if last is None else number == last + 1
-        if runs and follows:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(map(_range, runs))
+    return min(number, 3 if number == sections - 1 else 2)
 
 
-def _range(run: Sequence[int | None]) -> str:
-    if run[0] is None:
-        return "zeros" if len(run) == 1 else f"{len(run)} zeros"
-    return f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}"
+def _on_a_grid(
+    sections: int,
+    window: int,
+    section: Callable[[int], Section],
+    order: Callable[[int], int],
+    forward: bool,
+    anchors: tuple[int, ...],
+) -> Plan:
+    """A plan whose section p makes the frames 1 + w*p ... w + w*p and sees the nearest 19 frames and the picture."""
+    if sections < 1 or window < 1:
+        raise JobError(
+            f"A plan needs at least one section of at least one latent frame, not {sections} of {window}."
+        )
+    made = video_frames(sections, window)
+    # A neighbour's nearest frame is seen as soon as the neighbour is made, its farthest for 18 frames more.
+    horizon = 1 + (sum(CONTEXT.values()) - 1) // window
+
+    def owner(frame: int) -> int:
+        return (frame - 1) // window
+
+    return Plan(
+        sections, window, made, made, forward, anchors, horizon, frozenset({0}), section, order, owner
+    )
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of plan.
+
+    `lay_out(sections, window, end)` makes the plan, with a picture behind the end or without one; `sees_end` says if it
+    can have one, `extendable` if a finished video can be made longer; `structure` is its name in the paper.
+    """
+
+    lay_out: Callable[[int, int, bool], Plan]
+    sees_end: bool
+    extendable: bool
+    help: str
+    structure: str
+
+
+PLANS: dict[str, Kind] = {
+    "inverted": Kind(
+        inverted,
+        sees_end=True,
+        extendable=False,
+        help="from the end to the picture",
+        structure="f1k1_x_g9_f1k1f2k2f16k4_td",
+    ),
+    # The picture stays in sight, as the F1 model was trained to.
+    "vanilla": Kind(
+        vanilla,
+        sees_end=False,
+        extendable=True,
+        help="from the picture onwards",
+        structure="f1k1_x_f16k4f2k2f1k1_g9",
+    ),
+}
+"""All kinds of plans: the one place that has their names."""
+
+
+def plan_of(job: Job) -> Plan:
+    """The plan of a job that `check` lets through: its sections, and what will come out."""
+    end = job.last_picture is not None
+    # The end must be the last picture's, so nothing can be cut off there: the nearest length is taken.
+    counted = reference_section_count if job.reference else nearest_section_count if end else section_count
+    plan = PLANS[job.sampling].lay_out(counted(job.frames, job.window), job.window, end)
+    frames = plan.made if job.reference or end else job.frames
+    if frames == job.frames:
+        return replace(plan, frames=frames)
+    reason = (
+        "the reference never cuts" if job.reference else "a video with a last picture ends with a section"
+    )
+    notice = f"{frames} frames are made instead of {job.frames}: {reason}."
+    return replace(plan, frames=frames, notice=notice)
 
 
 def _spans(first: int, *sizes: int) -> list[tuple[int, ...]]:
@@ -247,15 +256,3 @@ def _spans(first: int, *sizes: int) -> list[tuple[int, ...]]:
 
 def _existing(frames: Iterable[int], first: int, last: int) -> tuple[int | None, ...]:
     return tuple(frame if first <= frame <= last else None for frame in frames)
-
-
-def _check(sections: int, window: int) -> None:
-    if sections < 1 or window < 1:
-        raise JobError(
-            f"A plan needs at least one section of at least one latent frame, not {sections} of {window}."
-        )
-
-
-def _check_frames(frames: int) -> None:
-    if frames < 1:
-        raise JobError(f"A video needs at least one frame; {frames} were asked for.")

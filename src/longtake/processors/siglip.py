@@ -1,10 +1,10 @@
-"""How SigLIP's pictures are prepared."""
+"""The preparation of SigLIP's pictures."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -26,8 +26,8 @@ Picture: TypeAlias = "Image.Image | np.ndarray | ops.Tensor"
 class SiglipImageProcessor:
     """Pictures of any size to what SigLIP sees; the fields are those of preprocessor_config.json.
 
-    Unlike the reference: a float picture stays float through the resize (transformers without torchvision rounds it
-    to 256 steps, up to 0.012 off).
+    Unlike the reference: a float picture stays float through the resize; transformers without torchvision rounds it to
+    256 steps (up to 0.012 off), as does a call with `rounded`.
     """
 
     do_resize: bool = True
@@ -53,12 +53,14 @@ class SiglipImageProcessor:
         do_rescale: bool | None = None,
         do_normalize: bool | None = None,
         do_convert_rgb: bool | None = None,
+        rounded: bool = False,
     ) -> Batch:
         """`pixel_values` (B, 3, height, width) of one picture or several.
 
         PIL pictures, arrays (H, W, C) or (B, H, W, C) and tensors (C, H, W) or (B, C, H, W); the values are 0 … 255,
         or with `do_rescale=False` in [0, 1]. Switches given here win over the fields; `return_tensors`: "pt" for the
-        framework's tensors, else numpy. Raises PictureError for what is no picture.
+        framework's tensors, else numpy. `rounded` resizes 256 steps of a float picture, as transformers without
+        torchvision does. Raises PictureError for what is no picture.
         """
         asked: dict[str, Any] = {
             "do_resize": do_resize,
@@ -69,16 +71,17 @@ class SiglipImageProcessor:
         recipe = dataclasses.replace(
             self, **{key: value for key, value in asked.items() if value is not None}
         )
-        pixels = np.stack([recipe._prepared(array) for array in _arrays(images)])
+        pixels = np.stack([recipe._prepared(array, rounded) for array in _arrays(images)])
         return batch({"pixel_values": pixels}, return_tensors)
 
     preprocess = __call__
 
-    def _prepared(self, array: np.ndarray) -> np.ndarray:
+    def _prepared(self, array: np.ndarray, rounded: bool) -> np.ndarray:
         if array.shape[2] != 3 and self.do_convert_rgb is not False:
             array = np.repeat(array[..., :1], 3, axis=2) if array.shape[2] < 3 else array[..., :3]
         if self.do_resize:
-            array = resize(array, self.size["height"], self.size["width"], self.resample)
+            size = (self.size["height"], self.size["width"])
+            array = (resize_rounded if rounded else resize)(array, *size, self.resample)
         pixels = array.astype(np.float32)
         if self.do_rescale:
             pixels = pixels * np.float32(self.rescale_factor)
@@ -99,16 +102,39 @@ class SiglipImageProcessor:
         local_files_only: bool = False,
         token: str | bool | None = None,
         force_download: bool = False,
+        use_fast: bool | None = None,
+        do_resize: bool | None = None,
+        size: Mapping[str, int] | None = None,
+        resample: int | None = None,
+        do_rescale: bool | None = None,
+        rescale_factor: float | None = None,
+        do_normalize: bool | None = None,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+        do_convert_rgb: bool | None = None,
     ) -> SiglipImageProcessor:
         """Read preprocessor_config.json; keys that say nothing about SigLIP's preparation are passed over.
 
-        `folder` may be a model's name on the hub, which is read as the last five say (`HubOptions`).
+        `folder` may be a model's name on the hub, which is read as the five after `subfolder` say (`HubOptions`).
+        Fields that are given win over the file's. `use_fast` chooses between transformers' classes; here is one.
         """
+        given = {
+            "do_resize": do_resize,
+            "size": None if size is None else dict(size),
+            "resample": resample,
+            "do_rescale": do_rescale,
+            "rescale_factor": rescale_factor,
+            "do_normalize": do_normalize,
+            "image_mean": image_mean,
+            "image_std": image_std,
+            "do_convert_rgb": do_convert_rgb,
+        }
         options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
         part = Part(subfolder or "", ("preprocessor_config.json",))
         values = read_json(find_model(folder, [part], hub=options) / part.folder / part.files[0])
         names = {field.name for field in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in values.items() if key in names})
+        read = {key: value for key, value in values.items() if key in names}
+        return cls(**read | {key: value for key, value in given.items() if value is not None})
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write preprocessor_config.json, which transformers reads too."""
@@ -129,6 +155,24 @@ def resize(array: np.ndarray, height: int, width: int, resample: int = 3) -> np.
     values = array if array.dtype == np.uint8 else array.astype(np.float32)
     channels = (Image.fromarray(np.ascontiguousarray(values[..., index])) for index in range(values.shape[2]))
     return np.stack([np.asarray(channel.resize((width, height), filter_)) for channel in channels], axis=2)
+
+
+def resize_rounded(array: np.ndarray, height: int, width: int, resample: int = 3) -> np.ndarray:
+    """Resize (H, W, C) as transformers does without torchvision: values in [0, 1] are cut to 256 steps before it.
+
+    Whole numbers are taken as they are, so a picture of zeros and ones has two steps.
+    """
+    if array.dtype == np.uint8:
+        return resize(array, height, width, resample)
+    low, high = float(array.min()), float(array.max())
+    whole = np.allclose(array, array.astype(int))
+    if low < 0 or high > (255 if whole else 1):
+        raise PictureError(
+            f"A picture lies in [0, 1] or is whole in [0, 255]; this one lies in [{low:g}, {high:g}]."
+        )
+    steps = (array if whole else (array.astype(np.float64) * 255).astype(array.dtype)).astype(np.uint8)
+    found = resize(steps, height, width, resample)
+    return found if whole else found * (1 / 255)
 
 
 def _arrays(images: Any) -> list[np.ndarray]:
@@ -158,7 +202,7 @@ def _arrays(images: Any) -> list[np.ndarray]:
 
 
 def _channels_last(array: np.ndarray, last: bool) -> np.ndarray:
-    """(H, W, C), from that or (C, H, W); where both fit, `last` says which is meant."""
+    """(H, W, C), from that or (C, H, W); if both fit, `last` says which is meant."""
     at_end, at_start = array.shape[2] in (1, 3, 4), array.shape[0] in (1, 3, 4)
     if not at_end and not at_start:
         raise PictureError(f"A picture has 1, 3 or 4 channels; none of the sides of {array.shape} is that.")

@@ -10,10 +10,12 @@ import numpy as np
 from longtake import toyworld
 from longtake.backend import ops, runtime, training
 from longtake.config import VAEConfig
+from longtake.errors import ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior
 from longtake.models.vae.causal import Resnet
 from longtake.picture import contact_sheet
 from longtake.pipeline.decode import from_frames, to_frames
+from longtake.toy.pool import encoder_digest
 
 SIZE = 64
 CONFIG = VAEConfig(
@@ -69,10 +71,11 @@ class AutoencoderStage:
     average = 0.998
     plain: tuple[str, ...] = ()
 
-    def __init__(self, seed: int = 0, batch: int = 8) -> None:
-        self.batch = batch
-        self.vae = training.channels_last(AutoencoderKLHunyuanVideo(CONFIG))
+    def __init__(self, seed: int = 0, batch: int = 8, device: str = "cpu") -> None:
+        self.batch, self.device = batch, device
+        self.vae = AutoencoderKLHunyuanVideo(CONFIG)
         initialise(self.vae, np.random.default_rng(seed))
+        self.vae = training.channels_last(self.vae).to(device)
         self.networks: dict[str, Any] = {"vae": self.vae}
 
     def shape(self, progress: float) -> tuple[int, int]:
@@ -85,19 +88,23 @@ class AutoencoderStage:
         """What the encoder makes of clips (B, 3, T, H, W)."""
         return Posterior(self.vae.encode_tile(training.channels_last(truth)).float())
 
-    def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]:
-        """The loss of one batch at `progress` in [0, 1] of the training, and its parts."""
+    def compare(self, rng: np.random.Generator, progress: float) -> tuple[Any, Any, Any]:
+        """Squared error, absolute error and divergence from a normal distribution, each the mean of one batch."""
         frames, count = self.shape(progress)
-        truth = ops.from_numpy(clips(rng, count, frames))
+        truth = runtime.place(ops.from_numpy(clips(rng, count, frames)), self.device)
         shape = (count, CONFIG.latent_channels, 1 + frames // 4, SIZE // 8, SIZE // 8)
-        noise = ops.from_numpy(rng.standard_normal(shape, np.float32))
-        with training.autocast("bfloat16"):
+        noise = ops.from_numpy(rng.standard_normal(shape, np.float32), truth)
+        with training.autocast("bfloat16", self.device):
             posterior = self.posterior(truth)
             found = self.vae.decode_tile(posterior.sample(noise=noise))
         mean, logvar = posterior.mean, posterior.logvar
         difference = found.float() - truth
-        squared, absolute = (difference**2).mean(), difference.abs().mean()
-        kl = 0.5 * (mean**2 + ops.exp(logvar) - 1 - logvar).mean()
+        divergence = 0.5 * (mean**2 + ops.exp(logvar) - 1 - logvar).mean()
+        return (difference**2).mean(), difference.abs().mean(), divergence
+
+    def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]:
+        """The loss of one batch at `progress` in [0, 1] of the training, and its parts."""
+        squared, absolute, kl = self.compare(rng, progress)
         loss = squared + 0.1 * absolute + KL_WEIGHT * kl
         error = float(squared.detach())
         return loss, {"squared": error, "kl": float(kl.detach()), "psnr": float(-10 * np.log10(error / 4))}
@@ -106,10 +113,17 @@ class AutoencoderStage:
         """PSNR on held-out clips of 17 frames; a sheet of truths above reconstructions is written to `sheets`."""
         truth = clips(np.random.default_rng(HELD_OUT), 12, 17)
         with runtime.no_grad():
-            found = self.vae(ops.from_numpy(truth)).sample
+            found = self.vae(runtime.place(ops.from_numpy(truth), self.device)).sample
         middles = [to_frames(video[:, :, 8:9])[:, 0] for video in (ops.from_numpy(truth), found)]
         contact_sheet(np.concatenate(middles), columns=len(truth), zoom=2).save(sheets)
         return {"held_out_psnr": psnr(truth, ops.to_numpy(found))}
+
+    def state(self) -> dict[str, Any]:
+        """Nothing: every batch is drawn anew from the step's own numbers."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """There is nothing to go on from."""
 
 
 class DecoderStage(AutoencoderStage):
@@ -118,9 +132,9 @@ class DecoderStage(AutoencoderStage):
     name = "decoder"
     rate = 1e-3
 
-    def __init__(self, vae: AutoencoderKLHunyuanVideo, batch: int = 6) -> None:
-        self.batch = batch
-        self.vae = training.channels_last(vae)
+    def __init__(self, vae: AutoencoderKLHunyuanVideo, batch: int = 6, device: str = "cpu") -> None:
+        self.batch, self.device = batch, device
+        self.vae = training.channels_last(vae).to(device)
         self.networks = {"decoder": vae.decoder, "post_quant_conv": vae.post_quant_conv}
 
     def shape(self, progress: float) -> tuple[int, int]:
@@ -131,3 +145,15 @@ class DecoderStage(AutoencoderStage):
         """What the encoder, which does not learn, makes of clips (B, 3, T, H, W)."""
         with runtime.no_grad():
             return super().posterior(truth)
+
+    def state(self) -> dict[str, Any]:
+        """The encoder that the decoder belongs to."""
+        return {"encoder": encoder_digest(self.vae)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on, with the same encoder alone."""
+        if state != self.state():
+            raise ModelError(
+                "The checkpoint of the decoder was trained with another encoder than the model has; begin anew with "
+                "--no-resume."
+            )

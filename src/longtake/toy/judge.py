@@ -14,15 +14,14 @@ import numpy as np
 
 from longtake import toyworld
 from longtake.backend import ops, runtime
-from longtake.events import SectionDone
+from longtake.events import FramesReady
 from longtake.job import Job
 from longtake.picture import contact_sheet
-from longtake.pipeline.decode import decode_video, from_frames, to_frames
-from longtake.pipeline.loop import sample
+from longtake.pipeline.decode import from_frames, to_frames
+from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.noise import noise_source
-from longtake.pipeline.prepare import Conditioning, encode_pictures, encode_text
-from longtake.plan.plans import PLANS, section_count
+from longtake.pipeline.prepare import Inputs
+from longtake.plan.plans import PLANS
 
 HELD_OUT = 1 << 40
 """Scenes from seeds that begin with this number are never trained on."""
@@ -120,17 +119,11 @@ def make_videos(
     done = []
     for first in range(0, len(scenes), batch):
         group = scenes[first : first + batch]
-        pictures = from_frames(true_videos(group, 1, width))[:, :, 0]
         job = Job("", frames=frames, sampling=sampling, steps=steps, seed=seed + first, cfg_scale=cfg_scale)
-        noise = noise_source(job.seed, len(group))
-        text = encode_text(networks, [toyworld.prompt(scene) for scene in group])
-        negative = encode_text(networks, [""] * len(group)) if cfg_scale > 1 else None
-        states, start, _ = encode_pictures(networks, pictures, None, noise, len(group))
-        plan = PLANS[sampling](section_count(frames))
-        events = sample(job, networks, plan, Conditioning(text, negative, states, start), noise)
-        sections = [event for event in events if isinstance(event, SectionDone)]
-        pieces = decode_video(networks.vae, start, sections, sampling)
-        done.append(np.concatenate([to_frames(piece) for piece in pieces], axis=1)[:, :frames])
+        pictures = list(true_videos(group, 1, width)[:, 0])
+        inputs = Inputs(picture=pictures, prompts=[toyworld.prompt(scene) for scene in group])
+        events = generate(job, networks, inputs)
+        done.append(np.concatenate([e.frames for e in events if isinstance(e, FramesReady)], axis=1))
     return np.concatenate(done)
 
 

@@ -6,29 +6,29 @@ network: the times of a section tell which it is.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from longtake import toyworld
-from longtake.backend import nn, ops, training
+from longtake.backend import nn, ops, runtime, training
 from longtake.compat.schedulers import FlowMatchEulerDiscreteScheduler
 from longtake.config import CLIPTextConfig, LlamaConfig, SiglipVisionConfig, TransformerConfig
+from longtake.errors import ModelError
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
 from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.decode import from_frames
+from longtake.pipeline.encode import MAX_CLIP_TOKENS, PROMPT_TEMPLATE
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.prepare import MAX_CLIP_TOKENS, PROMPT_TEMPLATE
-from longtake.plan.plans import PLANS, Section, inverted
 from longtake.processors.siglip import SiglipImageProcessor
+from longtake.toy.batches import SHIFT, Batch, draw_batch, rows_at
 from longtake.toy.initialise import initialise
-from longtake.toy.pool import SECTIONS, Pool, batches, gather, make_pool
+from longtake.toy.pool import Origin, Pool, make_pool, number_at, scenes_of
 from longtake.toy.tokenizers import train_tokenizers
 
 SIZE = 64
@@ -55,11 +55,10 @@ SIGLIP = SiglipVisionConfig(
     hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, image_size=SIZE, patch_size=32,
     vision_use_head=False,
 )  # fmt: skip
-SHIFT = 2.0
-DROPPED_PROMPTS = 0.1
-HISTORY_NOISE = 0.15
+KEYWORDS = {1: "latents_clean", 2: "latents_history_2x", 4: "latents_history_4x"}
+"""Under which names the transformer is given clean frames, by their scale."""
 FRESH_EVERY = 4
-"""Steps to a new scene in the pool."""
+"""Steps to a new scene in the pool: the pool is small, the world is not."""
 
 
 class TransformerStage:
@@ -75,110 +74,97 @@ class TransformerStage:
         folder: Path,
         vae: AutoencoderKLHunyuanVideo,
         pool: Pool,
+        origin: Origin,
         judge: Callable[[Networks, Path], dict[str, float]],
-        seed: int = 0,
         batch: int = 24,
+        device: str = "cpu",
     ) -> None:
-        self.vae, self.pool, self.judge, self.batch = vae, pool, judge, batch
+        self.vae, self.pool, self.origin, self.judge = vae.to(device), pool, origin, judge
+        self.batch, self.device = batch, device
         prompts = [toyworld.prompt(scene, np.random.default_rng(n)) for n, scene in enumerate(pool.scenes)]
         self.tokenizer, self.tokenizer_2 = train_tokenizers(
             prompts, PROMPT_TEMPLATE["template"], folder / "model"
         )
-        training.seed_everything(seed)
+        training.seed_everything(origin.seed)
         self.transformer = HunyuanVideoFramepackTransformer3DModel(TRANSFORMER)
-        initialise(self.transformer, seed)
+        initialise(self.transformer, origin.seed)
         self.text_encoder = LlamaModel(LLAMA, vocab_size=self.tokenizer.vocab_size)
         self.text_encoder_2 = CLIPTextModel(CLIP, vocab_size=self.tokenizer_2.vocab_size)
         self.image_encoder = SiglipVisionModel(SIGLIP)
         for network in (self.text_encoder, self.text_encoder_2, self.image_encoder):
-            for module in network.modules():
-                if isinstance(module, nn.Embedding):
-                    training.fill(
-                        module.weight, 0.02 * np.random.default_rng(seed).standard_normal(module.weight.shape)
-                    )
+            fill_embeddings(network, origin.seed)
         self.networks: dict[str, Any] = {
             "transformer": self.transformer,
             "text_encoder": self.text_encoder,
             "text_encoder_2": self.text_encoder_2,
             "image_encoder": self.image_encoder,
         }
+        for network in self.networks.values():
+            network.to(device)
         self.scale = float(vae.config.scaling_factor)
-        self.rows = batches(np.random.default_rng(seed), len(pool), batch)
         self.steps = 0
 
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]:
         """The mean squared error of the velocity of one batch, and its parts by noise level."""
+        batch = self.draw(rng)
+        errors = self.errors(batch)
+        found = ops.to_numpy(errors)
+        halves = {"low": batch.level < 0.5, "high": batch.level >= 0.5}
+        return errors.mean(), {name: float(found[half].mean()) for name, half in halves.items() if half.any()}
+
+    def draw(self, rng: np.random.Generator) -> Batch:
+        """The next batch; every FRESH_EVERY steps the pool's oldest scene is replaced before."""
+        rows = rows_at(self.steps, len(self.pool), self.batch, self.origin.seed)
         self.steps += 1
         if self.steps % FRESH_EVERY == 0:
-            # A new scene in the place of an old one: the pool is small, the world is not.
-            fresh = make_pool(self.vae, [toyworld.random_scene(rng)], SIZE)
-            self.pool.replace(self.steps // FRESH_EVERY % len(self.pool), fresh)
-        chosen = next(self.rows)
-        drawn = [draw_section(rng) for _ in chosen]
-        sections, last = [section for section, _ in drawn], [end for _, end in drawn]
-        data = gather(self.pool, chosen.tolist(), sections, last, self.scale)
-        noise = rng.standard_normal(data.window.shape, np.float32)
-        level = shifted((rng.permutation(self.batch) + rng.random(self.batch)) / self.batch).astype(
-            np.float32
-        )
-        spread = level[:, None, None, None, None]
-        states, mask, pooled = self._text(rng, chosen)
-        blur = rng.random(self.batch).astype(np.float32)[:, None, None, None, None] * HISTORY_NOISE
-        context = dict(
-            zip(
-                ("latents_clean", "latents_history_2x", "latents_history_4x"),
-                (ops.from_numpy(blurred(slot, blur, rng)) for slot, _ in data.clean),
-                strict=True,
-            )
-        )
-        times = {
-            f"indices_{name}": slot_times for name, (_, slot_times) in zip(context, data.clean, strict=True)
-        }
-        with training.autocast("bfloat16"):
+            self._renew([(self.steps // FRESH_EVERY - 1) % len(self.pool)])
+        return draw_batch(self.pool, rows, self.scale, rng)
+
+    def errors(self, batch: Batch) -> Any:
+        """(B,): the squared error of the velocity of each section."""
+        states, mask, pooled = self.read(batch.prompts)
+        context: dict[str, Any] = {}
+        for scale, (latents, times) in batch.seen.clean.items():
+            context |= {KEYWORDS[scale]: self._put(latents), f"indices_{KEYWORDS[scale]}": times}
+        with training.autocast("bfloat16", self.device):
             velocity = self.transformer(
-                hidden_states=ops.from_numpy((1 - spread) * data.window + spread * noise),
-                timestep=ops.from_numpy(level * 1000),
+                hidden_states=self._put(batch.noisy),
+                timestep=self._put(1000 * batch.level),
                 encoder_hidden_states=states,
                 encoder_attention_mask=mask,
                 pooled_projections=pooled,
-                image_embeds=self._picture(chosen, last),
-                indices_latents=data.window_times,
-                guidance=ops.from_numpy(rng.uniform(1000, 12000, self.batch).astype(np.float32)),
+                image_embeds=self.see(batch),
+                indices_latents=batch.seen.window_times,
+                guidance=self._put(batch.guidance),
                 **context,
-                **times,
             ).sample
-        target = ops.from_numpy(noise - data.window)
-        errors = ((velocity.float() - target) ** 2).flatten(1).mean(1)
-        found = ops.to_numpy(errors)
-        halves = {"low": level < 0.5, "high": level >= 0.5}
-        parts = {name: float(found[half].mean()) for name, half in halves.items() if half.any()}
-        return errors.mean(), parts
+        return ((velocity.float() - self._put(batch.velocity)) ** 2).flatten(1).mean(1)
 
-    def _text(self, rng: np.random.Generator, chosen: np.ndarray) -> tuple[Any, np.ndarray, Any]:
-        prompts = [
-            "" if rng.random() < DROPPED_PROMPTS else toyworld.prompt(self.pool.scenes[row], rng)
-            for row in chosen
-        ]
+    def read(self, prompts: Sequence[str]) -> tuple[Any, np.ndarray, Any]:
+        """States, mask and pooled state of prompts, as the pipeline makes them, so that the encoders learn."""
         start = PROMPT_TEMPLATE["crop_start"]
         texts = [PROMPT_TEMPLATE["template"].replace("{}", prompt) for prompt in prompts]
         tokens = self.tokenizer(texts, padding="longest", return_tensors="np")
-        ids, mask = np.asarray(tokens["input_ids"]), np.asarray(tokens["attention_mask"])
-        clip = self.tokenizer_2(prompts, padding="max_length", max_length=MAX_CLIP_TOKENS, truncation=True)
-        with training.autocast("bfloat16"):
-            states = self.text_encoder(ops.from_numpy(ids), ops.from_numpy(mask), layers=-2).last_hidden_state
-            pooled = self.text_encoder_2(
-                ops.from_numpy(np.asarray(clip["input_ids"], np.int64))
-            ).pooler_output
+        mask = np.asarray(tokens["attention_mask"])
+        clip = self.tokenizer_2(
+            list(prompts), padding="max_length", max_length=MAX_CLIP_TOKENS, truncation=True
+        )
+        ids, clip_ids = np.asarray(tokens["input_ids"]), np.asarray(clip["input_ids"], np.int64)
+        with training.autocast("bfloat16", self.device):
+            states = self.text_encoder(self._put(ids), self._put(mask), layers=-2).last_hidden_state
+            pooled = self.text_encoder_2(self._put(clip_ids)).pooler_output
         return states[:, start:].float(), mask[:, start:], pooled.float()
 
-    def _picture(self, chosen: np.ndarray, last: list[int | None]) -> Any:
+    def see(self, batch: Batch) -> Any:
+        """States of the sections' pictures, the mean of first and end picture as in the pipeline."""
+
         def encoded(pictures: np.ndarray) -> Any:
             pixels = from_frames(pictures[:, None])[:, :, 0]
-            return self.image_encoder(pixel_values=ops.from_numpy(pixels)).last_hidden_state
+            return self.image_encoder(pixel_values=self._put(pixels)).last_hidden_state
 
-        first = encoded(self.pool.pictures[chosen, 0])
-        ends = encoded(self.pool.pictures[chosen, [0 if end is None else 1 + end for end in last]])
-        return (first + ends) / 2  # as the pipeline averages; without an end picture both are the first
+        first = encoded(self.pool.pictures[batch.rows, 0])
+        ends = [0 if end is None else 1 + end for end in batch.ends]
+        return (first + encoded(self.pool.pictures[batch.rows, ends])) / 2
 
     def model(self) -> Networks:
         """All the networks as a pipeline runs them."""
@@ -196,42 +182,35 @@ class TransformerStage:
         """What the judge makes of the model as it is now."""
         return self.judge(self.model(), sheets)
 
+    def state(self) -> dict[str, Any]:
+        """The steps so far, from which the pool's present scenes and the next batches follow, and the pool's origin."""
+        return {"steps": self.steps, "pool": vars(self.origin)}
 
-def draw_section(rng: np.random.Generator) -> tuple[Section, int | None]:
-    """One section of a random plan, and the number of its end picture where it sees one."""
-    sections = int(rng.choice([1, 2, 3, 4, 5], p=[0.05, 0.1, 0.15, 0.4, 0.3]))
-    if rng.random() < 0.5:
-        return PLANS["vanilla"](sections)[int(rng.integers(sections))], None
-    if rng.random() < 0.15:
-        return inverted(sections, last_picture=True)[0], sections - 1
-    return PLANS["inverted"](sections)[int(rng.integers(sections))], None
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on after the same steps: the scenes that came fresh into the pool are made again."""
+        difference = self.origin.difference(state["pool"])
+        if difference:
+            raise ModelError(
+                f"The pool in use and the one that the checkpoint was trained on differ ({difference} there); give the "
+                "training the seed, scenes and autoencoder that it had, or begin anew with --no-resume."
+            )
+        self.steps = state["steps"]
+        self._renew(range(min(self.steps // FRESH_EVERY, len(self.pool))))
+
+    def _renew(self, rows: Iterable[int]) -> None:
+        """Put those scenes in these rows of the pool that belong there after the steps so far."""
+        for row in rows:
+            number = number_at(row, self.steps // FRESH_EVERY, len(self.pool))
+            scenes = scenes_of(self.origin.seed, [number])
+            self.pool.replace(row, make_pool(self.vae, scenes, SIZE, self.device))
+
+    def _put(self, array: np.ndarray) -> Any:
+        return runtime.place(ops.from_numpy(array), self.device)
 
 
-def shifted(levels: np.ndarray, shift: float = SHIFT) -> np.ndarray:
-    """Noise levels moved towards noise, as the schedule is."""
-    return shift * levels / (1 + (shift - 1) * levels)
-
-
-def blurred(latents: np.ndarray, blur: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A little noise on the history, where there is one: what was generated is never quite clean."""
-    there = np.abs(latents).max(axis=(1, 3, 4), keepdims=True) > 0
-    return latents + there * blur * rng.standard_normal(latents.shape, np.float32)
-
-
-def scenes_of(seed: int, count: int) -> list[toyworld.Scene]:
-    """Training scenes (never those that are held out)."""
-    return [toyworld.random_scene(np.random.default_rng((seed, number))) for number in range(count)]
-
-
-def load_or_make_pool(folder: Path, vae: Any, seed: int, count: int) -> Pool:
-    """The pool in `folder`, made where it is not there."""
-    file = folder / "pool.npz"
-    scenes = scenes_of(seed, count)
-    if file.exists():
-        with np.load(file) as arrays:
-            if len(arrays["latents"]) == count:
-                return Pool(scenes, arrays["latents"], arrays["ends"], arrays["pictures"])
-    pool = make_pool(vae, scenes, SIZE)
-    np.savez(file, latents=pool.latents, ends=pool.ends, pictures=pool.pictures)
-    (folder / "pool.json").write_text(json.dumps({"scenes": count, "sections": SECTIONS, "seed": seed}))
-    return pool
+def fill_embeddings(network: Any, seed: int) -> None:
+    """Give the embeddings of an encoder their first values."""
+    for module in network.modules():
+        if isinstance(module, nn.Embedding):
+            drawn = np.random.default_rng(seed).standard_normal(module.weight.shape)
+            training.fill(module.weight, 0.02 * drawn)

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from longtake.errors import ModelError
-from longtake.weights import files
+from longtake.weights.header import read_layout
 
 
 def read_arrays(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """All tensors of a file by name, and its metadata; ModelError for a file that is truncated or corrupt."""
-    layout, metadata = files.read_layout(file)
+    layout, metadata = read_layout(file)
     with file.open("rb") as opened:
         arrays = {}
         for name, (begin, weight) in layout.items():

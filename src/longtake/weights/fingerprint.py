@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from longtake.errors import ModelError
-from longtake.weights import files
-from longtake.weights.folder import model_source, part_files, read_model_index
-from longtake.weights.hub import Part
+from longtake.weights import files, header
+from longtake.weights.folder import Folder, model_source, part_files, read_model_index
+from longtake.weights.hub import Part, Repository
+
+INDEX = Part(files=("model_index.json",))
 
 WHOLE = 64 * 2**20
 """Files up to this many bytes are read whole."""
@@ -20,24 +23,40 @@ SAMPLE, SAMPLES = 2**20, 16
 """Of a larger one its size, its header, and so many pieces of so many bytes, evenly spread with both ends."""
 
 
-def fingerprint(name_or_folder: str | os.PathLike[str]) -> str:
-    """A hexadecimal number that changes when a model's configs, tokenizers or weights do, wherever its folder lies.
+def fingerprint(model: str | os.PathLike[str], parts: Mapping[str, str] | None = None) -> str:
+    """A hexadecimal number that changes when a model's configs, tokenizers or weights do, wherever they lie.
 
-    Cheap for any size: of large files a sample is read. Fetches a model on the hub. Raises ModelError where there is
-    no whole model.
+    `parts` come from other places than the model's own, which are not looked at then. Cheap for any size: of large
+    files a sample is read. Fetches what is on the hub. Raises ModelError if something is missing.
     """
-    source = model_source(name_or_folder)
-    folder = source.fetch([Part(files=("model_index.json",))])
-    parts = [part_files(name, entry[0]) for name, entry in read_model_index(folder).parts.items() if entry]
-    folder = source.fetch(parts)
-    seen = {folder / "model_index.json"}
-    for part in parts:
-        place = folder / part.folder
-        seen |= {place / name for name in (*part.files, *part.instead) if (place / name).is_file()}
+    parts = parts or {}
+    source = model_source(model)
+    index = source.fetch([INDEX]) / INDEX.files[0]
+    own = {name: entry[0] for name, entry in read_model_index(index.parent).parts.items() if entry}
+    digests = {index.name: file_fingerprint(index)}
+    digests |= _digests(source, {name: library for name, library in own.items() if name not in parts})
+    for name, place in parts.items():
+        library = "diffusers" if name in ("transformer", "vae", "scheduler") else "transformers"
+        digests |= _digests(model_source(place), {name: library})
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def _digests(source: Folder | Repository, libraries: Mapping[str, str]) -> dict[str, str]:
+    """The fingerprint of each file of these parts, by part and name: fetched at once, since they may be on the hub."""
+    plain = {name: part_files(name, library) for name, library in libraries.items()}
+    # What is no whole model may be the part itself.
+    inside = {
+        name: replace(part, folder=name if source.has_folder(name) else "") for name, part in plain.items()
+    }
+    root = source.fetch(inside.values())
+    digests = {}
+    for name, part in inside.items():
+        place = root / part.folder
+        seen = {place / file for file in (*part.files, *part.instead) if (place / file).is_file()}
         if part.stem:
             seen |= {weight.file for weight in files.read_weights(place, part.stem).values()}
-    digests = {file.relative_to(folder).as_posix(): file_fingerprint(file) for file in seen}
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+        digests |= {f"{name}/{file.relative_to(place).as_posix()}": file_fingerprint(file) for file in seen}
+    return digests
 
 
 def file_fingerprint(file: Path) -> str:
@@ -58,8 +77,8 @@ def _pieces(file: Path) -> Iterator[bytes]:
         if size <= WHOLE:
             yield from iter(lambda: opened.read(SAMPLE), b"")
             return
-        header = min(int.from_bytes(opened.read(8), "little"), files.LONGEST_HEADER)
-        yield opened.read(header)
+        length = min(int.from_bytes(opened.read(8), "little"), header.LONGEST)
+        yield opened.read(length)
         for number in range(SAMPLES):
             opened.seek(number * (size - SAMPLE) // (SAMPLES - 1))
             yield opened.read(SAMPLE)

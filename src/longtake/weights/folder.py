@@ -17,7 +17,9 @@ from typing import Any
 from longtake.config import PUBLISHED, Config, class_of, read_json
 from longtake.errors import LongtakeWarning, ModelError
 from longtake.weights import files
+from longtake.weights.header import Weight
 from longtake.weights.hub import HubOptions, Part, Repository, is_repository, look
+from longtake.weights.saving import write_json
 
 CONFIGS: dict[str, type[Config]] = {type(config).class_name: type(config) for config in PUBLISHED.values()}
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
@@ -65,7 +67,11 @@ class Folder:
         """The folder itself; a repository on the hub brings the files of `parts` into its own here."""
         return self.folder
 
-    def headers(self, folder: str, stem: str, variant: str | None) -> dict[str, files.Weight]:
+    def has_folder(self, folder: str) -> bool:
+        """Whether there is a folder of this name in it."""
+        return (self.folder / folder).is_dir()
+
+    def headers(self, folder: str, stem: str, variant: str | None) -> dict[str, Weight]:
         """The weights of one folder by name."""
         return files.read_weights(self.folder / folder, stem, variant)
 
@@ -158,9 +164,7 @@ def read_model_index(folder: Path) -> ModelIndex:
 def write_model_index(folder: Path, index: ModelIndex) -> None:
     """Write model_index.json as diffusers reads it."""
     parts = {name: list(entry or (None, None)) for name, entry in index.parts.items()}
-    files.write_json(
-        folder / "model_index.json", {"_class_name": index.class_name, **dict(sorted(parts.items()))}
-    )
+    write_json(folder / "model_index.json", {"_class_name": index.class_name, **dict(sorted(parts.items()))})
 
 
 def describe(name_or_folder: str | os.PathLike[str], hub: HubOptions | None = None) -> dict[str, Any]:
@@ -238,7 +242,7 @@ def _config_of(*class_names: str | None) -> type[Config] | None:
     return None
 
 
-def _any_weights(source: Folder | Repository, folder: str) -> dict[str, files.Weight]:
+def _any_weights(source: Folder | Repository, folder: str) -> dict[str, Weight]:
     """The weights in whatever stem and variant lies there, the plain one first."""
     for stem in STEMS.values():
         variants = source.variants(folder, stem)
@@ -247,7 +251,7 @@ def _any_weights(source: Folder | Repository, folder: str) -> dict[str, files.We
     return source.headers(folder, "model", None)  # raises with what is there
 
 
-def _values(weight: files.Weight) -> int:
+def _values(weight: Weight) -> int:
     count = 1
     for length in weight.shape:
         count *= length

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from longtake.config import read_json
 from longtake.errors import ModelError
 from longtake.weights import files
+from longtake.weights.header import DTYPES, Weight, read_header
 
 # What huggingface_hub takes for a repository: two words, neither of which begins or ends in a dot or a dash.
 REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
@@ -74,16 +75,20 @@ class Repository:
             [file for part in parts if part.stem for file in self._weights(root, part, variant)]
         )
 
-    def headers(self, folder: str, stem: str, variant: str | None) -> dict[str, files.Weight]:
+    def has_folder(self, folder: str) -> bool:
+        """Whether there is a folder of this name in it."""
+        return any(name.startswith(f"{folder}/") for name in self.holds)
+
+    def headers(self, folder: str, stem: str, variant: str | None) -> dict[str, Weight]:
         """The weights of one folder by name, as `files.read_weights` tells them, without fetching the weights."""
         part = Part(folder, stem=stem)
         root = self._take(self._small_files(part, variant))
         weights = self._weights(root, part, variant)
         if self.offline is not None:
             self._take(weights)  # raises where one is not in the cache
-        found: dict[str, files.Weight] = {}
+        found: dict[str, Weight] = {}
         for file in weights:
-            found |= files.read_header(root / file) if (root / file).is_file() else self._header(file)
+            found |= read_header(root / file) if (root / file).is_file() else self._header(file)
         return found
 
     def variants(self, folder: str, stem: str) -> list[str | None]:
@@ -184,16 +189,16 @@ class Repository:
         )
         return Path(place)
 
-    def _header(self, file: str) -> dict[str, files.Weight]:
+    def _header(self, file: str) -> dict[str, Weight]:
         from huggingface_hub import HfApi
 
         with _told(self.name, self.options):
             client = HfApi(endpoint=_endpoint(), token=self.options.token)
             header = client.parse_safetensors_file_metadata(self.name, file, revision=self.commit)
         return {
-            name: files.Weight(
+            name: Weight(
                 self.folder / file,
-                files.DTYPES.get(tensor.dtype, (tensor.dtype, 0))[0],
+                DTYPES.get(tensor.dtype, (tensor.dtype, 0))[0],
                 tuple(tensor.shape),
                 tensor.data_offsets[1] - tensor.data_offsets[0],
             )

@@ -9,7 +9,7 @@ from longtake import backend
 from longtake.backend import ops, runtime
 from longtake.errors import ModelError
 from longtake.models.vae import causal, vae
-from longtake.models.vae.streaming import WINDOW, StreamingDecoder, StreamingEncoder
+from longtake.models.vae.streaming import REACH, StreamingDecoder, StreamingEncoder
 from longtake.models.vae.upsample import Upsample
 
 TINY = {
@@ -173,7 +173,7 @@ def test_memory_does_not_grow_with_the_length(network, mode):
     for start in range(30):
         stream.push(ops.from_numpy(noise(1, 4, 3, 2, 3, seed=start)))
         counts.append(held(stream))
-    settled = 1 + WINDOW // 3
+    settled = 1 + REACH // 3
     assert len(set(counts[settled:])) == 1
     if mode == "exact":  # a tile's latents but one, and the frames to fade from
         assert counts[-1] <= 4 * (4 * 2 * 3) + 4 * (3 * 16 * 24)
@@ -193,10 +193,37 @@ def test_another_autoencoder_is_given_the_whole_video(network):
     frames, counts = streamed(StreamingDecoder(Foreign()), latents, [3])
     assert sum(counts) == 0
     np.testing.assert_array_equal(frames, decoded(network, latents))
-    with pytest.raises(ModelError, match=r"Causal decoding needs longtake's autoencoder.*Foreign"):
+    with pytest.raises(ModelError, match=r"Causal decoding needs longtake's own autoencoder.*Foreign"):
         StreamingDecoder(Foreign(), "causal")
 
 
 def test_another_mode_is_refused(network):
     with pytest.raises(ModelError, match=r"mode is 'fast'.*exact, causal"):
         StreamingDecoder(network, "fast")
+
+
+def test_what_users_hang_on_the_autoencoder_takes_effect(filled, torch_only):
+    network = filled(vae.AutoencoderKLHunyuanVideo(**TINY))
+    latents = noise(1, 4, 6, 2, 3)
+    plain = decoded(network, latents)
+
+    class Brighter(vae.AutoencoderKLHunyuanVideo):
+        def decode(self, z, return_dict=True):
+            found = super().decode(z, False)[0] + 1
+            return vae.Sample(found) if return_dict else (found,)
+
+    brighter = filled(Brighter(**TINY))
+    np.testing.assert_array_equal(streamed(StreamingDecoder(brighter), latents, [2])[0], plain + 1)
+    with pytest.raises(ModelError, match=r"Causal decoding.*Brighter"):
+        StreamingDecoder(brighter, "causal")
+    network.decode = lambda z, return_dict=True: (torch_only.zeros(1, 3, 21, 16, 24),)
+    assert not streamed(StreamingDecoder(network), latents, [2])[0].any()
+    del network.decode
+    calls = []
+    handle = network.decoder.register_forward_hook(lambda *_: calls.append(1))
+    np.testing.assert_array_equal(streamed(StreamingDecoder(network), latents, [2])[0], plain)
+    handle.remove()
+    assert len(calls) == 2  # tiles of five and of three latents
+    network.encode = network.encode
+    with pytest.raises(ModelError, match="Encoding in a stream"):
+        StreamingEncoder(network)

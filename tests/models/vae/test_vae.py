@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from longtake.backend import ops, runtime
-from longtake.errors import ModelError
+from longtake.errors import JobError, ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.models.vae.causal import CausalAttention
+from longtake.models.vae.halves import scalings
 from longtake.models.vae.tiles import blend
-from longtake.models.vae.vae import scalings
 
 TINY = {
     "block_out_channels": (8, 8, 16, 16),
@@ -123,3 +123,46 @@ def test_tiles_of_space_are_near_to_whole_frames(vae):
     vae.disable_tiling()
     assert tiled.shape == whole.shape
     assert not np.array_equal(tiled, whole)  # the norms see one tile
+
+
+def test_the_published_attributes_choose_the_tiles(filled):
+    vae, asked = filled(AutoencoderKLHunyuanVideo(**TINY)), filled(AutoencoderKLHunyuanVideo(**TINY))
+    latents = noise(1, 4, 2, 8, 8)
+    whole = decoded(vae, latents)
+    asked.enable_tiling(48, 48, 16, 32, 32, 12)
+    vae.tile_sample_min_height = vae.tile_sample_min_width = 48
+    vae.tile_sample_stride_height = vae.tile_sample_stride_width = 32
+    np.testing.assert_array_equal(decoded(vae, latents), whole)  # sizes alone tile nothing
+    vae.use_tiling = True
+    np.testing.assert_array_equal(decoded(vae, latents), decoded(asked, latents))
+    assert not np.array_equal(decoded(vae, latents), whole)
+    assert (asked.tile_sample_min_height, asked.tile_sample_stride_num_frames) == (48, 12)
+
+
+def test_without_frame_wise_work_the_norms_see_the_whole_video(filled):
+    vae, uncut = filled(AutoencoderKLHunyuanVideo(**TINY)), filled(AutoencoderKLHunyuanVideo(**TINY))
+    uncut.tile_sample_min_num_frames = uncut.tile_sample_stride_num_frames = 400
+    latents, frames = noise(1, 4, 7, 2, 2), noise(1, 3, 25, 16, 16)
+    tiled, tiled_mean = decoded(vae, latents), mean(vae, frames)
+    vae.use_framewise_decoding = vae.use_framewise_encoding = False
+    np.testing.assert_array_equal(decoded(vae, latents), decoded(uncut, latents))
+    np.testing.assert_array_equal(mean(vae, frames), mean(uncut, frames))
+    assert not np.array_equal(decoded(vae, latents), tiled)
+    assert not np.array_equal(mean(vae, frames), tiled_mean)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("tile_sample_min_height", 30, "multiples of 8 along height; 30"),
+        ("tile_sample_min_width", 64, "Tiles of 64 every 192 along width leave gaps"),
+        ("tile_sample_stride_num_frames", 0, "multiples of 4 along frames; 0"),
+        ("tile_sample_stride_num_frames", 12.0, "12.0 was asked for"),
+    ],
+)
+def test_tiles_that_cannot_be_cut_are_refused(name, value, words, filled):
+    vae = filled(AutoencoderKLHunyuanVideo(**TINY))
+    vae.enable_tiling()
+    setattr(vae, name, value)
+    with pytest.raises(JobError, match=words):
+        decoded(vae, noise(1, 4, 1, 2, 2))

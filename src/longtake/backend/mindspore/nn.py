@@ -16,7 +16,7 @@ from mindspore import Parameter, Tensor, mint
 from mindspore.common.initializer import Zero
 from mindspore.nn import Cell, CellList, SequentialCell
 
-from longtake.backend.mindspore import ops, runtime
+from longtake.backend.mindspore import modules, ops, runtime
 
 __all__ = [
     "Conv2d",
@@ -88,7 +88,17 @@ class Module(Eager):
         }
         runtime.assign_weights(self, moved)
         runtime.structure_changed(self)
+        for _, cell in self.cells_and_names():
+            if modules.PLACE in cell.__dict__:
+                here = modules.placed(cell)
+                modules.note_place(cell, here.device if device is None else device, dtype or here.dtype)
         return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As torch's modules: a `forward` that is given to one object is what its call runs."""
+        super().__setattr__(name, value)
+        if name == "forward":
+            super().__setattr__("construct", value)
 
 
 class ModuleList(CellList):

@@ -27,13 +27,14 @@ __all__ = [
     "conv3d",
     "cos",
     "exp",
-    "exp_of",
+    "frequencies",
     "from_numpy",
     "gelu",
     "index_select",
     "linear",
     "moments",
     "narrow",
+    "on_cpu",
     "ones",
     "pad",
     "piece_values",
@@ -44,6 +45,7 @@ __all__ = [
     "silu",
     "sin",
     "to_numpy",
+    "turning",
     "zeros",
 ]
 
@@ -180,9 +182,13 @@ def exp(input: Tensor) -> Tensor:
     return native.exp(input.astype(ms.float64)).astype(input.dtype) if coarse_exp else native.exp(input)
 
 
-def exp_of(array: np.ndarray, like: Tensor) -> Tensor:
-    """e to a table of numbers, in the dtype of `like`; by numpy, so that no device is asked for float64."""
-    return from_numpy(np.exp(array.astype(np.float64)), like)
+def frequencies(count: int, period: float, like: Tensor) -> Tensor:
+    """period ** (-i / count) for i = 0 … count - 1, in the dtype of `like`.
+
+    By numpy, so that no device is asked for float64 and none decides their last bits.
+    """
+    exponents = np.arange(count, dtype=np.float32) * np.float32(-math.log(period)) / np.float32(count)
+    return from_numpy(np.exp(exponents.astype(np.float64)), like)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -246,6 +252,11 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean + wide[:, :, :, 0, 0], (centred * centred).mean((3, 4)) - mean * mean
 
 
+def on_cpu(x: Tensor) -> bool:
+    """Whether `x` is on a CPU, for what is worth its while only there."""
+    return not flash
+
+
 def piece_values(x: Tensor) -> int:
     """How many values like those of `x` an operation should have at once."""
     return 2**26
@@ -256,12 +267,17 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * sigmoid(1.702 * x)
 
 
-def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the channel pairs (0, 1), (2, 3), … of `x` by tables that have each angle twice, in float32."""
+def turning(cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+    """Rotary tables (R, L, 1, E), each angle twice, in the form that `rotate_pairs` is fastest with: as they are."""
+    return cos, sin
+
+
+def rotate_pairs(x: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
+    """Turn the channel pairs (0, 1), (2, 3), … of `x` by what `turning` made, in float32."""
     wide = x.float()
     pairs = wide.reshape(*x.shape[:-1], -1, 2)
     turned = native.stack([-pairs[..., 1], pairs[..., 0]], -1).reshape(x.shape)
-    return (wide * cos + turned * sin).to(x.dtype)
+    return (wide * tables[0] + turned * tables[1]).to(x.dtype)
 
 
 def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ __all__ = [
     "DTYPES",
     "Generator",
     "assign_weights",
+    "auto_dtype",
+    "best_device",
     "check_device",
     "compiled",
     "dtype",
@@ -31,6 +33,7 @@ __all__ = [
     "empty_weights",
     "named_weights",
     "no_grad",
+    "out_of_memory",
     "place",
     "randn",
     "randn_like",
@@ -38,6 +41,7 @@ __all__ = [
     "seeded",
     "structure_changed",
     "to_bytes",
+    "tracing",
     "write",
 ]
 
@@ -88,11 +92,40 @@ def target() -> str:
     return str(ms.get_context("device_target"))
 
 
-def check_device(device: Any) -> None:
-    """Raise BackendError where networks cannot be put on `device`; None, where they are, always serves."""
+def best_device() -> str:
+    """The device that MindSpore was set up for: an accelerator where it has one."""
+    return target()
+
+
+def auto_dtype(device: Any) -> str:
+    """The dtype for networks on a device where nothing else is asked for: float32 on CPUs, bfloat16 elsewhere."""
+    return "float32" if str(device).split(":")[0].lower() == "cpu" else "bfloat16"
+
+
+def check_device(device: Any) -> Any:
+    """The device to put networks on: `device`, or MindSpore's own for "auto"; None (they stay) is allowed too.
+
+    Raises BackendError for a device that MindSpore was not set up for.
+    """
+    if isinstance(device, str) and device == "auto":
+        return best_device()
     # By name: a tensor that was put on a device without its libraries fails later, at another line.
     if device is not None and str(device).split(":")[0].lower() not in ("cpu", target().lower()):
         raise _not_here(device)
+    return device
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on an accelerator or on the CPU."""
+    words = (
+        "out of memory",
+        "memory not enough",
+        "not enough memory",
+        "allocate memory failed",
+        "malloc failed",
+    )
+    wrong = isinstance(error, RuntimeError) and any(part in str(error).lower() for part in words)
+    return isinstance(error, MemoryError) or wrong
 
 
 def _not_here(device: Any) -> BackendError:
@@ -168,42 +201,51 @@ _one_graph = threading.RLock()
 
 
 class Graph(Cell):
-    """A method of a network as a Cell of its own, compiled to a graph.
+    """A module as a Cell of its own, compiled to a graph.
 
     Not `ms.jit`: what that compiles in eager mode goes on with the weights of its first call, whatever is written to
     them later (MindSpore 2.10), and each of its calls takes 1 ms more.
     """
 
-    def __init__(self, model: Cell, method: str) -> None:
+    def __init__(self, module: Cell) -> None:
         super().__init__(auto_prefix=False)
-        self.model, self.method = model, method
+        self.module = module
 
     def construct(self, *inputs: Any) -> Any:
-        return getattr(self.model, self.method)(*inputs)
+        return self.module(*inputs)
 
-    def run(self, *inputs: Any) -> Any:
-        """The method's result."""
+
+class Compiled:
+    """A module that is compiled; a copy of the module begins without, for it has weights of its own."""
+
+    def __init__(self, module: Any = None) -> None:
+        self.module = module
+        self.graph = None if module is None else Graph(module)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """What the module gives: compiled at the first call for each set of shapes."""
         # This is what calling a Cell does in graph mode. The mode itself is the whole process's, so the user's: other
         # threads compute meanwhile, and code between two steps is not ours. MindSpore compiles one graph at a time.
         with _one_graph:
-            return self.compile_and_run(*inputs)
+            return self.graph.compile_and_run(*inputs)  # type: ignore[union-attr]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("module", "graph"):
+            raise AttributeError(name)
+        return getattr(self.module, name)
+
+    def __reduce__(self) -> Any:
+        return (Compiled, ())
 
 
-class Compiled(dict[str, Graph]):
-    """The compiled methods of a network. A copy of the network begins with none: these call the original's weights."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Compiled, ()
-
-
-def compiled(model: Cell, method: str) -> Callable[..., Any]:
-    """The network's method as a graph: compiled at its first call for each set of shapes."""
+def compiled(module: Any) -> Any:
+    """The module as a graph, but for LONGTAKE_GRAPH=0."""
     if not graph:
-        return getattr(model, method)
-    known = model.__dict__.setdefault(COMPILED, Compiled())
-    if method not in known:
-        known[method] = Graph(model, method)
-    return known[method].run
+        return module
+    known = module.__dict__.get(COMPILED)
+    if known is None or known.module is not module:
+        known = module.__dict__[COMPILED] = Compiled(module)
+    return known
 
 
 # LONGTAKE_GRAPH=0 runs everything eagerly, as tests of many small shapes do.
@@ -216,6 +258,11 @@ def structure_changed(model: Cell) -> None:
         cell.__dict__.pop(COMPILED, None)
     for name, weight in model.parameters_and_names():
         weight.name = name  # a graph wants every weight to have a name of its own
+
+
+def tracing() -> bool:
+    """Whether the code that runs is being compiled as a whole: never here, where blocks are compiled one by one."""
+    return False
 
 
 def write(weight: Parameter, values: np.ndarray) -> None:

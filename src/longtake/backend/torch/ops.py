@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -24,6 +25,8 @@ from torch import (
 )
 from torch.nn.functional import gelu, linear, pad, silu
 
+from longtake.backend.torch import runtime
+
 __all__ = [
     "Tensor",
     "arange",
@@ -36,13 +39,14 @@ __all__ = [
     "conv3d",
     "cos",
     "exp",
-    "exp_of",
+    "frequencies",
     "from_numpy",
     "gelu",
     "index_select",
     "linear",
     "moments",
     "narrow",
+    "on_cpu",
     "ones",
     "pad",
     "piece_values",
@@ -53,6 +57,7 @@ __all__ = [
     "silu",
     "sin",
     "to_numpy",
+    "turning",
     "zeros",
 ]
 
@@ -133,9 +138,18 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
     return mean + pivot[..., 0, 0], square - mean * mean
 
 
-def exp_of(array: np.ndarray, like: Tensor) -> Tensor:
-    """e to a table of numbers, on the device and in the dtype of `like`: of diffusers' very bits."""
-    return exp(from_numpy(array, like))
+def frequencies(count: int, period: float, like: Tensor) -> Tensor:
+    """period ** (-i / count) for i = 0 … count - 1, where `like` is and in its dtype.
+
+    On the device, since an upload at each call would keep an accelerator waiting.
+    """
+    # In this order, as in diffusers' `get_timestep_embedding`.
+    return exp(arange(count, like) * -math.log(period) / count)
+
+
+def on_cpu(x: Tensor) -> bool:
+    """Whether `x` is on a CPU, for what is worth its while only there."""
+    return bool(x.device.type == "cpu")
 
 
 def piece_values(x: Tensor) -> int:
@@ -152,27 +166,38 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * sigmoid(1.702 * x)
 
 
-def rotate_pairs(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the channel pairs (0, 1), (2, 3), … of `x` by tables that have each angle twice, in float32."""
+def turning(cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+    """Rotary tables (R, L, 1, E), each angle twice, in the form that `rotate_pairs` is fastest with.
+
+    As complex numbers a turn is one pass over memory instead of six. torch.compile knows none, and fuses what is spelt
+    out; some accelerators have none.
+    """
+    if runtime.graph or torch.compiler.is_compiling() or cos.device.type not in ("cpu", "cuda"):
+        return cos, sin
+    return (torch.complex(cos[..., ::2], sin[..., ::2]),)
+
+
+def rotate_pairs(x: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
+    """Turn the channel pairs (0, 1), (2, 3), … of `x` by what `turning` made, in float32."""
     pairs = x.float().reshape(*x.shape[:-1], -1, 2)
-    if torch.compiler.is_compiling():  # torch.compile knows no complex numbers, and fuses what is spelt out
-        turned = torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2)
-        return (pairs.flatten(-2) * cos + turned * sin).to(x.dtype)
-    # One pass over memory instead of six.
-    table = torch.complex(cos[..., ::2], sin[..., ::2])
-    return torch.view_as_real(torch.view_as_complex(pairs) * table).flatten(-2).to(x.dtype)
+    if len(tables) == 1:
+        return torch.view_as_real(torch.view_as_complex(pairs) * tables[0]).flatten(-2).to(x.dtype)
+    cos, sin = tables
+    turned = torch.stack([-pairs[..., 1], pairs[..., 0]], -1).flatten(-2)
+    return (pairs.flatten(-2) * cos + turned * sin).to(x.dtype)
 
 
 def scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """x · scale + shift, in the dtype of `x`."""
-    # In float32: torch's kernel for bfloat16 is 15 times as slow.
-    wide = x if x.itemsize >= 4 else x.float()
+    # On CPUs in float32: torch's kernel for bfloat16 is 15 times as slow there.
+    wide = x if x.itemsize >= 4 or not on_cpu(x) else x.float()
     return torch.addcmul(shift, wide, scale).to(x.dtype)
 
 
 def from_numpy(array: np.ndarray, like: Tensor | None = None) -> Tensor:
     """A tensor of the array's values, on the device and in the dtype of `like` where given."""
-    tensor = torch.from_numpy(np.asarray(array, order="C"))
+    # torch.compile follows numpy, but knows no memory order.
+    tensor = torch.from_numpy(array if runtime.tracing() else np.asarray(array, order="C"))
     return tensor if like is None else tensor.to(device=like.device, dtype=like.dtype)
 
 

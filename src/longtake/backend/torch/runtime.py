@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ __all__ = [
     "DTYPES",
     "Generator",
     "assign_weights",
+    "auto_dtype",
+    "best_device",
     "check_device",
     "compiled",
     "dtype",
@@ -27,6 +30,7 @@ __all__ = [
     "empty_weights",
     "named_weights",
     "no_grad",
+    "out_of_memory",
     "place",
     "randn",
     "randn_like",
@@ -34,6 +38,7 @@ __all__ = [
     "seeded",
     "structure_changed",
     "to_bytes",
+    "tracing",
     "write",
 ]
 
@@ -55,13 +60,51 @@ def dtype_name(value: torch.dtype) -> str:
     return str(value).removeprefix("torch.")
 
 
-def check_device(device: Any) -> None:
-    """Raise BackendError where networks cannot be put on `device`; None, where they are, always serves."""
+def best_device() -> str:
+    """The accelerator that PyTorch finds here ("cuda", "xpu", "npu", "mps" …), else "cpu"."""
+    if hasattr(torch, "accelerator"):
+        found = torch.accelerator.current_accelerator()
+        return found.type if found is not None and torch.accelerator.is_available() else "cpu"
+    backends = {name: getattr(torch, name, None) for name in ("cuda", "xpu", "npu", "mps")}
+    return next((name for name, module in backends.items() if module and module.is_available()), "cpu")
+
+
+def auto_dtype(device: Any) -> str:
+    """The dtype for networks on a device where nothing else is asked for: float32 on CPUs, bfloat16 elsewhere.
+
+    bfloat16 has the range of float32, which the published networks were trained with; they overflow float16. That is
+    taken where a device has no bfloat16 at all (mps before macOS 14), since float32 would be twice the memory.
+    """
+    if torch.device(device).type == "cpu":
+        return "float32"
+    try:
+        torch.zeros(1, device=device, dtype=torch.bfloat16)
+    except (RuntimeError, TypeError):
+        return "float16"
+    return "bfloat16"
+
+
+def check_device(device: Any) -> Any:
+    """The device to put networks on: `device`, or the best one here for "auto"; None (they stay) is allowed too.
+
+    Raises BackendError for a device that PyTorch cannot use here.
+    """
+    if isinstance(device, str) and device == "auto":
+        return best_device()
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise BackendError(f"PyTorch cannot use the device {str(device)!r} here: {reason}.") from error
+    return device
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on an accelerator or on the CPU."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, RuntimeError) and any(part in str(error).lower() for part in words)
 
 
 @contextmanager
@@ -136,21 +179,49 @@ def to_bytes(tensor: torch.Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-def compiled(model: torch.nn.Module, method: str) -> Callable[..., Any]:
-    """The network's method, by `torch.compile` where LONGTAKE_GRAPH=1 asks for it: once for each set of shapes."""
-    if not graph:
-        return getattr(model, method)
-    known = model.__dict__.setdefault(COMPILED, {})
-    if method not in known:
-        known[method] = torch.compile(getattr(model, method), dynamic=False)
-    return known[method]
-
-
 # Not by default: half a minute of compiling for each set of shapes saves a tenth to a fifth of each step.
 graph = os.environ.get("LONGTAKE_GRAPH", "0") != "0"
+
+
+class Compiled:
+    """The compiled form of one module; a copy of the module begins without one, for it has weights of its own."""
+
+    def __init__(self) -> None:
+        self.call: Any = None
+
+    def __reduce__(self) -> Any:
+        return (Compiled, ())
+
+
+def compiled(module: Any) -> Any:
+    """The module, by `torch.compile` where LONGTAKE_GRAPH=1 asks for it.
+
+    Compiled once for each set of shapes; modules of one class whose weights have the same shapes share what was
+    compiled, since weights are inputs there.
+    """
+    if not graph or tracing():
+        return module
+    known = module.__dict__.setdefault(COMPILED, Compiled())
+    if known.call is None:
+        known.call = torch.compile(module, dynamic=False, **_limit())
+    return known.call
+
+
+def _limit() -> dict[str, int]:
+    """How many sets of shapes are compiled, where PyTorch can be told.
+
+    Two prompts of other lengths make eight graphs of the single blocks, and its own limit is eight: beyond that it goes on
+    uncompiled.
+    """
+    return {"recompile_limit": 64} if "recompile_limit" in inspect.signature(torch.compile).parameters else {}
 
 
 def structure_changed(model: torch.nn.Module) -> None:
     """Tell that modules of the network were replaced, so that nothing compiled outlives them."""
     for part in model.modules():
         part.__dict__.pop(COMPILED, None)
+
+
+def tracing() -> bool:
+    """Whether the code that runs is being compiled as a whole, so that it cannot look at values."""
+    return torch.compiler.is_compiling()

@@ -1,8 +1,8 @@
-"""What training takes, on PyTorch: optimiser, mixed precision, checkpoints of tensors."""
+"""What training takes, on PyTorch: optimiser, mixed precision, the device to train on."""
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,18 +10,21 @@ from typing import Any
 import torch
 
 from longtake.backend.torch.runtime import dtype
+from longtake.errors import RunError
 
 __all__ = [
     "Optimiser",
     "autocast",
+    "best_device",
     "channels_last",
     "fill",
-    "load_tensors",
     "orthogonalised",
-    "save_tensors",
     "seed_everything",
     "set_threads",
 ]
+
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""The names under which AdamW keeps its state."""
 
 
 def orthogonalised(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -40,8 +43,8 @@ class Optimiser:
     """Muon for matrices and convolutions, AdamW for the rest; clipping, and a moving average of the parameters.
 
     `plain` names parameters that AdamW takes in any case (embeddings, say). Muon's step is scaled to the size of
-    AdamW's, so that one rate serves both (Liu et al., Muon is Scalable, 2025). Everything held here can be written
-    to, and read from, a safetensors file (`state`, `load_state`).
+    AdamW's, so that one rate serves both (Liu et al., Muon is Scalable, 2025). `state` is all that is held here, by
+    name, as a file of tensors takes it; after `load_state` the steps are those that would have followed.
     """
 
     def __init__(
@@ -62,9 +65,19 @@ class Optimiser:
         self.steps = 0
 
     def step(self, loss: torch.Tensor, rate: float, clip: float = 1.0) -> float:
-        """One update down the gradient of `loss`; returns the norm of the gradient before clipping."""
+        """One update down the gradient of `loss`; returns the norm of the gradient before clipping.
+
+        Raises RunError for a gradient that is not finite, and updates nothing then.
+        """
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), clip)
+        norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), clip))
+        if not math.isfinite(norm):
+            self._forget_gradients()
+            raise RunError(
+                f"The gradient of step {self.steps} is not finite (loss {float(loss.detach()):g}) and was not used; "
+                "go on from the last checkpoint with a lower learning rate.",
+                step=self.steps,
+            )
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.step()
@@ -77,12 +90,15 @@ class Optimiser:
                 size = max(parameter.shape[0], parameter[0].numel())
                 update = orthogonalised(torch.lerp(parameter.grad, momentum, 0.95))
                 parameter.mul_(1 - rate * self.weight_decay).add_(update, alpha=-0.2 * rate * size**0.5)
-            for parameter in self.parameters.values():
-                parameter.grad = None
             self.steps += 1
             decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
             torch._foreach_lerp_(list(self.averages.values()), list(self.parameters.values()), 1 - decay)
-        return float(norm)
+        self._forget_gradients()
+        return norm
+
+    def _forget_gradients(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.grad = None
 
     def state(self) -> dict[str, torch.Tensor]:
         """Parameters, their averages and the optimiser's moments, by name."""
@@ -97,7 +113,14 @@ class Optimiser:
         return tensors
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Go on from what `state` gave."""
+        """Go on from what `state` gave; ValueError if that was of other parameters."""
+        held = {
+            name.removeprefix("parameter/"): t.shape for name, t in tensors.items() if "parameter/" in name
+        }
+        mine = {name: parameter.shape for name, parameter in self.parameters.items()}
+        if held != mine:
+            other = sorted(name for name in {**held, **mine} if held.get(name) != mine.get(name))
+            raise ValueError(f"it is of other networks; {len(other)} parameters differ, {other[0]!r} first.")
         self.steps = int(tensors["steps"])
         with torch.no_grad():
             for name, parameter in self.parameters.items():
@@ -106,8 +129,15 @@ class Optimiser:
                 if name in self.momenta:
                     self.momenta[name].copy_(tensors[f"momentum/{name}"])
                 if f"step/{name}" in tensors:
-                    moments = ("step", "exp_avg", "exp_avg_sq")
-                    self.adam.state[parameter] = {key: tensors[f"{key}/{name}"].clone() for key in moments}
+                    self.adam.state[parameter] = {
+                        key: _laid_out(tensors[f"{key}/{name}"], parameter) for key in MOMENTS
+                    }
+
+    def keep_averages(self) -> None:
+        """Leave the averages in the parameters."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.averages[name])
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -124,17 +154,23 @@ class Optimiser:
                     parameter.copy_(kept[name])
 
 
+def _laid_out(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """A copy of AdamW's state on the parameter's device, in its order of memory: fused steps walk both side by side."""
+    if values.shape != parameter.shape:
+        return values.to(parameter.device, copy=True)
+    return torch.empty_like(parameter).copy_(values)
+
+
 def best_device() -> str:
-    """The accelerator where there is one, else the CPU."""
+    """The accelerator, if there is one, else the CPU."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def autocast(value: Any) -> Any:
-    """Inside, matrix products and convolutions work in the dtype `value`."""
-    device = best_device()
-    return torch.autocast(device, dtype(value), enabled=dtype(value) != torch.float32)
+def autocast(value: Any, device: Any) -> Any:
+    """Inside, matrix products and convolutions of tensors on `device` work in the dtype `value`."""
+    return torch.autocast(torch.device(device).type, dtype(value), enabled=dtype(value) != torch.float32)
 
 
 def set_threads(count: int) -> None:
@@ -150,23 +186,6 @@ def channels_last(value: Any) -> Any:
 def seed_everything(seed: int) -> None:
     """Seed the framework's global generator (for training)."""
     torch.manual_seed(seed)
-
-
-def save_tensors(path: Any, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file at once: a reader sees the old file or the new one, never a half."""
-    from safetensors.torch import save_file
-
-    partial = f"{path}.partial"
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata)
-    os.replace(partial, path)
-
-
-def load_tensors(path: Any) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
 
 
 def fill(parameter: Any, values: Any) -> None:

@@ -1,11 +1,22 @@
 """FramePack's transformer."""
 
+from longtake.models.transformer.blocks import Block
 from longtake.models.transformer.model import (
-    SLOTS,
-    Context,
     HunyuanVideoFramepackTransformer3DModel,
     Moment,
     Prompted,
+    Tokens,
 )
+from longtake.models.transformer.packing import SLOTS, Context, Sight, check_scales
 
-__all__ = ["SLOTS", "Context", "HunyuanVideoFramepackTransformer3DModel", "Moment", "Prompted"]
+__all__ = [
+    "SLOTS",
+    "Block",
+    "Context",
+    "HunyuanVideoFramepackTransformer3DModel",
+    "Moment",
+    "Prompted",
+    "Sight",
+    "Tokens",
+    "check_scales",
+]

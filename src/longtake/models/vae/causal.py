@@ -25,10 +25,10 @@ AROUND = (1, 1, 1, 1)
 
 
 class Memory:
-    """What layers keep of the frames before. Norms and attention see `window` latent frames, their own included."""
+    """Holds what each layer needs of the frames before. Norms and attention see the last `reach` latent frames."""
 
-    def __init__(self, window: int) -> None:
-        self.window = window
+    def __init__(self, reach: int) -> None:
+        self.reach = reach
         self._kept: dict[int, list[Tensor]] = {}
 
     def of(self, layer: nn.Module) -> list[Tensor]:
@@ -41,7 +41,7 @@ class Memory:
 
 
 def cut(clip: Clip, values: int, past: int = 0) -> Clip:
-    """The clip in pieces so short that, with `past` frames more at `values` values a frame, they are small enough."""
+    """Split the clip so that each piece plus `past` frames, of `values` values each, stays under `ops.piece_values`."""
     pieces: Clip = []
     for piece in clip:
         x = ops.channels_last(piece)
@@ -51,13 +51,13 @@ def cut(clip: Clip, values: int, past: int = 0) -> Clip:
     return pieces
 
 
-def joined(clip: Clip) -> Tensor:
-    """The clip in one piece."""
+def in_one(clip: Clip) -> Tensor:
+    """The clip as one tensor (B, C, T, H, W)."""
     return ops.cat(clip, 2) if len(clip) > 1 else clip[0]
 
 
 class CausalConv3d(nn.Module):
-    """A convolution whose frame t sees the input's frames up to t only; in front of the first it stands still."""
+    """A convolution whose frame t sees only frames up to t; before the first frame, that frame is repeated."""
 
     def __init__(self, channels: int, out_channels: int, kernel: int = 3, stride: Triple = (1, 1, 1)) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class CausalConv3d(nn.Module):
         self.kernel, self.stride, self.widest = kernel, stride, max(channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """A clip in one piece, by the stride."""
+        """Convolve a clip that is one tensor, by the stride."""
         if self.kernel == 1:
             return self._conv(x)
         if x.shape[2] == 1:
@@ -75,7 +75,7 @@ class CausalConv3d(nn.Module):
     def over(
         self, clip: Clip, memory: Memory | None = None, factors: list[tuple[Tensor, Tensor]] | None = None
     ) -> Clip:
-        """A clip, by steps of one; with `factors`, each piece is first scaled by them and goes through SiLU."""
+        """Convolve a clip by steps of one; with `factors` (scale, shift) a piece goes through them and SiLU first."""
         past: Clip = [] if memory is None else memory.of(self)
         done: Clip = []
         for i in range(len(clip)):
@@ -97,7 +97,7 @@ class CausalConv3d(nn.Module):
         return done
 
     def values(self, x: Tensor) -> int:
-        """How many values a padded frame of `x` has where it has the most."""
+        """The number of values in a padded frame of `x`, counted with the larger number of channels."""
         return self.widest * (x.shape[3] + 2) * (x.shape[4] + 2)
 
     def _conv(self, x: Tensor) -> Tensor:
@@ -119,9 +119,9 @@ class CausalConv3d(nn.Module):
 
 
 class CausalNorm(nn.GroupNorm):
-    """A group norm over a whole clip; of a video that goes on, over the frames of a window up to each frame.
+    """A group norm over a whole clip; in a video that goes on, over each frame and those before it within the reach.
 
-    `rate`: how many frames a latent frame has here.
+    `rate`: frames to one latent frame here.
     """
 
     def __init__(self, groups: int, channels: int, rate: int = 1) -> None:
@@ -129,9 +129,9 @@ class CausalNorm(nn.GroupNorm):
         self.rate = rate
 
     def factors(self, clip: Clip, memory: Memory | None = None) -> list[tuple[Tensor, Tensor]]:
-        """For each piece what its values are multiplied by and what is added then, (B, C, 1 or T, 1, 1)."""
+        """The scale and the shift of each piece, (B, C, 1 or T, 1, 1): a value x becomes scale · x + shift."""
         moments = [ops.moments(x) for x in clip]
-        mean, variance = joined([each[0] for each in moments]), joined([each[1] for each in moments])
+        mean, variance = in_one([each[0] for each in moments]), in_one([each[1] for each in moments])
         shape = (mean.shape[0], self.num_groups, -1, mean.shape[2])
         mean, variance = mean.reshape(shape), variance.reshape(shape)
         if memory is None:
@@ -160,11 +160,11 @@ class CausalNorm(nn.GroupNorm):
         return ops.channels_last(scale.reshape(shape)), ops.channels_last(shift.reshape(shape))
 
     def _windowed(self, mean: Tensor, variance: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """Moments (B, G, 1, T) over the window up to each frame."""
+        """Moments (B, G, 1, T) over each frame and those before it within the reach."""
         past, frames = memory.of(self), mean.shape[3]
         if past:
             mean, variance = ops.cat([past[0], mean], 3), ops.cat([past[1], variance], 3)
-        known, span = mean.shape[3], memory.window * self.rate
+        known, span = mean.shape[3], memory.reach * self.rate
         first = max(known - span + 1, 0)
         memory.keep(self, [mean[..., first:], variance[..., first:]])
         age = np.arange(known - frames, known)[None] - np.arange(known)[:, None]
@@ -199,7 +199,7 @@ class Resnet(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """One head over the pixels of a frame and of those before it: of a clip all, of a video that goes on a window's."""
+    """One head: a frame sees itself and the frames before it, all of a clip's, or those within the memory's reach."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -210,25 +210,25 @@ class CausalAttention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward(self, clip: Clip, memory: Memory | None = None) -> Clip:
-        x = joined(clip)
+        x = in_one(clip)
         batch, channels, frames, height, width = x.shape
         area = height * width
         scale, shift = self.group_norm.factors([x], memory)[0]
         hidden = ops.scale_shift(x, scale, shift).permute(0, 2, 3, 4, 1)
         hidden = hidden.reshape(batch, 1, frames * area, channels)
         query, key, value = self.to_q(hidden), self.to_k(hidden), self.to_v(hidden)
-        window = frames
+        reach = frames
         if memory is not None:
-            window, past = memory.window, memory.of(self)
+            reach, past = memory.reach, memory.of(self)
             if past:
                 key, value = ops.cat([past[0], key], 2), ops.cat([past[1], value], 2)
-            begin = max(key.shape[2] - (window - 1) * area, 0)
+            begin = max(key.shape[2] - (reach - 1) * area, 0)
             memory.keep(self, [key[:, :, begin:], value[:, :, begin:]])
         known = key.shape[2] // area - frames
         seen = []
         for t in range(frames):
             # A frame's queries against the keys up to its end: exact, and no mask of tokens squared.
-            begin, end = max(known + t + 1 - window, 0) * area, (known + t + 1) * area
+            begin, end = max(known + t + 1 - reach, 0) * area, (known + t + 1) * area
             queries = query[:, :, t * area : (t + 1) * area]
             seen.append(ops.attention(queries, key[:, :, begin:end], value[:, :, begin:end]))
         hidden = self.to_out[0](ops.cat(seen, 2)).reshape(batch, frames, height, width, channels)
@@ -243,4 +243,4 @@ class Downsample(nn.Module):
         self.conv = CausalConv3d(channels, channels, stride=stride)
 
     def forward(self, clip: Clip) -> Clip:
-        return [self.conv(joined(clip))]
+        return [self.conv(in_one(clip))]

@@ -8,21 +8,24 @@ that each latent frame is decoded once and there is no grid; its frames are near
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from longtake.backend import ops, runtime
 from longtake.errors import ModelError
+from longtake.models.pretrained import is_untouched
 from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior
 from longtake.models.vae.causal import Memory
-from longtake.models.vae.tiles import Grid, TimeTiles
+from longtake.models.vae.tiles import UNCUT, TimeTiles
 
 Tensor = ops.Tensor
 MODES = ("exact", "causal")
-WINDOW = 5
-"""How many latent frames norms and attention look back over in causal mode: as many as a tile of the grid has."""
+REACH = 5
+"""Latent frames that norms and attention see in causal mode, the frame itself included: as many as a tile has."""
 
-UNCUT = Grid(sys.maxsize, sys.maxsize, sys.maxsize, 0)
+
+def is_own(vae: AutoencoderKLHunyuanVideo, method: str) -> bool:
+    """Tell if the autoencoder does as its class says, so that its `method` may be taken apart."""
+    return is_untouched(vae) and getattr(type(vae), method) is getattr(AutoencoderKLHunyuanVideo, method)
 
 
 class StreamingDecoder:
@@ -34,15 +37,16 @@ class StreamingDecoder:
     def __init__(self, vae: Any, mode: str = "exact") -> None:
         if mode not in MODES:
             raise ModelError(f"mode is {mode!r}; known modes of decoding: {', '.join(MODES)}.")
-        ours = isinstance(vae, AutoencoderKLHunyuanVideo)
-        if mode == "causal" and not ours:
+        opened = isinstance(vae, AutoencoderKLHunyuanVideo) and is_own(vae, "decode")
+        if mode == "causal" and not opened:
             raise ModelError(
-                f"Causal decoding needs longtake's autoencoder, and this is a {type(vae).__name__}; use mode='exact'."
+                "Causal decoding needs longtake's own autoencoder, without hooks, patches or compilation, and this is "
+                f"a {type(vae).__name__} of another make; use decoding 'exact'."
             )
         self.vae, self.mode = vae, mode
-        # Another library's autoencoder is given the whole video at its end.
+        # Any other autoencoder is given the whole video at its end, by its own decode.
         self._tiles = (
-            vae.decoded_tiles() if ours else TimeTiles(UNCUT, lambda z: vae.decode(z, return_dict=False)[0])
+            vae.decoded_tiles() if opened else TimeTiles(UNCUT, lambda z: vae.decode(z, return_dict=False)[0])
         )
         self._memories: list[Memory] = []
 
@@ -65,7 +69,7 @@ class StreamingDecoder:
         def decode(z: Tensor) -> Tensor:
             nonlocal turn
             if turn == len(self._memories):
-                self._memories.append(Memory(WINDOW))
+                self._memories.append(Memory(REACH))
             turn += 1
             return self.vae.decode_next(z, self._memories[turn - 1])
 
@@ -80,6 +84,11 @@ class StreamingEncoder:
     """
 
     def __init__(self, vae: AutoencoderKLHunyuanVideo) -> None:
+        if not is_own(vae, "encode"):
+            raise ModelError(
+                f"Encoding in a stream needs longtake's own autoencoder, without hooks or patches; this is a "
+                f"{type(vae).__name__} of another make: call its encode with the whole video."
+            )
         self._tiles = vae.encoded_tiles()
 
     def push(self, frames: Tensor) -> list[Posterior]:

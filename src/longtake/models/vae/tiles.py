@@ -5,24 +5,44 @@ Letters: B batch, C channels, T frames (of pixels or of latents), H height, W wi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from longtake.backend import ops
+from longtake.errors import JobError
 
 Tensor = ops.Tensor
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """The size of a tile and the distance to the next, in pixels (frames without the first one)."""
+    """The size of a tile and the distance to the next, in pixels and frames of the video."""
 
     height: int = 256
     width: int = 256
     frames: int = 16
+    """Frames of a tile, without the one that it begins with."""
     stride_height: int = 192
     stride_width: int = 192
     stride_frames: int = 12
+
+    def check(self, axis: str, ratio: int) -> None:
+        """Raise JobError if `axis` ("height", "width", "frames") cannot be cut so; `ratio` of it make one latent.
+
+        >>> Tiles().check("height", 8)
+        """
+        size, stride = getattr(self, axis), getattr(self, f"stride_{axis}")
+        for value in (size, stride):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not whole or value < ratio or value % ratio:
+                raise JobError(
+                    f"Tiles are cut in multiples of {ratio} along {axis}; {value!r} was asked for."
+                )
+        if stride > size:
+            raise JobError(
+                f"Tiles of {size} every {stride} along {axis} leave gaps; the stride is at most the tile's size."
+            )
 
 
 @dataclass(frozen=True)
@@ -33,6 +53,10 @@ class Grid:
     stride: int
     out_stride: int
     overlap: int
+
+
+UNCUT = Grid(sys.maxsize, sys.maxsize, sys.maxsize, 0)
+"""One tile, as long as the video."""
 
 
 class TimeTiles:

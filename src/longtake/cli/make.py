@@ -1,0 +1,192 @@
+"""The one way from a job to a video: load its model, follow the events, write the frames, say what it cost."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longtake.cli.info import describe_model
+from longtake.cli.outputs import SHEET_FRAMES, Outputs, outputs_in
+from longtake.cli.preview import previewing
+from longtake.cli.progress import Progress
+from longtake.cli.resume import Place
+from longtake.errors import JobError, LongtakeError, RunError
+from longtake.events import FramesReady, Planned
+from longtake.job import Job
+from longtake.jobs.folder import DONE, JobFolder, read_job
+from longtake.picture import contact_sheet, load_image, save_picture, spread
+from longtake.video import VideoWriter
+from longtake.weights.fingerprint import fingerprint
+from longtake.weights.header import read_header
+from longtake.weights.lora import find_file
+
+if TYPE_CHECKING:
+    from longtake.pipeline.networks import Networks
+    from longtake.pipeline.prepare import Inputs
+
+
+def make(job: Job, outputs: Outputs, place: Path | None, device: str, progress: Progress) -> None:
+    """Make the video of a new job; if there is a `place`, the job and its sections are kept in that folder.
+
+    Whatever can be refused is refused before the model loads: pictures, LoRAs, and what the model's headers say.
+    """
+    picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
+    loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
+    mark = _checked_model(job, place is not None)
+    networks = load(job, device, progress)
+    job = _settled(job, networks, picture, progress)
+    outputs = outputs.sized(job)
+    from longtake.pipeline.prepare import Inputs
+
+    with contextlib.ExitStack() as stack:
+        found, folder = replace(job, loras=loras), None
+        if place is not None:
+            kept = outputs.kept_in(place)
+            folder = stack.enter_context(JobFolder.create(place, found, picture, last_picture, mark, kept))
+            job = found = folder.job
+        events = _events(found, networks, Inputs(picture, last_picture), outputs, folder)
+        run(job, events, outputs, folder, progress)
+
+
+def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> None:
+    """Change the job in a folder, if `change` does, and make what it lacks then, and its video anew."""
+    asked, _ = read_job(place.folder)
+    at = replace(asked, model=place.model or asked.model, parts={**asked.parts, **place.parts})
+    with JobFolder.open(place.folder, fingerprint(at.model, at.parts)) as folder:
+        outputs = outputs_in(folder, place.output)  # refused before anything is changed
+        changed = change(folder.job)
+        changed.check()
+        if changed != folder.job:
+            progress.changed(folder.change(changed), list(folder.states().values()).count(DONE))
+        networks = load(at, place.device, progress)
+        _settled(folder.job, networks, folder.picture, progress)
+        folder.log("resumed")
+        events = _events(folder.job, networks, folder.inputs, outputs, folder)
+        run(folder.job, events, outputs, folder, progress)
+
+
+def load(job: Job, device: str, progress: Progress) -> Networks:
+    """The networks that the job names."""
+    with progress.loading(job.model):
+        # Here, since it brings the framework: what is refused before is refused at once.
+        from longtake.pipeline.networks import load_networks
+
+        return load_networks(job.model, job.dtype, device, parts=job.parts)
+
+
+def run(job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress) -> None:
+    """Follow the events of a job and write what comes; in the end, say what it cost."""
+    told = progress.follow(events)
+    with contextlib.closing(events), _under_way(folder, progress), contextlib.closing(told):
+        frames = write(job, told, outputs)
+    if folder is not None:
+        folder.log("video_written", file=str(outputs.video), frames=frames)
+    _summarise(job, outputs, frames, folder, progress)
+
+
+def write(job: Job, events: Iterator[Any], outputs: Outputs) -> int:
+    """Write the frames as they come, and the sheet at the end; returns how many came."""
+    chosen: list[int] = []
+    kept = []
+    zoom = outputs.zoom or 1
+    writer = VideoWriter(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True)
+    with writer, previewing(outputs.preview, job) as show:
+        for event in events:
+            show(event)
+            if isinstance(event, Planned) and outputs.sheet:
+                chosen = spread(event.frames, SHEET_FRAMES)
+            if isinstance(event, FramesReady):
+                writer.write(event.frames[0])
+                end = event.start + event.frames.shape[1]
+                kept += [event.frames[0, n - event.start].copy() for n in chosen if event.start <= n < end]
+    if outputs.sheet:
+        save_picture(contact_sheet(kept), outputs.sheet)
+    return writer.frames
+
+
+@contextlib.contextmanager
+def _under_way(folder: JobFolder | None, progress: Progress) -> Iterator[None]:
+    """What stops a run that has begun is no refusal; say how it goes on from the sections that are finished."""
+    try:
+        yield
+    except (KeyboardInterrupt, LongtakeError) as error:
+        if progress.has_begun and folder is not None:
+            progress.stopped(folder.path)
+        if progress.has_begun and isinstance(error, JobError):
+            raise RunError(str(error)) from error
+        raise
+
+
+def _whole(lora: str) -> str:
+    """The file of a LoRA, whose header is known to be whole; found once, since it may be on the hub."""
+    file = find_file(lora)
+    read_header(file)
+    return lora if Path(lora).is_file() else str(file)
+
+
+def _checked_model(job: Job, kept: bool) -> str:
+    """The fingerprint of the job's model if it is to be kept; ModelError if a header of it is not as it should be."""
+    if kept:
+        return fingerprint(job.model, job.parts)
+    describe_model(job.model, job.parts)
+    return ""
+
+
+def _events(job: Job, networks: Networks, inputs: Inputs, outputs: Outputs, folder: JobFolder | None) -> Any:
+    from longtake.pipeline.loop import generate
+
+    shown = None if outputs.preview is None else outputs.preview.by
+    return generate(job, networks, inputs, store=folder, preview=shown)
+
+
+def _settled(job: Job, networks: Networks, picture: Any, progress: Progress) -> Job:
+    """The job with the size and the dtype that its video will have."""
+    from longtake.pipeline.prepare import settled
+
+    job = settled(job, networks, picture)
+    progress.loaded(job)
+    return job
+
+
+def _summarise(job: Job, outputs: Outputs, frames: int, folder: JobFolder | None, progress: Progress) -> None:
+    zoom = outputs.zoom or 1
+    seconds = {**progress.seconds, "total": sum(progress.seconds.values())}
+    peak = peak_memory_mb()
+    progress.emit(
+        "done",
+        file=str(outputs.video),
+        sheet=str(outputs.sheet) if outputs.sheet else None,
+        folder=str(folder.path) if folder else None,
+        frames=frames,
+        width=job.width,
+        height=job.height,
+        zoom=zoom,
+        seconds={name: round(value, 2) for name, value in seconds.items()},
+        peak_memory_mb=peak,
+    )
+    if progress.style == "json":
+        return
+    size = f"{job.width} x {job.height}"
+    if zoom > 1:
+        size += f" (enlarged {zoom} times, to {job.width * zoom} x {job.height * zoom})"  # type: ignore[operator]
+    print(f"{outputs.video}: {frames} frames, {size}, {frames / job.fps:.1f} s at {job.fps} fps")
+    if outputs.sheet:
+        print(f"{outputs.sheet}: contact sheet")
+    total = seconds.pop("total")
+    print(f"time: {total:.1f} s ({', '.join(f'{name} {value:.1f} s' for name, value in seconds.items())})")
+    if peak is not None:
+        print(f"peak memory: {peak} MB")
+
+
+def peak_memory_mb() -> int | None:
+    """The most main memory that this process has held, in MB; None if the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6)

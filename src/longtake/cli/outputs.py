@@ -1,0 +1,167 @@
+"""The files that a verb writes: a video, perhaps a contact sheet and a preview; checked before anything runs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from longtake import disk
+from longtake.cli.options import number
+from longtake.cli.preview import PreviewFile, add_options, preview_file
+from longtake.errors import JobError, PictureError
+
+if TYPE_CHECKING:
+    from longtake.job import Job
+    from longtake.jobs.folder import JobFolder
+
+SHOWN = 256
+"""Pixels of the shorter side that a video is enlarged to; players show smaller videos as a stamp."""
+
+SHEET_FRAMES = 24
+CRF = 17
+"""As in longtake.video, which imports FFmpeg."""
+
+QUALITY = "between 1 (best) and 51"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files, by absolute paths; each pixel of the video becomes `zoom` (None: as many as are well seen)."""
+
+    video: Path
+    sheet: Path | None = None
+    zoom: int | None = None
+    crf: float = CRF
+    preview: PreviewFile | None = None
+
+    def sized(self, job: Job) -> Outputs:
+        """The same with its zoom, for a job that has its size; JobError if that is more than an MP4 can hold."""
+        from longtake.video import check_size
+
+        width, height = job.width or SHOWN, job.height or SHOWN
+        zoom = self.zoom or max(1, -(-SHOWN // min(width, height)))
+        check_size(width, height, zoom)
+        return replace(self, zoom=zoom)
+
+    def kept_in(self, folder: Path) -> dict[str, Any]:
+        """How a job's folder remembers what to write; a video in the folder moves with it."""
+        return {
+            "file": None if self.video.parent == folder else str(self.video),
+            "sheet": str(self.sheet) if self.sheet else None,
+            "zoom": self.zoom,
+            "crf": self.crf,
+        }
+
+
+def outputs_in(folder: JobFolder, output: str | None) -> Outputs:
+    """What a job's folder writes, by its own settings and a new name for the video."""
+    from longtake.jobs.folder import VIDEO
+    from longtake.video import check_writable
+
+    kept = folder.made.video
+    video = check_writable(output or kept.get("file") or folder.path / VIDEO, ".mp4")
+    sheet = check_writable(kept["sheet"], ".png") if kept.get("sheet") else None
+    return Outputs(video, sheet, kept.get("zoom"), kept.get("crf", CRF)).sized(folder.job)
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Which files are written, and how."""
+    parser.add_argument(
+        "-o", "--output", metavar="OUT.mp4", help="the video (default: named after the picture)"
+    )
+    files = parser.add_argument_group("the files")
+    files.add_argument(
+        "--crf",
+        type=number,
+        default=CRF,
+        metavar="X",
+        help=f"video quality, {QUALITY} (default: %(default)s)",
+    )
+    files.add_argument(
+        "--zoom",
+        type=int,
+        metavar="N",
+        help=f"enlarge N times (default: until the shorter side has {SHOWN} pixels)",
+    )
+    files.add_argument(
+        "--job",
+        metavar="DIR",
+        help="keep the job and every finished section in this new folder, and the video if -o names no place: "
+        "whatever happens, longtake resume DIR goes on",
+    )
+    files.add_argument(
+        "--sheet", metavar="FILE.png", help=f"also write a contact sheet of {SHEET_FRAMES} frames"
+    )
+    add_options(files)
+
+
+@contextlib.contextmanager
+def outputs_of(args: argparse.Namespace, job: Job) -> Iterator[Outputs]:
+    """The files that the options ask for; a name that was chosen for the video is free again if nothing came of it."""
+    from longtake.video import check_writable
+
+    _check_numbers(args.zoom, args.crf)
+    with contextlib.ExitStack() as stack:
+        if args.output:
+            video = check_writable(args.output, ".mp4")
+        elif args.job is not None:
+            video = _video_in(args.job)
+        else:
+            video = stack.enter_context(_claimed(args.picture))
+        pictures = (job.picture, job.last_picture)
+        sheet = None if args.sheet is None else check_writable(args.sheet, ".png")
+        if sheet in {Path(picture).resolve() for picture in pictures if picture}:
+            raise PictureError(
+                f"The contact sheet would take the place of the picture {args.sheet}; name another file."
+            )
+        shown = preview_file(args.preview, args.preview_decode, video, *pictures, sheet)
+        outputs = Outputs(video, sheet, args.zoom, args.crf, shown)
+        # Without a size, the model knows it.
+        yield outputs.sized(job) if job.width and job.height else outputs
+
+
+def _check_numbers(zoom: int | None, crf: float) -> None:
+    from longtake.video import LONGEST_SIDE
+
+    if zoom is not None and zoom < 1:
+        raise JobError(f"The zoom must be at least 1; {zoom} was asked for.")
+    if zoom is not None and zoom > LONGEST_SIDE // 16:
+        raise JobError(
+            f"The zoom must be at most {LONGEST_SIDE // 16}, since H.264 takes {LONGEST_SIDE} pixels on a side; "
+            f"{zoom} was asked for."
+        )
+    if not 1 <= crf <= 51:
+        raise JobError(f"The quality (--crf) lies {QUALITY}; {crf:g} was asked for.")
+
+
+def _video_in(folder: str) -> Path:
+    """Where the video of a new job goes; JobError if its folder cannot be new."""
+    from longtake.jobs.folder import VIDEO, check_new
+
+    return check_new(folder) / VIDEO
+
+
+@contextlib.contextmanager
+def _claimed(picture: str) -> Iterator[Path]:
+    """A free name for the video in the current folder: videos cost too much to overwrite."""
+    from longtake.video import check_writable
+
+    check_writable(next(free_names(picture)))
+    video = disk.claim(free_names(picture)).resolve()
+    try:
+        yield video
+    finally:
+        disk.unclaim(video)
+
+
+def free_names(picture: str) -> Iterator[str]:
+    """Names for the video of a picture, the first one best."""
+    web = picture.lower().startswith(("http://", "https://"))
+    stem = Path(urlsplit(picture).path if web else picture).stem or "video"
+    return itertools.chain([f"{stem}.mp4"], (f"{stem}-{count}.mp4" for count in itertools.count(2)))

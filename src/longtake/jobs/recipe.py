@@ -1,0 +1,59 @@
+"""The recipe of a section: a hash of all that decides its latents.
+
+These are the job, the model, the form of its networks, the pictures, what this very section is told, and the recipes
+of the sections that it sees. What does not decide them is left out: how frames are decoded, how long the video is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from longtake.job import Job
+from longtake.plan.plans import Plan, Section
+from longtake.plan.timeline import direct
+
+# Of a job's fields, what decides no section's latents, or stands in the recipe already: in the form of the networks
+# (dtype), in the fingerprint (model, parts), in the section's frames and times, or in what it is told.
+_ELSEWHERE = frozenset(
+    {"frames", "fps", "anchors", "model", "parts", "dtype", "decoding", "sampling", "window"}
+    | {"prompt", "prompts", "seed", "loras", "changes"}
+)
+
+
+class Recipes:
+    """The recipe of each section, by its place in the video; found up to the section that is asked for.
+
+    `facts` are what lies outside of the job: the fingerprints of the model and the LoRAs, the form, the pictures.
+    """
+
+    def __init__(self, job: Job, plan: Plan, facts: Mapping[str, Any]) -> None:
+        self.plan = plan
+        self._job = job
+        own = {name: value for name, value in job.values().items() if name not in _ELSEWHERE}
+        self._base = _hash({**own, **facts})
+        self._found: dict[int, str] = {}
+
+    def __contains__(self, number: object) -> bool:
+        return isinstance(number, int) and 0 <= number < self.plan.count
+
+    def __getitem__(self, number: int) -> str:
+        """The recipe of the section at this place in the video."""
+        # What a section sees was made before it.
+        for made in range(len(self._found), self.plan.made_at(number) + 1):
+            section = self.plan[made]
+            self._found[section.number] = self._recipe(section)
+        return self._found[number]
+
+    def _recipe(self, section: Section) -> str:
+        told = direct(self._job, self.plan, section.number)
+        slots = [(slot.scale, slot.frames, slot.times) for slot in section.slots.values()]
+        place = [section.number, section.frames, section.times, slots]
+        seen = [self._found[number] for number in self.plan.sources(section)]
+        return _hash([self._base, place, [told.prompt, told.seed, told.strengths], seen])
+
+
+def _hash(values: Any) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,103 @@
+"""The files of a training: its checkpoint, from which it goes on exactly, and its log."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longtake.backend import runtime
+from longtake.errors import ModelError
+from longtake.weights import header, saving
+
+if TYPE_CHECKING:
+    from longtake.training.loop import Stage
+
+ENTRY = "training"
+"""The entry of a checkpoint's metadata that holds everything but tensors, as JSON."""
+
+
+class Records:
+    """Writes and reads FOLDER/NAME.safetensors and NAME.jsonl, and counts what both must agree about.
+
+    `seconds` is the work so far, `sums` of the figures of the last `counted` steps become the log's next means.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.checkpoint, self.log = folder / f"{name}.safetensors", folder / f"{name}.jsonl"
+        self.seconds = 0.0
+        self.sums: dict[str, float] = {}
+        self.counted = 0
+
+    def begin(self, optimiser: Any, stage: Stage, seed: int, resume: bool) -> None:
+        """Go on from the checkpoint if there is one and `resume`; drop what the log says of later steps."""
+        known = -1
+        if resume and self.checkpoint.exists():
+            layout, metadata = header.read_layout(self.checkpoint)
+            state = self._read(metadata, seed)
+            tensors = dict(runtime.read_safetensors(self.checkpoint, layout))
+            try:
+                optimiser.load_state(tensors)
+            except ValueError as error:
+                raise ModelError(f"{self.checkpoint} cannot be gone on from: {error}") from error
+            stage.load_state(state["stage"])
+            self.seconds, self.sums, self.counted = state["seconds"], state["sums"], state["counted"]
+            known = optimiser.steps
+        self._rewind(known)
+
+    def save(self, optimiser: Any, stage: Stage, seed: int) -> None:
+        """Write the checkpoint, whole or not at all."""
+        state = {
+            "seed": seed,
+            "seconds": self.seconds,
+            "sums": self.sums,
+            "counted": self.counted,
+            "stage": stage.state(),
+        }
+        saving.write_file(self.checkpoint, optimiser.state(), {ENTRY: json.dumps(state)})
+
+    def add(self, figures: dict[str, float]) -> None:
+        """Count the figures of one step in."""
+        for key, value in figures.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value
+        self.counted += 1
+
+    def means(self) -> dict[str, float]:
+        """The means of what was added since the last call."""
+        means = {key: float(f"{value / self.counted:.4g}") for key, value in self.sums.items()}
+        self.sums, self.counted = {}, 0
+        return means
+
+    def write(self, step: int, figures: dict[str, Any]) -> None:
+        """Append one JSON object to the log."""
+        with self.log.open("a") as file:
+            file.write(json.dumps({"step": step, "minutes": round(self.seconds / 60, 2), **figures}) + "\n")
+
+    def _read(self, metadata: dict[str, str], seed: int) -> dict[str, Any]:
+        if ENTRY not in metadata:
+            raise ModelError(
+                f"{self.checkpoint} is the checkpoint of an older longtake, from which no run goes on exactly; move "
+                "it away, or begin anew with --no-resume."
+            )
+        state: dict[str, Any] = json.loads(metadata[ENTRY])
+        if state["seed"] != seed:
+            raise ModelError(
+                f"{self.checkpoint} was begun with the seed {state['seed']}, and {seed} was asked for; ask for "
+                f"{state['seed']} to go on, or begin anew with --no-resume."
+            )
+        return state
+
+    def _rewind(self, steps: int) -> None:
+        """Leave in the log what it said up to the checkpoint, for what came later comes again."""
+        if self.log.exists():
+            kept = [line for line in self.log.read_text().splitlines(True) if 0 <= _step_of(line) <= steps]
+            self.log.write_text("".join(kept))
+
+
+def _step_of(line: str) -> int:
+    """The step of a line; -1 if the line was torn off."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return -1

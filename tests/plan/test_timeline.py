@@ -1,0 +1,128 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from invented import invented
+from longtake.errors import JobError
+from longtake.job import FRAMES, Anchor, Job, Lora, PromptSpan, SectionChange
+from longtake.plan.plans import PLANS, plan_of
+from longtake.plan.timeline import Direction, check, direct, prompts, seconds
+
+
+def told(job, plan=None):
+    plan = plan or plan_of(job)
+    return [direct(job, plan, number) for number in range(plan.count)]
+
+
+def test_without_a_timeline_every_section_is_told_the_same():
+    job = Job("It moves.", seed=3)
+    assert told(job) == [Direction("It moves.", 3, ())] * 4
+    assert prompts(job, plan_of(job)) == ("It moves.",)
+
+
+@pytest.mark.parametrize("sampling", PLANS)
+def test_a_section_says_the_span_that_holds_its_middle(sampling):
+    # Sections of 1.2 s, whose middles are 0.6, 1.8, 3.0 and 4.2 s (and 1/60 s more, for the picture's own frame).
+    spans = (PromptSpan("b", 1.9, 4.0), PromptSpan("a", 0, 1.9), PromptSpan("c", 4.1))
+    job = Job("A penguin", sampling=sampling, prompts=spans)
+    plan = plan_of(job)
+    check(job, plan)
+    assert [each.prompt for each in told(job)] == [
+        "A penguin, a",
+        "A penguin, a",
+        "A penguin, b",
+        "A penguin, c",
+    ]
+    assert prompts(job, plan) == ("A penguin", "A penguin, b", "A penguin, a", "A penguin, c")
+
+
+def test_an_empty_text_joins_without_a_comma():
+    spans = (PromptSpan("", 0, 1.2), PromptSpan("It jumps.", 1.2))
+    assert [each.prompt for each in told(Job("", prompts=spans))] == [
+        "",
+        "It jumps.",
+        "It jumps.",
+        "It jumps.",
+    ]
+    assert told(Job("x", prompts=spans))[0].prompt == "x"
+
+
+def test_a_change_wins():
+    changes = (SectionChange(1, prompt="It ends."), SectionChange(2, seed=9), SectionChange(3, prompt=""))
+    job = Job("x", seed=3, prompts=(PromptSpan("y"),), changes=changes)
+    assert [(each.prompt, each.seed) for each in told(job)] == [
+        ("x, y", 3),
+        ("It ends.", 3),
+        ("x, y", 9),
+        ("", 3),
+    ]
+    assert prompts(job, plan_of(job)) == ("x", "x, y", "It ends.", "")
+
+
+def test_the_last_weight_of_a_lora_repeats():
+    job = Job("x", loras=(Lora("a", (0.5,)), Lora("b", (1.0, 0.0))))
+    assert [each.strengths for each in told(job)] == [(0.5, 1.0), (0.5, 0.0), (0.5, 0.0), (0.5, 0.0)]
+
+
+def test_what_is_cut_off_does_not_count():
+    job = Job("x", frames=38, prompts=(PromptSpan("end", 1.2),))
+    plan = plan_of(job)
+    check(job, plan)
+    assert seconds(job, plan, 1) == (37 / 30, 38 / 30)
+    assert [each.prompt for each in told(job)] == ["x", "x, end"]
+
+
+def test_a_plan_that_nobody_thought_of_is_directed():
+    job = Job("x", fps=1, frames=30, prompts=(PromptSpan("a", 0, 13), PromptSpan("b", 13, 22)))
+    plan = invented()
+    check(job, plan)
+    # Seconds 1-13, 13-30, 17-29 and 21-25: middles 7, 21.5, 23, 23.
+    assert [each.prompt for each in told(job, plan)] == ["x, a", "x, b", "x", "x"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"changes": (SectionChange(4),)}, "no section 4; this video has the sections 0 to 3"),
+        ({"prompts": (PromptSpan("y", 5.0),)}, "from 5.0 s to the end; this video has 4.83333 s"),
+        ({"prompts": (PromptSpan("y", 1.0, 20.0),)}, "from 1.0 s to 20.0 s; this video has"),
+        ({"prompts": (PromptSpan("y", 0.7, 1.7),)}, "said in no section, since it holds the middle of none"),
+        ({"prompts": (PromptSpan("y", 4.5),)}, "from 4.5 s on is said in no section.*are 1.2 s long"),
+        ({"loras": (Lora("a", (1.0,) * 5),)}, "'a' has 5 weights, one for each section; this video has 4"),
+    ],
+)
+def test_what_the_video_does_not_have_is_refused(fields, words):
+    job = Job("x", **fields)
+    job.check()
+    with pytest.raises(JobError, match=words) as error:
+        check(job, plan_of(job))
+    assert str(error.value).endswith(".")
+
+
+def test_a_span_may_end_with_the_last_section():
+    job = Job("x", frames=110, prompts=(PromptSpan("y", 1.0, 4.0),))
+    check(job, plan_of(job))
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from([*PLANS]),
+    st.integers(1, FRAMES),
+    st.integers(1, 60),
+    st.lists(st.floats(0, 50, allow_subnormal=False), max_size=6, unique=True).map(sorted),
+)
+def test_what_passes_is_said_and_is_among_the_prompts(sampling, frames, fps, times):
+    spans = tuple(
+        PromptSpan(f"from {start}", start, end) for start, end in zip(times[::2], times[1::2], strict=False)
+    )
+    job = Job("x", sampling=sampling, frames=frames, fps=fps, prompts=spans, anchors=(Anchor(0, "a.png"),))
+    job.check()
+    plan = plan_of(job)
+    try:
+        check(job, plan)
+    except JobError:
+        return
+    # All spans end before second 50: at 60 frames a second that is within the first 84 sections.
+    said = {direct(job, plan, number).prompt for number in range(min(plan.count, 200))}
+    assert said <= set(prompts(job, plan))
+    assert set(prompts(job, plan)) <= said | {"x"}
