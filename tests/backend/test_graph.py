@@ -73,6 +73,24 @@ def test_one_compilation_for_each_set_of_shapes():
     assert graphs(net) == 3
 
 
+class Pair(nn.Module):
+    def forward(self, pair, rows):
+        first, second = pair
+        seen = first[:, rows[0] : rows[1]] * second[:, rows[0] : rows[1]]
+        return seen, seen + 1.0
+
+
+def test_tensors_in_a_tuple_are_no_constants():
+    """A block takes and gives such: with their values in the graph each step would be compiled anew."""
+    net, pair = Pair(), (tensor(2, 4), tensor(2, 4) * 2)
+    for _ in range(3):
+        found = runtime.compiled(net)(pair, (0, 4))
+        for one, wanted in zip(found, net(pair, (0, 4)), strict=True):
+            np.testing.assert_allclose(ops.to_numpy(one), ops.to_numpy(wanted), rtol=1e-6)
+        assert graphs(net) == 1
+        pair = found
+
+
 def test_weights_that_are_written_are_seen_without_compiling():
     net = Net()
     before = both(net, tensor(2, 4), None, 0)

@@ -227,7 +227,7 @@ class Compiled:
         # This is what calling a Cell does in graph mode. The mode itself is the whole process's, so the user's: other
         # threads compute meanwhile, and code between two steps is not ours. MindSpore compiles one graph at a time.
         with _one_graph:
-            return self.graph.compile_and_run(*inputs)  # type: ignore[union-attr]
+            return self.graph.compile_and_run(*map(_variable, inputs))  # type: ignore[union-attr]
 
     def __getattr__(self, name: str) -> Any:
         if name in ("module", "graph"):
@@ -236,6 +236,12 @@ class Compiled:
 
     def __reduce__(self) -> Any:
         return (Compiled, ())
+
+
+def _variable(value: Any) -> Any:
+    """A tuple of tensors as one whose values may change: MindSpore compiles those of a plain one into the graph."""
+    tensors = isinstance(value, tuple) and value and all(isinstance(one, Tensor) for one in value)
+    return ms.mutable(value) if tensors else value
 
 
 def compiled(module: Any) -> Any:
