@@ -10,22 +10,21 @@ from longtake import (
 from longtake.toyworld import render, scene_from_text
 import numpy as np
 
-# float32 where the page has bfloat16 and float16: on a CPU MindSpore has no bfloat16, and float16 is slower there.
 transformer = HunyuanVideoFramepackTransformer3DModel.from_pretrained(
-    "embedded", subfolder="transformer", mindspore_dtype=ms.float32
+    "embedded", subfolder="transformer", mindspore_dtype=ms.bfloat16
 )
 feature_extractor = SiglipImageProcessor.from_pretrained(
     "embedded", subfolder="feature_extractor"
 )
 image_encoder = SiglipVisionModel.from_pretrained(
-    "embedded", subfolder="image_encoder", mindspore_dtype=ms.float32
+    "embedded", subfolder="image_encoder", mindspore_dtype=ms.float16
 )
 pipe = HunyuanVideoFramepackPipeline.from_pretrained(
     "embedded",
     transformer=transformer,
     feature_extractor=feature_extractor,
     image_encoder=image_encoder,
-    mindspore_dtype=ms.float32,
+    mindspore_dtype=ms.float16,
 )
 
 # Enable memory optimizations

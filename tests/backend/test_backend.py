@@ -13,7 +13,7 @@ import pytest
 import longtake
 from longtake import backend
 from longtake.backend import ops, runtime
-from longtake.errors import BackendError
+from longtake.errors import BackendError, LongtakeWarning
 
 PACKAGE = Path(longtake.__file__).parent
 SOURCES = [
@@ -116,6 +116,22 @@ def test_what_torch_has_itself_is_called_by_torchs_names(module):
         theirs = next(getattr(room, name) for room in rooms if hasattr(room, name))
         asked = [each.lstrip("*") for each, _ in found]
         assert any(asked == [each for each in known if each in asked] for known in forms(theirs)), name
+
+
+@pytest.mark.parametrize("module", ["nn", "ops"])
+def test_what_torch_has_itself_has_torchs_defaults(module):
+    """A parameter that may be left out on one side may be left out on the other, and means the same."""
+    torch = pytest.importorskip("torch")
+    rooms = (torch.nn, torch.nn.functional) if module == "nn" else (torch.nn.functional, torch)
+    own, none = signatures("torch", module), inspect.Parameter.empty
+    for name, found in signatures("mindspore", module).items():
+        theirs = next((getattr(room, name) for room in rooms if hasattr(room, name)), None)
+        if name in own or theirs is None or inspect.isbuiltin(theirs):
+            continue
+        known = inspect.signature(theirs).parameters
+        for parameter, default in found:
+            if default and known[parameter].default not in (none, None):
+                assert ast.literal_eval(default) == known[parameter].default, (name, parameter)
 
 
 def forms(function) -> list[list[str]]:
@@ -364,6 +380,13 @@ def test_what_is_written_to_the_array_afterwards_is_nobodys_business():
     np.testing.assert_array_equal(ops.to_numpy(tensor), X)
 
 
+def test_frequencies():
+    found = ops.to_numpy(ops.frequencies(128, 10000.0, ops.ones(1)))
+    assert found.dtype == np.float32
+    # Exponents to -9 in float32 are good to 5e-7.
+    np.testing.assert_allclose(found, 10000.0 ** (-np.arange(128) / 128), rtol=2e-6)
+
+
 def test_dtypes_go_by_name():
     for name in ("float32", *HALVES):
         assert runtime.dtype_name(runtime.dtype(name)) == name
@@ -372,13 +395,19 @@ def test_dtypes_go_by_name():
         runtime.dtype("float8")
 
 
-def test_bfloat16_is_refused_where_nothing_computes_it():
-    if backend.name == "torch":
-        pytest.skip("PyTorch computes bfloat16 everywhere")
+@pytest.mark.skipif(backend.name != "mindspore", reason="PyTorch computes bfloat16 everywhere")
+def test_bfloat16_becomes_float32_with_one_warning_where_nothing_computes_it():
+    """The page's scripts name bfloat16, and run on a CPU as they stand."""
     if runtime.target() != "CPU":
         pytest.skip("about the CPU")
-    with pytest.raises(BackendError, match="bfloat16"):
-        runtime.dtype("bfloat16")
+    runtime._tell_no_bfloat16.cache_clear()
+    with pytest.warns(LongtakeWarning, match="no bfloat16 on a CPU; float32 is taken") as told:
+        assert runtime.dtype_name(runtime.dtype("bfloat16")) == "float32"
+        layer = backend.nn.Linear(3, 2).to("bfloat16")
+        layer = layer.to(device="CPU", dtype=runtime.DTYPES["bfloat16"])
+    assert len(told) == 1
+    assert runtime.dtype_name(layer.weight.dtype) == "float32"
+    assert np.isfinite(ops.to_numpy(layer(ops.ones(1, 3)))).all()
 
 
 def test_weights_are_read_and_replaced_by_name(filled):

@@ -5,7 +5,6 @@ Shapes: B batch, L tokens, D width, H heads, E channels of a head.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -52,9 +51,7 @@ def sinusoid(values: Tensor, dim: int = 256) -> Tensor:
     """
     values = values.float()
     half = dim // 2
-    # Made where the values are: an upload at each call would keep an accelerator waiting.
-    exponents = ops.arange(half, like=values) * -math.log(10000.0) / half
-    angles = values[:, None] * ops.exp(exponents)[None]
+    angles = values[:, None] * ops.frequencies(half, 10000.0, like=values)[None]
     return ops.cat([ops.cos(angles), ops.sin(angles)], -1)
 
 

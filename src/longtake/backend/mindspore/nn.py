@@ -34,7 +34,20 @@ __all__ = [
 ]
 
 
-class Module(Cell):
+class Eager(Cell):
+    """A Cell that runs eagerly, whatever mode the user set for the process.
+
+    In graph mode MindSpore would compile every call, whole networks with all their checks and numpy, and an error of
+    ours would come out of its parser as a RuntimeError. What is worth compiling is compiled by `runtime.compiled`.
+    """
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        if ms.get_context("mode") == ms.PYNATIVE_MODE:
+            return super().__call__(*inputs, **named)
+        return self._run_construct(*inputs, **named)  # with the hooks, as eager mode calls it
+
+
+class Module(Eager):
     """A Cell that is written as torch's modules are: `forward`, `parameters`, `eval`, `to`."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -67,6 +80,7 @@ class Module(Cell):
         """Put all weights on a device, in a dtype, or both."""
         if device is not None and dtype is None and runtime.is_dtype(device):
             device, dtype = None, device
+        dtype = None if dtype is None else runtime.dtype(dtype)
         # New Parameters, so that no kernel can go on with the old dtype.
         moved = {
             name: runtime.place(weight, device, dtype if weight.is_floating_point() else None)
@@ -91,7 +105,7 @@ class ModuleList(CellList):
     """A list of modules."""
 
 
-class Sequential(SequentialCell):
+class Sequential(Eager, SequentialCell):
     """Modules one after the other."""
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "conv3d",
     "cos",
     "exp",
+    "frequencies",
     "from_numpy",
     "gelu",
     "index_select",
@@ -50,10 +51,15 @@ __all__ = [
 
 # A block of attention scores (float32) takes at most so many values: 64 MiB.
 SCORES = 16 * 2**20
+# The side of the pattern that stands for a longer triangle in Ascend's kernel.
+TRIANGLE = 2048
+# Added to a score, times the scale (about 0.1), it leaves no weight in any dtype; float16 goes to 65504.
+HIDDEN = -60000.0
 
-
-# Whether the device has the fused attention kernel; read when a graph is compiled, so it is no function.
+# Whether the device has the fused attention kernel, and whether its exponential is off by 4e-6 (the float32 kernel for
+# CPUs); read when a graph is compiled, so these are no functions.
 flash = ms.get_context("device_target") == "Ascend"
+coarse_exp = ms.get_context("device_target") == "CPU"
 
 
 def arange(stop: int, like: Tensor) -> Tensor:
@@ -76,14 +82,14 @@ def attention(
 ) -> Tensor:
     """Scaled dot-product attention over (B, heads, L, D); `mask` is boolean (True: may be seen) or added."""
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    if causal:
-        seen = Tensor(np.tri(query.shape[2], key.shape[2], dtype=bool))
-        mask = seen if mask is None else mask & seen
     if key.shape[1] != query.shape[1]:
         times = query.shape[1] // key.shape[1]
         key, value = _repeat_heads(key, times), _repeat_heads(value, times)
     if flash:
-        return _flash_attention(query, key, value, mask, scale)
+        return _flash_attention(query, key, value, mask, causal, scale)
+    if causal:
+        seen = Tensor(np.tri(query.shape[2], key.shape[2], dtype=bool))
+        mask = seen if mask is None else mask & seen
     rows = max(1, SCORES // (query.shape[0] * query.shape[1] * key.shape[2]))
     if rows >= query.shape[2]:
         return _attention(query, key, value, mask, scale)
@@ -103,19 +109,57 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, s
     return native.BatchMatMul()(native.softmax(scores, -1), value)
 
 
-def _flash_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """Ascend's kernel; it computes in half precision, and its mask is True for what may not be seen."""
-    dtype = query.dtype
+def _flash_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float
+) -> Tensor:
+    """Ascend's kernel; it computes in half precision, and its mask is True for what may not be seen.
+
+    That mask has a value for each query and key, 400 MB a row at 20000 tokens. So keys that no query may see are hidden
+    by a channel of their own: 1 in each query, HIDDEN in such a key, 0 in the others and in the values. 15 channels of
+    zeros stand beside it, since the kernel takes multiples of 16.
+    """
+    dtype, width = query.dtype, value.shape[-1]
     half = dtype if dtype in (ms.float16, ms.bfloat16) else ms.bfloat16
+    q, k, v = (x.astype(half) for x in (query, key, value))
     hidden = None
     if mask is not None:
-        hidden = (mask == 0) if mask.dtype == ms.bool_ else (mask < 0)
-        hidden = hidden.broadcast_to((query.shape[0], 1, query.shape[2], key.shape[2]))
-    q, k, v = (x.astype(half) for x in (query, key, value))
+        hidden = mint.logical_not(mask) if mask.dtype == ms.bool_ else (mask < 0)
+        if hidden.ndim == 4 and hidden.shape[2] == 1:
+            marks = hidden.reshape(-1, 1, hidden.shape[3], 1).astype(half) * HIDDEN
+            q, k, v = _wider(q, ones(1, 1, 1, 1)), _wider(k, marks), _wider(v, zeros(1, 1, 1, 1))
+            hidden = None
+        elif hidden.ndim == 4:
+            hidden = hidden.broadcast_to((q.shape[0], 1, q.shape[2], k.shape[2]))
+    long = max(q.shape[2], k.shape[2]) > TRIANGLE
+    sparse_mode = 0
+    if causal and hidden is None and long:
+        # A pattern of 2048 by 2048 says it all; the kernel lays it from the upper left corner on.
+        sparse_mode, hidden = 2, _unseen(TRIANGLE, TRIANGLE)
+    elif causal:
+        unseen = _unseen(q.shape[2], k.shape[2])
+        hidden = unseen if hidden is None else mint.logical_or(hidden, unseen)
     seen = native.flash_attention_score(
-        q, k, v, query.shape[1], attn_mask=hidden, scalar_value=scale, input_layout="BNSD"
+        q,
+        k,
+        v,
+        q.shape[1],
+        attn_mask=hidden,
+        scalar_value=scale,
+        input_layout="BNSD",
+        sparse_mode=sparse_mode,
     )
-    return seen.astype(dtype)
+    return seen[..., :width].astype(dtype)
+
+
+def _unseen(queries: int, keys: int) -> Tensor:
+    """True for the keys that stand after a query."""
+    return Tensor(np.logical_not(np.tri(queries, keys, dtype=bool)))
+
+
+def _wider(x: Tensor, first: Tensor) -> Tensor:
+    """x (B, H, L, D) with 16 more channels: `first` (or one value of it for all), then zeros."""
+    shape = x.shape[:3]
+    return cat([x, first.astype(x.dtype).broadcast_to((*shape, 1)), native.zeros((*shape, 15), x.dtype)], -1)
 
 
 def _repeat_heads(x: Tensor, times: int) -> Tensor:
@@ -134,8 +178,17 @@ def conv3d(input: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[
 
 
 def exp(input: Tensor) -> Tensor:
-    """e to the input; in float64, since MindSpore's float32 kernel for CPUs is off by 4e-6."""
-    return native.exp(input.astype(ms.float64)).astype(input.dtype)
+    """e to the input; on a CPU in float64, since MindSpore's float32 kernel is off by 4e-6 there."""
+    return native.exp(input.astype(ms.float64)).astype(input.dtype) if coarse_exp else native.exp(input)
+
+
+def frequencies(count: int, period: float, like: Tensor) -> Tensor:
+    """period ** (-i / count) for i = 0 … count - 1, in the dtype of `like`.
+
+    By numpy, so that no device is asked for float64 and none decides their last bits.
+    """
+    exponents = np.arange(count, dtype=np.float32) * np.float32(-math.log(period)) / np.float32(count)
+    return from_numpy(np.exp(exponents.astype(np.float64)), like)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:

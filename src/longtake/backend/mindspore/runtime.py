@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +18,7 @@ from mindspore import Parameter, Tensor
 from mindspore.nn import Cell
 from numpy.random import Generator
 
-from longtake.errors import BackendError
+from longtake.errors import BackendError, LongtakeWarning
 
 __all__ = [
     "DTYPES",
@@ -60,15 +63,23 @@ def is_dtype(value: Any) -> bool:
 
 
 def dtype(name: Any) -> Any:
-    """The framework's dtype for a name such as "float16" (a dtype is returned as it is)."""
+    """The framework's dtype for a name such as "float16" (a dtype is returned as it is).
+
+    On a CPU it is float32 for bfloat16, which has no kernels there, with one LongtakeWarning.
+    """
     found = DTYPES.get(str(name)) if isinstance(name, str) else name
     if not any(found is known or found == known for known in DTYPES.values()):
         raise BackendError(f"Networks on MindSpore have no dtype {name!r}; they have {', '.join(DTYPES)}.")
     if found == ms.bfloat16 and target() == "CPU":
-        raise BackendError(
-            "MindSpore computes no bfloat16 on a CPU; ask for float32 (or float16, which is slower there)."
-        )
+        _tell_no_bfloat16()
+        return ms.float32
     return found
+
+
+@functools.cache  # once in a process: a script names its dtype for each network
+def _tell_no_bfloat16() -> None:
+    note = "MindSpore computes no bfloat16 on a CPU; float32 is taken in its place."
+    warnings.warn(note, LongtakeWarning, stacklevel=3)
 
 
 def dtype_name(value: Any) -> str:
@@ -186,8 +197,11 @@ def assign_weights(model: Cell, weights: Mapping[str, Tensor]) -> None:
         setattr(cells[owner], own, value if isinstance(value, Parameter) else Parameter(value, name=name))
 
 
+_one_graph = threading.RLock()
+
+
 class Graph(Cell):
-    """A module as a Cell of its own, called in graph mode.
+    """A module as a Cell of its own, compiled to a graph.
 
     Not `ms.jit`: what that compiles in eager mode goes on with the weights of its first call, whatever is written to
     them later (MindSpore 2.10), and each of its calls takes 1 ms more.
@@ -202,7 +216,7 @@ class Graph(Cell):
 
 
 class Compiled:
-    """A module that is called in graph mode; a copy of the module begins without, for it has weights of its own."""
+    """A module that is compiled; a copy of the module begins without, for it has weights of its own."""
 
     def __init__(self, module: Any = None) -> None:
         self.module = module
@@ -210,12 +224,10 @@ class Compiled:
 
     def __call__(self, *inputs: Any) -> Any:
         """The module's output; it is compiled at the first call for each set of shapes."""
-        before = ms.get_context("mode")
-        ms.set_context(mode=ms.GRAPH_MODE)
-        try:
-            return self.graph(*inputs)  # type: ignore[misc]
-        finally:
-            ms.set_context(mode=before)
+        # This is what calling a Cell does in graph mode. The mode itself is the whole process's, so the user's: other
+        # threads compute meanwhile, and code between two steps is not ours. MindSpore compiles one graph at a time.
+        with _one_graph:
+            return self.graph.compile_and_run(*map(_variable, inputs))  # type: ignore[union-attr]
 
     def __getattr__(self, name: str) -> Any:
         if name in ("module", "graph"):
@@ -226,8 +238,14 @@ class Compiled:
         return (Compiled, ())
 
 
+def _variable(value: Any) -> Any:
+    """A tuple of tensors as one whose values may change: MindSpore compiles those of a plain one into the graph."""
+    tensors = isinstance(value, tuple) and value and all(isinstance(one, Tensor) for one in value)
+    return ms.mutable(value) if tensors else value
+
+
 def compiled(module: Any) -> Any:
-    """The module in graph mode, but for LONGTAKE_GRAPH=0."""
+    """The module as a graph, but for LONGTAKE_GRAPH=0."""
     if not graph:
         return module
     known = module.__dict__.get(COMPILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -38,6 +39,7 @@ __all__ = [
     "conv3d",
     "cos",
     "exp",
+    "frequencies",
     "from_numpy",
     "gelu",
     "index_select",
@@ -134,6 +136,15 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
         each.mean(1).reshape(batch, frames, channels).swapaxes(1, 2) for each in (rows, rows * rows)
     )
     return mean + pivot[..., 0, 0], square - mean * mean
+
+
+def frequencies(count: int, period: float, like: Tensor) -> Tensor:
+    """period ** (-i / count) for i = 0 … count - 1, where `like` is and in its dtype.
+
+    On the device, since an upload at each call would keep an accelerator waiting.
+    """
+    # In this order, as in diffusers' `get_timestep_embedding`.
+    return exp(arange(count, like) * -math.log(period) / count)
 
 
 def on_cpu(x: Tensor) -> bool:
