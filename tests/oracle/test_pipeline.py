@@ -121,6 +121,9 @@ def test_frames_are_diffusers(
         assert float(np.abs(np.asarray(mine) - np.asarray(theirs)).max()) < TOLERANCE
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Passing `image` as torch tensor:FutureWarning"
+)  # theirs, of what is tested
 @pytest.mark.parametrize("kind", ["array", "tensor", "tensor in [-1, 1]", "list"])
 def test_images_of_every_kind_are_diffusers(kind: str, ours: Any, stock: Any) -> None:
     pixels = np.random.default_rng(0).random((40, 56, 3), dtype=np.float32)
