@@ -351,3 +351,13 @@ def test_what_cannot_be_attached(network: Any) -> None:
     with pytest.raises(ModelError, match=r"norm_out.linear"):
         adapters.attach(network, "b", {"norm_out.linear": changes["proj_out"]})
     assert adapters.names(network) == ["a"]
+
+
+def test_a_merge_that_overflows_is_refused_and_changes_nothing(network: Any, nothing: np.ndarray) -> None:
+    adapters.attach(network, "a", made(network, 0, "transformer_blocks"))
+    before = copies(network)
+    with pytest.raises(JobError, match="not finite in float32; nothing was merged"):
+        adapters.merge(network, factor=1e39, only_finite=True)
+    assert equal(before, copies(network)) and not adapters.merged(network)
+    adapters.merge(network, only_finite=True)
+    assert adapters.merged(network) == ["a"]

@@ -130,8 +130,8 @@ class LoraMixin:
     ) -> None:
         """Make the active adapters, or those named, part of the weights, `lora_scale` times their weight.
 
-        The weights as they were are kept on the CPU for `unfuse_lora`. `safe_fusing` changes nothing: a LoRA with
-        numbers that are not finite is refused when it is loaded.
+        The weights as they were are kept on the CPU for `unfuse_lora`. With `safe_fusing`, weights that would not be
+        finite in their dtype are a JobError, and nothing is fused.
         """
         _transformer_alone(components)
         if adapter_names is None:
@@ -141,7 +141,7 @@ class LoraMixin:
         else:
             names = self._known(adapter_names)
             self._not_fused(names, "fused again")
-        adapters.merge(self._changed_network, names, lora_scale)
+        adapters.merge(self._changed_network, names, lora_scale, only_finite=safe_fusing)
 
     def unfuse_lora(self, components: Names = ("transformer",)) -> None:
         """Bring back the weights as they were, bit for bit; the adapters are loaded as before."""

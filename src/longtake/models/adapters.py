@@ -294,33 +294,59 @@ def scaled(model: Any, attention_kwargs: Mapping[str, Any] | None) -> Iterator[N
             part.set_strength(part.strength, before)
 
 
-def merge(model: Any, wanted: Collection[str] | None = None, factor: float = 1.0) -> None:
+def merge(
+    model: Any, wanted: Collection[str] | None = None, factor: float = 1.0, only_finite: bool = False
+) -> None:
     """Make adapters (None: those switched on) part of the weights: W + strength · alpha / rank · up · down.
 
     The sum is taken in float32 and rounded once. The weights as they were stay on the CPU for `unmerge`: as much memory
-    as the changed layers take, or none if they are mapped from a file.
+    as the changed layers take, or none if they are mapped from a file. With `only_finite` all sums are made once
+    before, and a JobError leaves everything as it was if one is not finite in the weights' dtype.
     """
+    layers = {name: (layer, _unmerged(layer, wanted)) for name, layer in adapted(model).items()}
+    layers = {name: (layer, parts) for name, (layer, parts) in layers.items() if parts}
     with runtime.no_grad():
-        for layer in adapted(model).values():
-            chosen = [part for part in layer.adapters if not part.merged and _wanted(part, layer, wanted)]
-            if not chosen:
-                continue
-            weight = layer.base.weight
-            if not _is_plain(weight):
+        for name, (layer, parts) in layers.items():
+            if not _is_plain(layer.base.weight):
                 raise JobError(
-                    f"Adapters cannot be merged into weights of {runtime.dtype_name(weight.dtype)}; "
+                    f"Adapters cannot be merged into weights of {runtime.dtype_name(layer.base.weight.dtype)}; "
                     "use them at run time, without merging."
                 )
+            if only_finite and not _is_finite(_sum(layer, parts, factor)):
+                dtype = runtime.dtype_name(layer.base.weight.dtype)
+                raise JobError(
+                    f"With these adapters the weights of {name!r} are not finite in {dtype}; nothing was merged: "
+                    "take a smaller scale, or bfloat16."
+                )
+        for layer, parts in layers.values():
+            weight = layer.base.weight
             if layer.kept.weight is None:
                 layer.kept.weight = runtime.place(_plain(weight), "cpu")
-            total = weight.float()
-            for part in chosen:
-                total = total + part.delta().reshape(*weight.shape) * factor
+            total = _sum(layer, parts, factor)
+            for part in parts:
                 part.merged = True
             layer.refresh()
             # Layer by layer, so that no second copy of the network stands beside the first.
-            runtime.assign_weights(layer, {"base.weight": total.to(weight.dtype)})
+            runtime.assign_weights(layer, {"base.weight": total})
     _changed(model, True)
+
+
+def _unmerged(layer: Any, wanted: Collection[str] | None) -> list[Any]:
+    """The adapters of a layer that are to be merged and are not yet."""
+    return [part for part in layer.adapters if not part.merged and _wanted(part, layer, wanted)]
+
+
+def _sum(layer: Any, parts: list[Any], factor: float) -> Tensor:
+    """A layer's weight and what these adapters change of it, in the weight's dtype."""
+    weight = layer.base.weight
+    total = weight.float()
+    for part in parts:
+        total = total + part.delta().reshape(*weight.shape) * factor
+    return total.to(weight.dtype)
+
+
+def _is_finite(values: Tensor) -> bool:
+    return math.isfinite(float(ops.to_numpy(values.float().sum())))
 
 
 def unmerge(model: Any) -> None:
