@@ -35,7 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Ours are notes to the user, whatever Python is told to do with warnings.
             warnings.simplefilter("always", LongtakeWarning)
             warnings.showwarning = _show_warning
-            warnings.simplefilter("always", LongtakeWarning)
             with contextlib.suppress(SystemExit):  # that is how --help and --version end
                 _check_words(words)
                 args = parser().parse_args(words)
