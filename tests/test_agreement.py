@@ -20,15 +20,17 @@ import numpy as np
 from longtake import toyworld
 from longtake.events import FramesReady, SectionDone
 from longtake.job import Job
-from longtake.pipeline.loop import generate, load_networks
+from longtake.pipeline.loop import generate
+from longtake.pipeline.networks import load_networks
 from longtake.pipeline.noise import noise_source
+from longtake.pipeline.prepare import Inputs
 
 sampling, frames, steps, out = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 prompt = "A penguin dances in the snow."
 picture = toyworld.render(toyworld.scene_from_text(prompt), range(1))[0]
 job = Job(prompt=prompt, frames=frames, sampling=sampling, steps=steps, seed=3)
 latents, video = {}, []
-for event in generate(job, load_networks("embedded"), picture):
+for event in generate(job, load_networks("embedded"), Inputs(picture)):
     if isinstance(event, SectionDone):
         latents[f"section_{event.number}"] = event.latents
     if isinstance(event, FramesReady):

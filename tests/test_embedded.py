@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from longtake import FramesReady, Job, backend, generate, load_networks, toyworld
+from longtake import FramesReady, Inputs, Job, backend, generate, load_networks, toyworld
 
 SHORT = (37, 8)
 LONG = pytest.param((145, 25), marks=pytest.mark.slow)
@@ -19,7 +19,7 @@ def test_bfloat16_is_near_to_float32(prompt: str, sampling: str, length: tuple[i
     picture = toyworld.render(toyworld.scene_from_text(prompt), range(1))[0]
     job = Job(prompt, frames=length[0], steps=length[1], sampling=sampling)
     plain, half = (
-        np.concatenate([event.frames for event in generate(job, load_networks("embedded", dtype), picture)
+        np.concatenate([event.frames for event in generate(job, load_networks("embedded", dtype), Inputs(picture))
                         if isinstance(event, FramesReady)], axis=1).astype(float)
         for dtype in ("float32", "bfloat16")
     )  # fmt: skip

@@ -22,6 +22,12 @@ peft = pytest.importorskip("peft")
 from diffusers.loaders import HunyuanVideoLoraLoaderMixin  # noqa: E402
 from diffusers.loaders.lora_conversion_utils import _convert_hunyuan_video_lora_to_diffusers as convert  # noqa: E402
 
+# What peft says of injecting by names alone, which is diffusers' way, and of a second adapter in one network.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:While injecting the PEFT adapters:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:Already found a `peft_config`:UserWarning"),
+]
+
 RANK = 4
 LIMIT = 1e-5  # sums in another order; the issue's limit is 1e-4
 TINY: dict[str, Any] = {

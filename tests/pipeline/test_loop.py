@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from longtake.backend import ops, runtime
 from longtake.compat.schedulers import UniPCMultistepScheduler
-from longtake.errors import JobError, MemoryRunError, ModelError
+from longtake.errors import JobError, JobTypeError, MemoryRunError, ModelError
 from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
 from longtake.job import Job, Lora, SectionChange
 from longtake.pipeline.decode import crossfade, decode, stages, to_frames
@@ -329,6 +329,11 @@ def test_a_bad_request_is_one_sentence(
 def test_a_last_picture_needs_inverted_sampling(networks: Networks, picture: Image.Image) -> None:
     with pytest.raises(JobError, match="inverted"):
         events_of(replace(JOB, sampling="vanilla"), networks, picture, picture)
+
+
+def test_a_picture_alone_is_no_inputs(networks: Networks, picture: Image.Image) -> None:
+    with pytest.raises(JobTypeError, match=r"write Inputs\(picture=…\)"):
+        generate(JOB, networks, picture)  # type: ignore[arg-type]
 
 
 def test_no_picture_is_refused(networks: Networks) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from longtake.backend import exchange, ops, runtime
-from longtake.errors import RunError
+from longtake.errors import JobTypeError, RunError
 from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone
 from longtake.job import Job
 from longtake.pipeline.decode import Convert, Decoding, reference_frames, to_frames
@@ -61,6 +61,10 @@ def generate(
     Raises JobError, PictureError or ModelError at the call if the request cannot be met, RunError on the way if the
     numbers go wrong or memory ends.
     """
+    if not isinstance(inputs, Inputs | None):
+        raise JobTypeError(
+            f"Beside the job, generate takes Inputs; {type(inputs).__name__} was given: write Inputs(picture=…)."
+        )
     asked = ask(job, networks, inputs or Inputs())
     show = None if preview is None else previewer(networks, preview)
     if store is not None:
