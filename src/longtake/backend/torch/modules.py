@@ -41,23 +41,24 @@ def leaves(model: torch.nn.Module) -> dict[str, torch.nn.Module]:
 
 def touched(model: torch.nn.Module) -> bool:
     """Tell if somebody has hooked, patched or compiled the network or a module inside it."""
-    inside = list(model.modules())
-    return (
-        torch.nn.modules.module._has_any_global_hook()
-        or any(map(_is_touched, inside))
-        # Many modules are of few classes.
-        or not all(own_call(kind, "forward") for kind in set(map(type, inside)))
-    )
-
-
-def _is_touched(module: torch.nn.Module) -> bool:
-    own = module.__dict__
-    return bool(
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own.get("_compiled_call_impl") is not None
-        or ("forward" in own and is_patched(module, "forward"))
-    )
+    if torch.nn.modules.module._has_any_global_hook():
+        return True
+    # By hand, since this is asked at every step: `model.modules()` alone takes longer than all of this.
+    waiting, kinds = [model], set[type]()
+    while waiting:
+        module = waiting.pop()
+        own = module.__dict__
+        if (
+            own["_forward_hooks"]
+            or own["_forward_pre_hooks"]
+            or own.get("_compiled_call_impl") is not None
+            or ("forward" in own and is_patched(module, "forward"))
+        ):
+            return True
+        kinds.add(type(module))
+        waiting += [part for part in own["_modules"].values() if part is not None]
+    # Many modules are of few classes.
+    return not all(own_call(kind, "forward") for kind in kinds)
 
 
 def is_patched(module: Any, method: str) -> bool:
