@@ -524,3 +524,15 @@ def test_errors_are_the_fields_too(call: dict[str, Any], kind: type, pipe: Any, 
     with pytest.raises(kind) as caught:
         run(pipe, **{"image": picture, **call})
     assert isinstance(caught.value, JobError)
+
+
+def test_a_negative_prompt_without_guidance_is_told(pipe: Any, picture: Image.Image) -> None:
+    call = {
+        "prompt": "a ball",
+        "num_frames": 5,
+        "latent_window_size": 2,
+        "num_inference_steps": 1,
+        "generator": 1,
+    }
+    with pytest.warns(LongtakeWarning, match="no effect without true_cfg_scale above 1"):
+        pipe(image=picture, negative_prompt="a red ball", output_type="latent", **call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -13,7 +14,7 @@ from longtake.backend import exchange, ops, runtime
 from longtake.compat.arguments import FramepackSamplingType, Side, check_call, plan_name
 from longtake.compat.outputs import OUTPUTS, Collected, HunyuanVideoFramepackPipelineOutput
 from longtake.compat.stepping import alone, driven, run
-from longtake.errors import JobError
+from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Job
 from longtake.pipeline.encode import (
     MAX_TEXT_TOKENS,
@@ -192,6 +193,12 @@ class FramepackCall:
         negative = Side(negative_prompt, negative_prompt_2, against, "negative_")
         if not positive.given:
             raise JobError("There is no prompt; give prompt or prompt_embeds.")
+        if negative.given and true_cfg_scale <= 1:
+            warnings.warn(
+                "A negative prompt has no effect without true_cfg_scale above 1.",
+                LongtakeWarning,
+                stacklevel=2,
+            )
         guided = true_cfg_scale <= 1 or negative.given or not reference
         job = Job(
             prompt=(positive.prompts or ("",))[0],
