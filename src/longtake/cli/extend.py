@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING
 
-from longtake.cli import resume
 from longtake.cli.options import number
+from longtake.cli.place import add_place, place_of
 from longtake.errors import JobError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ longtake extend penguin --frames 36 -o longer.mp4
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of every verb on a job, and the length to add."""
-    resume.add_arguments(parser)
+    add_place(parser)
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--seconds", type=number, metavar="X", help="so many seconds more")
     length.add_argument("--frames", type=int, metavar="N", help="so many frames more")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     def change(job: Job) -> Job:
         return longer(job, round(seconds * job.fps) if frames is None else frames)
 
-    go_on(resume.place_of(args), change, progress_for(args.json))
+    go_on(place_of(args), change, progress_for(args.json))
 
 
 def longer(job: Job, frames: int) -> Job:

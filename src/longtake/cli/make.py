@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from longtake.cli.info import describe_model
 from longtake.cli.outputs import SHEET_FRAMES, Outputs, outputs_in
+from longtake.cli.place import Place
 from longtake.cli.preview import previewing
 from longtake.cli.progress import Progress
-from longtake.cli.resume import Place
 from longtake.errors import JobError, LongtakeError, RunError
 from longtake.events import FramesReady, Planned
 from longtake.job import Job

@@ -7,7 +7,7 @@ import dataclasses
 from functools import partial
 from typing import TYPE_CHECKING
 
-from longtake.cli import resume
+from longtake.cli.place import add_place, place_of
 from longtake.errors import JobError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ longtake redo penguin --section 3 --prompt "It jumps."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of every verb on a job, and the section."""
-    resume.add_arguments(parser)
+    add_place(parser)
     parser.add_argument(
         "--section",
         type=int,
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     from longtake.cli.progress import progress_for
 
     change = partial(with_section, section=args.section, seed=args.seed, prompt=args.prompt)
-    go_on(resume.place_of(args), change, progress_for(args.json))
+    go_on(place_of(args), change, progress_for(args.json))
 
 
 def with_section(job: Job, section: int, seed: int | None, prompt: str | None) -> Job:

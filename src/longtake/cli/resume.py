@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 
-from longtake.cli.options import add_device, add_json, add_option, parts_of
+from longtake.cli.place import add_place, place_of
 
 USAGE = "DIR [options]"
 EXAMPLES = """\
@@ -16,30 +13,9 @@ longtake resume penguin -o elsewhere.mp4 --model models/framepack --device cuda:
 """
 
 
-@dataclass(frozen=True)
-class Place:
-    """A job's folder, and the present places of its model and its video; None is the place that the job knows."""
-
-    folder: Path
-    output: str | None
-    model: str | None
-    parts: Mapping[str, str]
-    device: str
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of every verb on a job: its folder, the places of its model and its video, the device, JSON."""
-    parser.add_argument("folder", metavar="DIR", help="the folder that generate --job made")
-    parser.add_argument("-o", "--output", metavar="OUT.mp4", help="the video (default: where the job has it)")
-    add_option(parser, "model", "where the job's model is now (default: where it was)")
-    add_option(parser, "parts", "where one part of it is now; may be given several times")
-    add_device(parser)
-    add_json(parser)
-
-
-def place_of(args: argparse.Namespace) -> Place:
-    """The place that the arguments of `add_arguments` name."""
-    return Place(Path(args.folder), args.output, args.model, parts_of(args.parts or ()), args.device)
+    """The options of the verb."""
+    add_place(parser)
 
 
 def run(args: argparse.Namespace) -> None:
