@@ -42,7 +42,8 @@ def test_any_size(seed: int, height: int, width: int) -> None:
     masks = render_masks(scene, range(0, 60, 7), height, width)
     assert frames.shape == (9, height, width, 3) and frames.dtype == np.uint8
     assert masks.shape == frames.shape[:3] and masks.min() >= 0 and masks.max() <= 1
-    assert (masks.max((1, 2)) > 0.9).all()
+    # At fewer pixels, a character that turns or is squashed may be thinner than one, or fall between two.
+    assert min(height, width) < 32 or (masks.max((1, 2)) > 0.9).all()
 
 
 @given(seeds)
