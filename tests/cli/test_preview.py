@@ -14,8 +14,8 @@ from longtake.video import read_metadata, read_video
 
 
 def section(number, frames=9, height=8, width=16):
-    """A preview whose pictures are of one grey: the section's number in tens."""
-    return Preview(number, np.full((1, frames, height, width, 3), 10 * (number + 1), np.uint8))
+    """A preview whose pictures are of one grey: the section's number in tens, modulo 256."""
+    return Preview(number, np.full((1, frames, height, width, 3), 10 * (number + 1) % 256, np.uint8))
 
 
 def options(*words):
