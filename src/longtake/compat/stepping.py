@@ -18,7 +18,7 @@ from longtake.compat.outputs import Collected
 from longtake.errors import JobError, LongtakeWarning
 from longtake.events import Encoded, Planned, SectionDone, Stepped
 from longtake.pipeline.denoise import Change
-from longtake.pipeline.loop import Events
+from longtake.pipeline.loop import Events, advance
 
 Callback = Callable[..., Any] | None
 
@@ -43,7 +43,7 @@ def run(
     bar: Any = None
     states: Any = None
     try:
-        while (event := _next(events, change)) is not None:
+        while (event := advance(events, change)) is not None:
             change, stops = None, False
             collected.add(event)
             if isinstance(event, Planned):
@@ -110,13 +110,6 @@ def _in_place_of(known: Any, value: Any, name: str) -> Any:
             f"A callback returned {name} of the shape {tuple(value.shape)}; they are {tuple(known.shape)}."
         )
     return runtime.place(value, known.device, known.dtype)
-
-
-def _next(events: Events, change: Change | None) -> Any:
-    try:
-        return events.send(change)
-    except StopIteration:
-        return None
 
 
 @contextmanager

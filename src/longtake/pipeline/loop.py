@@ -121,7 +121,7 @@ def _frames(
         with request.networks.using("vae"):
             yield from decoding.push(start)
     change: Change | None = None
-    while (event := _next(sections, change)) is not None:
+    while (event := advance(sections, change)) is not None:
         change = yield event
         if not isinstance(event, SectionDone):
             continue
@@ -250,7 +250,8 @@ def _placed(request: Request, transformer: Any) -> Request:
     )
 
 
-def _next(events: Events, change: Change | None) -> Event | None:
+def advance(events: Events, change: Change | None) -> Event | None:
+    """The next event, after telling the stream of a change; None at its end."""
     try:
         return events.send(change)
     except StopIteration:
