@@ -18,6 +18,7 @@ from longtake.sampling.solvers import SOLVERS
 SAMPLINGS = tuple(PLANS)
 DECODINGS = ("exact", "causal")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+QUANTIZED = ("none", "int8", "fp8", "int8-dynamic", "fp8-dynamic")
 PARTS = (
     "text_encoder", "text_encoder_2", "image_encoder", "transformer", "vae",
     "tokenizer", "tokenizer_2", "feature_extractor", "scheduler",
@@ -180,6 +181,15 @@ class Job:
     )
     seed: int = option(0, "another seed, another video", group="video", least=0, most=SEEDS)
     dtype: str = option("auto", "auto: bfloat16 on an accelerator, float32 on a CPU", choices=DTYPES)
+    quantize: str = option(
+        "none",
+        "the form of the transformer's blocks: 8 bits a weight; dynamic: activations too",
+        choices=QUANTIZED,
+    )
+    cache: str = option(
+        "", "reuse what changes little between steps, such as easy:0.05 (default: off)",
+        metavar="NAME[:VALUES]", most=NAME,
+    )  # fmt: skip
     reference: bool = option(
         False, "do as diffusers does, number for number, also where it errs", group="plan"
     )

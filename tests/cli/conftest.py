@@ -35,8 +35,8 @@ def pipeline(place, monkeypatch):
         numbers=None, preview=None, job_events=job_events,
     )  # fmt: skip
 
-    def load_networks(model, dtype, device, *, parts):
-        calls.model, calls.dtype, calls.device, calls.parts = model, dtype, device, dict(parts)
+    def load_networks(model, dtype, *, parts, machine):
+        calls.model, calls.dtype, calls.device, calls.parts = model, dtype, machine.device, dict(parts)
         name = "float32" if dtype == "auto" else dtype
         return SimpleNamespace(
             settings={"width": 64, "height": 48}, default_size=(64, 48), dtype_name=name, form=name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import longtake
 from longtake import backend
 from longtake.backend import ops, runtime
 from longtake.errors import ModelError
+from longtake.models.pretrained import Walk, is_untouched, walking
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
 from longtake.models.transformer import Tokens
 from longtake.models.transformer.blocks import DoubleBlock, SingleBlock
@@ -130,6 +131,28 @@ def test_a_callable_in_the_place_of_a_block_sees_the_whole_sequence() -> None:
     length, text = int(tokens.latents.shape[1]), int(tokens.moment.text.shape[1])
     doubles, singles = model.config.num_layers, model.config.num_single_layers
     assert seen == [[length, text]] * (doubles + 1) + [[length + text]] * (singles - 1)
+
+
+def test_walks_see_every_block_of_a_whole_call_in_their_order() -> None:
+    model = Transformer.from_pretrained(FOLDER, dtype="float32")
+    tokens = embedded(model, keep=False)
+    plain = ops.to_numpy(model.run_blocks(tokens))
+    seen: list[tuple[str, str]] = []
+
+    def telling(name: str) -> Walk:
+        def walk(blocks: Iterable[Any]) -> Iterator[Any]:
+            for block in blocks:
+                seen.append((name, type(block).__name__))
+                yield block
+
+        return walk
+
+    with walking(model, telling("inner")), walking(model, telling("outer")):
+        assert is_untouched(model)
+        assert np.array_equal(ops.to_numpy(model.run_blocks(tokens)), plain)
+    kinds = [type(block).__name__ for block in model.blocks]
+    assert seen == [(name, kind) for kind in kinds for name in ("inner", "outer")]
+    assert model.walks == ()
 
 
 def test_too_few_blocks_are_refused() -> None:

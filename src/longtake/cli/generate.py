@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from longtake.cli.options import OPTIONS, add_device, add_job_options, add_json, job_of
+from longtake.cli.options import OPTIONS, add_job_options, add_json, add_machine, job_of, machine_of
 from longtake.cli.outputs import add_output_options, outputs_of
 
 USAGE = "PICTURE PROMPT [options]"
@@ -26,16 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", metavar="PROMPT", help=OPTIONS["prompt"].help)
     add_job_options(parser)
     add_output_options(parser)
-    add_device(parser)
+    add_machine(parser)
     add_json(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Check what is asked, and make it."""
-    job = job_of(args)
+    job, machine = job_of(args), machine_of(args)
     with outputs_of(args, job) as outputs:
         from longtake.cli.make import make
         from longtake.cli.progress import progress_for
 
         place = None if args.job is None else Path(args.job).resolve()
-        make(job, outputs, place, args.device, progress_for(args.json))
+        make(job, outputs, place, machine, progress_for(args.json))

@@ -27,11 +27,12 @@ from longtake.weights.header import read_header
 from longtake.weights.lora import find_file
 
 if TYPE_CHECKING:
+    from longtake.machine import Machine
     from longtake.pipeline.networks import Networks
     from longtake.pipeline.prepare import Inputs
 
 
-def make(job: Job, outputs: Outputs, place: Path | None, device: str, progress: Progress) -> None:
+def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progress: Progress) -> None:
     """Make the video of a new job; if there is a `place`, the job and its sections are kept in that folder.
 
     Whatever can be refused is refused before the model loads: pictures, LoRAs, and what the model's headers say.
@@ -39,7 +40,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, device: str, progress: 
     picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     mark = _checked_model(job, place is not None)
-    networks = load(job, device, progress)
+    networks = load(job, machine, progress)
     job = _settled(job, networks, picture, progress)
     outputs = outputs.sized(job)
     from longtake.pipeline.prepare import Inputs
@@ -64,20 +65,20 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
         changed.check()
         if changed != folder.job:
             progress.changed(folder.change(changed), list(folder.states().values()).count(DONE))
-        networks = load(at, place.device, progress)
+        networks = load(at, place.machine, progress)
         _settled(folder.job, networks, folder.picture, progress)
         folder.log("resumed")
         events = _events(folder.job, networks, folder.inputs, outputs, folder)
         run(folder.job, events, outputs, folder, progress)
 
 
-def load(job: Job, device: str, progress: Progress) -> Networks:
-    """The networks that the job names."""
+def load(job: Job, machine: Machine, progress: Progress) -> Networks:
+    """The networks that the job names, as the machine runs them."""
     with progress.loading(job.model):
         # Here, since it brings the framework: what is refused before is refused at once.
         from longtake.pipeline.networks import load_networks
 
-        return load_networks(job.model, job.dtype, device, parts=job.parts)
+        return load_networks(job.model, job.dtype, parts=job.parts, machine=machine)
 
 
 def run(job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress) -> None:

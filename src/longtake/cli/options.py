@@ -11,16 +11,18 @@ import math
 import os
 import re
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from longtake.errors import JobError
 from longtake.job import Anchor, Job, Lora
-from longtake.option import options
+from longtake.machine import Machine
+from longtake.option import Option, options
 
 OPTIONS = options(Job)
-FIELDS = {field.name: field for field in dataclasses.fields(Job)}
+MACHINE = options(Machine)
+FIELDS = {field.name: field for kind in (Job, Machine) for field in dataclasses.fields(kind)}
 
 GROUPS = {
     "length": "the length",
@@ -54,8 +56,8 @@ def add_job_options(parser: argparse.ArgumentParser, names: Collection[str] = tu
 
 
 def add_option(group: Any, name: str, help: str | None = None) -> None:
-    """The option of one field of the job; what is not given stays None, so that the job's own default holds."""
-    option = OPTIONS[name]
+    """The option of one field of a job or a machine; what is not given stays None, so that its own default holds."""
+    option = (OPTIONS | MACHINE)[name]
     flag = option.flag or f"--{name.replace('_', '-')}"
     help = help or _help(name)
     if option.kind is bool:
@@ -75,7 +77,7 @@ def add_option(group: Any, name: str, help: str | None = None) -> None:
 
 def _help(name: str) -> str:
     """The help of one field, with its default if there is one that says something."""
-    words, default = OPTIONS[name].help.replace("%", "%%"), FIELDS[name].default
+    words, default = (OPTIONS | MACHINE)[name].help.replace("%", "%%"), FIELDS[name].default
     said = "default:" in words or isinstance(default, bool) or not isinstance(default, int | float | str)
     return words if said or default == "" else f"{words} (default: {default})"
 
@@ -91,9 +93,7 @@ def job_of(args: argparse.Namespace) -> Job:
         values["width"], values["height"] = given["size"]
     if "seconds" in given:
         values["frames"] = round(given["seconds"] * given.get("fps", FIELDS["fps"].default))
-    for name, option in OPTIONS.items():
-        if name in values and not option.many and option.kind is not dict:
-            option.check(option.flag or name, values[name])  # by the name that was typed
+    _check_typed(OPTIONS, values)
     first = [Anchor(0, given["picture"])] if "picture" in given else []
     job = Job(
         **{
@@ -119,14 +119,25 @@ def parts_of(pairs: Collection[tuple[str, str]]) -> dict[str, str]:
 # Other options of several verbs ---------------------------------------------------------------------------------------
 
 
-def add_device(parser: Any) -> None:
-    """`--device`, for a parser or a group of one."""
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        default="auto",
-        help="where the networks run: cpu, cuda, cuda:1, mps, … (default: an accelerator if there is one, else cpu)",
-    )
+def add_machine(parser: Any, names: Collection[str] = tuple(MACHINE)) -> None:
+    """An option for each field of a machine, or for those with one of the `names`."""
+    section = parser.add_argument_group("this machine")
+    for name in names:
+        add_option(section, name)
+
+
+def machine_of(args: argparse.Namespace) -> Machine:
+    """The machine that the options of `add_machine` ask for; JobError if it cannot be."""
+    values = {name: value for name, value in vars(args).items() if name in MACHINE and value is not None}
+    _check_typed(MACHINE, values)
+    return Machine(**values)
+
+
+def _check_typed(options: Mapping[str, Option], values: Mapping[str, Any]) -> None:
+    """Check single values by the names that were typed."""
+    for name, option in options.items():
+        if name in values and not option.many and option.kind is not dict:
+            option.check(option.flag or name, values[name])
 
 
 def add_json(parser: Any) -> None:

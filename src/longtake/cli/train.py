@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from longtake.cli.options import add_device, number
+from longtake.cli.options import add_machine, number
 from longtake.errors import JobError
 
 USAGE = "STAGE [options]"
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action=argparse.BooleanOptionalAction, help="go on from the last checkpoint (the default)"
     )
     parser.set_defaults(resume=True)  # apart, since Python 3.10 would say it in the help again
-    add_device(parser)
+    add_machine(parser, ("device",))
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
 
@@ -75,5 +75,5 @@ def run(args: argparse.Namespace) -> None:
         resume=args.resume,
         threads=args.threads,
         seed=args.seed,
-        device=args.device,
+        device=args.device or "auto",
     )

@@ -6,6 +6,7 @@ of the sections that it sees. What does not decide them is left out: how frames 
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -16,11 +17,13 @@ from longtake.plan.plans import Plan, Section
 from longtake.plan.timeline import direct
 
 # Of a job's fields, what decides no section's latents, or stands in the recipe already: in the form of the networks
-# (dtype), in the fingerprint (model, parts), in the section's frames and times, or in what it is told.
+# (dtype, quantize), in the fingerprint (model, parts), in the section's frames and times, or in what it is told.
 _ELSEWHERE = frozenset(
     {"frames", "fps", "anchors", "model", "parts", "dtype", "decoding", "sampling", "window"}
-    | {"prompt", "prompts", "seed", "loras", "changes"}
+    | {"prompt", "prompts", "seed", "loras", "changes", "quantize"}
 )
+# Fields that earlier versions did not have: at their default the recipe is what it was then.
+_LATER = {field.name: field.default for field in dataclasses.fields(Job) if field.name in ("cache",)}
 
 
 class Recipes:
@@ -32,7 +35,11 @@ class Recipes:
     def __init__(self, job: Job, plan: Plan, facts: Mapping[str, Any]) -> None:
         self.plan = plan
         self._job = job
-        own = {name: value for name, value in job.values().items() if name not in _ELSEWHERE}
+        own = {
+            name: value
+            for name, value in job.values().items()
+            if name not in _ELSEWHERE and not (name in _LATER and value == _LATER[name])
+        }
         self._base = _hash({**own, **facts})
         self._found: dict[int, str] = {}
 

@@ -150,7 +150,7 @@ class LlamaModel(PretrainedModel):
         cos, sin = (ops.from_numpy(table, like=x) for table in angles(self.config, input_ids.shape[1]))
         mask = None if attention_mask is None else causal_mask(attention_mask)
         states = [x]
-        for number, layer in enumerate(islice(self.layers, count), start=1):
+        for number, layer in enumerate(self.walked(islice(self.layers, count)), start=1):
             x = layer(x, cos, sin, mask)
             x = self.norm(x) if number == depth else x
             states = [*states, x] if output_hidden_states else states

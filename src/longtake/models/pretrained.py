@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -49,10 +50,20 @@ Replace = Callable[[str, Any, Mapping[str, Stored]], Any]
 them in a form of its own (quantised, say) and is called alike; None keeps the module."""
 
 
+Walk = Callable[[Iterable[Any]], Iterable[Any]]
+"""A policy around a sequence of blocks: (blocks in their order) -> a callable in the place of each, in the same order.
+
+It is called at each run of the network, and may make each callable when it is asked for: the run goes through them
+once and holds on to none. Modules that it gives are compiled if the process compiles; a callable of its own in the
+place of a module calls `runtime.compiled(module)`."""
+
+
 class PretrainedModel(nn.Module):
     """A network with a config that is loaded from, and saved to, a folder in the published layout."""
 
     config_class: ClassVar[type[Config]]
+    walks: tuple[Walk, ...] = ()
+    """The policies around its sequence of blocks, the innermost first."""
     replaced: tuple[str, ...] = ()
     """The modules, each with a dot at its end, that stand in the place of the network's own."""
 
@@ -70,6 +81,12 @@ class PretrainedModel(nn.Module):
     def device(self) -> Any:
         """The network's device."""
         return modules.placed(self).device
+
+    def walked(self, blocks: Iterable[Any]) -> Iterable[Any]:
+        """The blocks of its sequence, or the callables that its `walks` put in their place."""
+        for walk in self.walks:
+            blocks = walk(blocks)
+        return blocks
 
     @classmethod
     def rename(cls, name: str) -> str:
@@ -189,6 +206,18 @@ class PretrainedModel(nn.Module):
                 )
             names[own] = name
         return names
+
+
+@contextmanager
+def walking(network: PretrainedModel, walk: Walk) -> Iterator[None]:
+    """Inside, the network's blocks also go by this policy, which is around those that it has already."""
+    network.walks = (*network.walks, walk)
+    try:
+        yield
+    finally:
+        # By identity, and the last one: others may have come and gone meanwhile.
+        place = max(number for number, each in enumerate(network.walks) if each is walk)
+        network.walks = (*network.walks[:place], *network.walks[place + 1 :])
 
 
 def is_untouched(network: Any) -> bool:

@@ -11,7 +11,8 @@ from typing import Any
 
 from longtake.backend import exchange, runtime
 from longtake.config import read_json
-from longtake.errors import ModelError
+from longtake.errors import BackendError, ModelError
+from longtake.machine import Machine
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
 from longtake.models.siglip import SiglipVisionModel
@@ -132,6 +133,7 @@ def load_networks(
     variant: str | None = None,
     *,
     parts: Mapping[str, Any] | None = None,
+    machine: Machine | None = None,
     subfolder: str | None = None,
     revision: str | None = None,
     cache_dir: Any = None,
@@ -143,11 +145,16 @@ def load_networks(
 
     `parts` names other places for single parts: the published FramePack lies in three repositories. `dtype` is one for
     all networks or a mapping by part, with `default`; "auto" is bfloat16 on an accelerator and float32 on a CPU.
-    `device` "auto" is an accelerator if there is one. Parts in `given` are taken as they are, None too, and not read.
+    `device` "auto" is the `machine`'s, which is an accelerator if there is one; `machine` also says what memory the
+    networks may take and which kernels they run on. Parts in `given` are taken as they are, None too, and not read.
     Of a model on the hub only the files of the parts that are read are fetched, as the last five say (`HubOptions`).
     Raises ModelError, naming file and key, for what is missing or not as the config says, and BackendError for a
     `device` that is not here.
     """
+    machine = machine or Machine()
+    machine.check()
+    _check_machine(machine)
+    device = machine.device if device == "auto" else device
     device = runtime.best_device() if device == "auto" else device
     runtime.check_device(device)
     options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
@@ -209,6 +216,18 @@ def _check_names(names: Iterable[str], known: Sequence[str], sentence: str) -> N
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ModelError(sentence.format(repr(unknown[0]), ", ".join(known)))
+
+
+def _check_machine(machine: Machine) -> None:
+    for name, asked in (
+        ("vram", machine.vram),
+        ("memory", machine.memory),
+        ("compile", machine.compile or None),
+    ):
+        if asked is not None:
+            raise BackendError(f"--{name} is not served here yet; leave it out.")
+    if machine.attention != "auto":
+        raise BackendError("--attention is not served here yet; leave it out.")
 
 
 def _dtype_of(dtype: Any, name: str, device: Any) -> Any:

@@ -129,6 +129,8 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
             f"The job asks for {job.dtype} and the networks are {networks.dtype_name}; "
             "load them in the job's dtype, or leave it to them (dtype auto)."
         )
+    if job.quantize != "none" or job.cache:
+        raise JobError("Neither quantize nor cache is served here yet; leave them out.")
     if given[0] is None and inputs.latents is None:
         raise JobError("A video begins with a picture; none was given.")
     job = settled(job, networks, given[0])

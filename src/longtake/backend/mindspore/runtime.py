@@ -245,8 +245,8 @@ def _variable(value: Any) -> Any:
 
 
 def compiled(module: Any) -> Any:
-    """The module as a graph, but for LONGTAKE_GRAPH=0."""
-    if not graph:
+    """The module as a graph, but for LONGTAKE_GRAPH=0; what is no module as it is."""
+    if not graph or not isinstance(module, Cell):
         return module
     known = module.__dict__.get(COMPILED)
     if known is None or known.module is not module:

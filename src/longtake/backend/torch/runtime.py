@@ -194,12 +194,12 @@ class Compiled:
 
 
 def compiled(module: Any) -> Any:
-    """The module, by `torch.compile` if LONGTAKE_GRAPH=1 asks for it.
+    """The module, by `torch.compile` if LONGTAKE_GRAPH=1 asks for it; what is no module, or compiled already, as it is.
 
     Compiled once for each set of shapes; modules of one class whose weights have the same shapes share what was
     compiled, since weights are inputs there.
     """
-    if not graph or tracing():
+    if not graph or tracing() or not isinstance(module, torch.nn.Module) or hasattr(module, "_orig_mod"):
         return module
     known = module.__dict__.setdefault(COMPILED, Compiled())
     if known.call is None:

@@ -272,15 +272,17 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
         """The window's tokens (B, W, D) after all blocks.
 
         `blocks` are those of the network, or a callable in the place of each (`Block`), in their order. Each may be
-        made when it is asked for: the loop goes through them once, and holds on to none. What a moment keeps of their
-        modulations is computed in this same pass; a callable without `modulations` makes its own at each run. Our own
-        blocks are compiled one by one if `runtime.graph` says so.
+        made when it is asked for: the loop goes through them once, and holds on to none. The network's own go by its
+        `walks`. What a moment keeps of their modulations is computed in this same pass; a callable without
+        `modulations` makes its own at each run. Blocks that are modules are compiled one by one if `runtime.graph` says
+        so.
         """
         moment, rows = tokens.moment, tokens.context.rows
         rotary = ops.turning(*tokens.sight.rotary)
         pieces: tuple[Tensor, ...] = (tokens.latents, moment.text)
         depth, done = len(self.blocks), 0
-        for block in map(runtime.compiled, self.blocks) if blocks is None else blocks:
+        for walked in self.walked(self.blocks) if blocks is None else blocks:
+            block = runtime.compiled(walked)
             # Only the window is read of the last block's result, so the block makes nothing else.
             wanted = rows if done == depth - 1 else None
             modulation = _kept(moment, block, done)
