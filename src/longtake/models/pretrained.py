@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from longtake.backend import modules, nn, runtime
 from longtake.config import Config, class_of, read_json
 from longtake.errors import ModelError
 from longtake.models import adapters
-from longtake.weights import files, saving
+from longtake.weights import files, saving, single
 from longtake.weights.folder import STEMS, model_source, part_of
 from longtake.weights.header import Weight
 from longtake.weights.hub import HubOptions, Part
@@ -42,7 +43,7 @@ class Stored:
             self.dtype if dtype is None else runtime.dtype(dtype),
             self.device if device is None else device,
         )
-        return next(runtime.read_safetensors(self.weight.file, [self.name], *wanted))[1]
+        return next(files.read_tensors({self.name: self.weight}, {self.name: self.name}, *wanted))[1]
 
 
 Replace = Callable[[str, Any, Mapping[str, Stored]], Any]
@@ -119,7 +120,7 @@ class PretrainedModel(nn.Module):
         """The network of a folder with config.json and safetensors, ready for inference, on `device` (the CPU).
 
         `folder` may be a model's name on the hub, "owner/name", of which config.json and the weights of the `variant`
-        are fetched, as `revision` to `force_download` say (`HubOptions`).
+        are fetched, as `revision` to `force_download` say (`HubOptions`); or one file, as `from_single_file` reads it.
 
         The dtype goes by any of the field's three names; None or "auto" is the dtype of the files (float32 if they mix
         several). Files are memory-mapped and checked by their headers before anything is loaded, so there is
@@ -132,6 +133,15 @@ class PretrainedModel(nn.Module):
         _check_keywords(use_safetensors, attn_implementation, quantization_config)
         device = runtime.check_device(_one_device(device, device_map))
         options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+        asked = (torch_dtype, mindspore_dtype, dtype)
+        file = single.find(folder, options)
+        if file is not None:
+            if subfolder or variant:
+                raise ModelError(
+                    f"{file} is one file, which has neither subfolder nor variant; leave them out."
+                )
+            found = single.read_checkpoint(file, cls.config_class)
+            return cls._assembled(found, file, _one_dtype(found.weights, *asked), device, replace)
         source = model_source(folder, options)
         part, stem = subfolder or "", STEMS[cls.config_class.library]
         place = part_of(source.fetch([Part(part, ("config.json",))]), subfolder)
@@ -139,18 +149,68 @@ class PretrainedModel(nn.Module):
         source.fetch([Part(part, stem=stem)], variant)
         weights = files.read_weights(place, stem, variant)
         names = cls._own_names(weights, class_of(read_json(place / "config.json")))
-        found = {own: weights[name] for own, name in names.items()}
+        found = single.Checkpoint(config, {own: weights[name] for own, name in names.items()}, names)
+        return cls._assembled(found, place, _one_dtype(found.weights, *asked), device, replace)
+
+    @classmethod
+    def from_single_file(
+        cls: type[M],
+        file: Any,
+        config: Any = None,
+        subfolder: str | None = None,
+        torch_dtype: Any = None,
+        mindspore_dtype: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        *,
+        replace: Replace | None = None,
+        revision: str | None = None,
+        cache_dir: Any = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
+    ) -> M:
+        """The network of one safetensors or GGUF file, here or on the hub ("owner/name/file.safetensors").
+
+        It is recognised by its header, whatever layout its names have (`weights/single.py`), and its config derived
+        from the shapes; `config` is one instead, or the folder or repository that has one (in `subfolder`).
+        """
+        device = runtime.check_device(device)
+        options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+        found_file = single.find(file, options)
+        if found_file is None:
+            raise ModelError(
+                f"There is no file {str(file)!r}; name a safetensors or GGUF file, one on the hub as "
+                "'owner/name/file.safetensors'."
+            )
+        if isinstance(config, str | Path):
+            source = model_source(config, dataclasses.replace(options, revision=None))
+            config = cls.read_config(
+                part_of(source.fetch([Part(subfolder or "", ("config.json",))]), subfolder) / "config.json"
+            )
+        elif config is not None:
+            config = cls.config_class.of(config)
+        found = single.read_checkpoint(found_file, cls.config_class, config)
+        chosen = _one_dtype(found.weights, torch_dtype, mindspore_dtype, dtype)
+        return cls._assembled(found, found_file, chosen, device, replace)
+
+    @classmethod
+    def _assembled(
+        cls: type[M], found: single.Checkpoint, place: Path, dtype: Any, device: Any, replace: Replace | None
+    ) -> M:
+        """The network of weights that lie in files, which are checked before any of them is read."""
         with runtime.empty_weights():
-            model = cls(config)
+            model = cls(found.config)
         expected = {name: tuple(weight.shape) for name, weight in runtime.named_weights(model).items()}
-        files.check_weights(expected, found, place, cls.__name__)
-        chosen = _one_dtype(found, torch_dtype, mindspore_dtype, dtype)
-        modules.note_place(model, device, chosen)
+        files.check_weights(expected, found.weights, place, cls.__name__)
+        modules.note_place(model, device, dtype)
         if replace is not None:
-            stored = {own: Stored(names[own], weight, chosen, device) for own, weight in found.items()}
+            stored = {
+                own: Stored(found.names[own], weight, dtype, device) for own, weight in found.weights.items()
+            }
             model.replaced = _replaced(model, stored, replace)
-        plain = {name: weight for name, weight in found.items() if not name.startswith(model.replaced)}
-        runtime.assign_weights(model, dict(files.read_tensors(plain, names, chosen, device)))
+        plain = {own: weight for own, weight in found.weights.items() if not own.startswith(model.replaced)}
+        runtime.assign_weights(model, dict(files.read_tensors(plain, found.names, dtype, device)))
         model.eval()
         return model
 

@@ -313,7 +313,18 @@ def _tensor(data: np.ndarray, code: str, shape: list[int]) -> Tensor:
         # numpy has no bfloat16: its 16 bits are the upper half of a float32.
         wide = (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
         return Tensor.from_numpy(wide).astype(ms.bfloat16)
+    if code in ("F8_E4M3", "F8_E5M2"):
+        return Tensor.from_numpy(_from_8_bits(data, code).reshape(shape))
     return Tensor.from_numpy(data.view(NUMPY[code]).reshape(shape))
+
+
+def _from_8_bits(data: np.ndarray, code: str) -> np.ndarray:
+    """8-bit floats as float32; float16 has the bits of either, and 8 more in the exponent's bias than E4M3."""
+    bits = data.astype(np.uint16)
+    if code == "F8_E5M2":
+        return (bits << 8).view(np.float16).astype(np.float32)
+    wide = ((bits & 0x80) << 8 | (bits & 0x7F) << 7).view(np.float16).astype(np.float32) * 256
+    return np.where(bits & 0x7F == 0x7F, np.float32(np.nan), wide)
 
 
 def to_bytes(tensor: Tensor) -> memoryview:
