@@ -194,6 +194,8 @@ def _stored(
             runtime.read_safetensors(file, named, dtype, device), wanted, strict=True
         ):
             yield tensor if rows is None else tensor[rows[0] : rows[1]]
+    except ModelError:
+        raise
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{file} cannot be read: {error}.") from error
 

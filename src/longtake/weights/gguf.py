@@ -93,6 +93,8 @@ def read_layout(file: Path) -> dict[str, tuple[int, Weight]]:
         return _layout(file, state.st_size, state.st_mtime_ns)
     except FileNotFoundError:
         raise ModelError(f"{file} does not exist.") from None
+    except ModelError:
+        raise
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {error.strerror}.") from None
 
