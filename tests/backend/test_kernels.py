@@ -98,9 +98,13 @@ def test_a_cpu_has_pytorchs_own():
 
 
 def test_what_is_not_there_is_refused_with_what_is():
-    with pytest.raises(BackendError, match=r"'cudnn' is not there for cpu; there are: auto, native, flash, math"):
+    with pytest.raises(
+        BackendError, match=r"'cudnn' is not there for cpu; there are: auto, native, flash, math"
+    ):
         kernels.check("cudnn", "cpu")
-    with pytest.raises(BackendError, match=r"'sage' is not there for cpu; it needs the package sageattention"):
+    with pytest.raises(
+        BackendError, match=r"'sage' is not there for cpu; it needs the package sageattention"
+    ):
         kernels.check("sage", "cpu")
     with pytest.raises(BackendError, match="'nonsense' is not known"):
         kernels.check("nonsense", "cpu")
@@ -133,7 +137,9 @@ def test_a_package_is_asked_for_the_same_attention(packages, name, causal):
     with own.around(own._kernel(name)):
         found = ops.attention(q, K, V, causal=causal, scale=0.3)
         assert packages[-1][0] == name
-        with pytest.raises(BackendError, match=rf"'{name}' cannot compute 4 heads of 8 in float32, with a mask"):
+        with pytest.raises(
+            BackendError, match=rf"'{name}' cannot compute 4 heads of 8 in float32, with a mask"
+        ):
             ops.attention(q, K, V, torch.ones(1, 1, 1, 9, dtype=torch.bool))
     torch.testing.assert_close(found, ops.attention(q, K, V, causal=causal, scale=0.3), **CLOSE)
 
@@ -161,7 +167,10 @@ def test_cudnn_is_asked_before_flash(monkeypatch):
 
 
 def test_a_kernel_that_cannot_is_no_other_in_silence():
-    with own.around(own._kernel("flash")), pytest.raises(BackendError, match="'flash' cannot compute 4 heads"):
+    with (
+        own.around(own._kernel("flash")),
+        pytest.raises(BackendError, match="'flash' cannot compute 4 heads"),
+    ):
         ops.attention(Q.double().requires_grad_(), K.double(), V.double(), noise(1, 4, 6, 9).requires_grad_())
 
 

@@ -100,7 +100,6 @@ def test_blocks_of_one_kind_share_what_is_compiled(compiled, network):
         # Double; single with two pieces, with one, and with the window's rows alone.
         assert graphs() == 4
 
-
     other = copy.deepcopy(model)
     velocity(other)
     assert runtime.compiles(other.blocks[0]) and graphs() == 4
