@@ -27,7 +27,9 @@ __all__ = [
     "auto_dtype",
     "best_device",
     "check_device",
+    "compile_module",
     "compiled",
+    "compiles",
     "dtype",
     "dtype_name",
     "empty_weights",
@@ -242,6 +244,23 @@ def _variable(value: Any) -> Any:
     """A tuple of tensors as one whose values may change: MindSpore compiles those of a plain one into the graph."""
     tensors = isinstance(value, tuple) and value and all(isinstance(one, Tensor) for one in value)
     return ms.mutable(value) if tensors else value
+
+
+def compile_module(module: Any, **options: Any) -> None:
+    """Graphs are made unasked. Raises BackendError for options, and if LONGTAKE_GRAPH=0 forbids it."""
+    if options:
+        raise BackendError(
+            f"MindSpore compiles blocks to graphs by itself, without options; {', '.join(options)} is torch.compile's."
+        )
+    if not graph:
+        raise BackendError(
+            "Compilation is asked for, and LONGTAKE_GRAPH=0 forbids it; leave one of them out."
+        )
+
+
+def compiles(module: Any) -> bool:
+    """Tell if `compiled` compiles this module."""
+    return graph
 
 
 def compiled(module: Any) -> Any:
