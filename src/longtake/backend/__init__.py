@@ -1,7 +1,8 @@
 """The framework, chosen once per process: `from longtake.backend import nn, ops, runtime`.
 
 `nn` holds weights, `ops` does not, `runtime` is the world (devices, dtypes, files), `modules` says what a network knows
-of itself and what others have done to it. Names, argument order and
+of itself and what others have done to it, `eight` is the arithmetic of weights in 8 bits, `thirdparty` makes
+quantised layers of other libraries. Names, argument order and
 defaults are torch's. The choice: LONGTAKE_BACKEND, else the framework that the program has imported already, else
 torch, else mindspore. Refusals, so that this room stays small: nothing that no model uses, no tensor subclass, no
 patching of a framework, no einsum, no writes in place; arithmetic, `reshape`, `permute`, `flatten`, `chunk`, `split`,
@@ -25,7 +26,7 @@ FRAMEWORKS = ("torch", "mindspore")
 def choose() -> str:
     """The framework's name: what LONGTAKE_BACKEND says, else one already imported, else one installed.
 
-    Of two that are imported it is MindSpore: many libraries import torch by themselves, none imports MindSpore.
+    Of two that are imported it is MindSpore: many thirdparty import torch by themselves, none imports MindSpore.
     """
     asked = os.environ.get("LONGTAKE_BACKEND")
     if asked:
@@ -46,13 +47,15 @@ def choose() -> str:
 
 name = choose()
 if TYPE_CHECKING:
-    from longtake.backend.torch import modules, nn, ops, runtime, training
+    from longtake.backend.torch import eight, modules, nn, ops, runtime, thirdparty, training
 else:
     try:
         nn = importlib.import_module(f"longtake.backend.{name}.nn")
         ops = importlib.import_module(f"longtake.backend.{name}.ops")
         runtime = importlib.import_module(f"longtake.backend.{name}.runtime")
         modules = importlib.import_module(f"longtake.backend.{name}.modules")
+        eight = importlib.import_module(f"longtake.backend.{name}.eight")
+        thirdparty = importlib.import_module(f"longtake.backend.{name}.thirdparty")
     except ModuleNotFoundError as error:
         raise BackendError(f"The {name} backend needs {error.name}, which is not installed.") from error
 
@@ -67,4 +70,4 @@ def __getattr__(attribute: str) -> Any:
     return importlib.import_module("longtake.backend.torch.training")
 
 
-__all__ = ["modules", "name", "nn", "ops", "runtime", "training"]
+__all__ = ["eight", "modules", "name", "nn", "ops", "runtime", "thirdparty", "training"]

@@ -17,7 +17,19 @@ from longtake.config import read_json
 from longtake.errors import ModelError
 from longtake.weights.header import Weight, read_header
 
-LOADABLE = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "bool")
+LOADABLE = (
+    "float64",
+    "float32",
+    "float16",
+    "bfloat16",
+    "int64",
+    "int32",
+    "bool",
+    "float8_e4m3fn",
+    "float8_e5m2",
+)
+CODES = ("int8",)
+"""Of matrices alone, which have a step for each row beside them (`models.quantised`)."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -110,7 +122,7 @@ def check_weights(
                 f"{weight.file} has the weight {name!r} in the shape {list(weight.shape)}, "
                 f"where {network} with this config has {list(shape)}."
             )
-        if weight.dtype not in LOADABLE:
+        if weight.dtype not in (*LOADABLE, *CODES[: len(shape) == 2]):
             raise ModelError(f"{weight.file} has the weight {name!r} as {weight.dtype}, which is not read.")
 
 

@@ -18,6 +18,7 @@ from mindspore import Parameter, Tensor
 from mindspore.nn import Cell
 from numpy.random import Generator
 
+from longtake import fp8
 from longtake.errors import BackendError, LongtakeWarning
 
 __all__ = [
@@ -52,6 +53,8 @@ NUMPY = {
     "F16": np.float16,
     "I64": np.int64,
     "I32": np.int32,
+    "I8": np.int8,
+    "U8": np.uint8,
     "BOOL": np.bool_,
 }
 COMPILED = "_longtake_compiled"
@@ -276,10 +279,16 @@ def write(weight: Parameter, values: np.ndarray) -> None:
     weight.set_data(Tensor(values).astype(weight.dtype))
 
 
+FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
+
+
 def read_safetensors(
     file: Path, names: Iterable[str], dtype: Any = None, device: Any = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """The named tensors of a file, one at a time, floating ones in `dtype`; unchanged ones stay memory-mapped."""
+    """The named tensors of a file, one at a time, floating ones in `dtype`; unchanged ones stay memory-mapped.
+
+    Without a dtype, 8-bit floats come as their bytes (`eight` says why).
+    """
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(length))
@@ -287,11 +296,16 @@ def read_safetensors(
     for name in names:
         entry = header[name]
         begin, end = (8 + length + offset for offset in entry["data_offsets"])
-        tensor = _tensor(mapped[begin:end], entry["dtype"], entry["shape"])
+        code, shape = entry["dtype"], entry["shape"]
+        if code in FLOAT8 and dtype is None:
+            code = "U8"
+        tensor = _tensor(mapped[begin:end], code, shape)
         yield name, place(tensor, device, dtype if tensor.is_floating_point() else None)
 
 
 def _tensor(data: np.ndarray, code: str, shape: list[int]) -> Tensor:
+    if code in FLOAT8:
+        return Tensor.from_numpy(fp8.TABLES[FLOAT8[code]][data].reshape(shape))
     if code == "BF16":
         # numpy has no bfloat16: its 16 bits are the upper half of a float32.
         wide = (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
