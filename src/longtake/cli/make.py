@@ -78,7 +78,7 @@ def load(job: Job, machine: Machine, progress: Progress) -> Networks:
         # Here, since it brings the framework: what is refused before is refused at once.
         from longtake.pipeline.networks import load_networks
 
-        return load_networks(job.model, job.dtype, parts=job.parts, machine=machine)
+        return load_networks(job.model, job.dtype, parts=job.parts, machine=machine, quantize=job.quantize)
 
 
 def run(job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress) -> None:
