@@ -7,7 +7,7 @@ import pytest
 
 from longtake import FramesReady, Inputs, Job, backend, generate, load_networks, toyworld
 
-SHORT = (37, 8)
+SHORT = (37, 3)
 LONG = pytest.param((145, 25), marks=pytest.mark.slow)
 
 

@@ -286,7 +286,7 @@ def test_codes_are_mapped_and_not_copied(plain: Any, folder: Path, tmp_path: Pat
 
 def test_int8_without_steps_is_refused(plain: Any, folder: Path, tmp_path: Path) -> None:
     stored(plain, folder, tmp_path, "int8", None)
-    with pytest.raises(ModelError, match=r"as int8, and no 'weight_scale' beside it"):
+    with pytest.raises(ModelError, match=r"as int8 without a scale beside it"):
         Transformer.from_pretrained(tmp_path)
 
 
@@ -294,7 +294,7 @@ def test_steps_of_another_shape_are_refused(plain: Any, folder: Path, tmp_path: 
     wrong = {"transformer_blocks.0.attn.to_q.weight_scale": ("float32", np.ones((3, 1), np.float32))}
     stored(plain, folder, tmp_path, "float8_e4m3fn", "weight_scale", **wrong)
     with pytest.raises(
-        ModelError, match=r"in the shape \[3, 1\]; one finite number, or one for each of the 32 rows"
+        ModelError, match=r"a scale of 3 numbers .* one finite number, or one for each of the 32 rows"
     ):
         Transformer.from_pretrained(tmp_path)
 

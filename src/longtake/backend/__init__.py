@@ -1,8 +1,8 @@
 """The framework, chosen once per process: `from longtake.backend import nn, ops, runtime`.
 
 `nn` holds weights, `ops` does not, `runtime` is the world (devices, dtypes, files), `modules` says what a network knows
-of itself and what others have done to it, `eight` is the arithmetic of weights in 8 bits, `thirdparty` makes
-quantised layers of other libraries. Names, argument order and
+of itself and what others have done to it, `kernels` what attention runs on, `eight` is the arithmetic of weights in 8
+bits, `thirdparty` makes quantised layers of other libraries. Names, argument order and
 defaults are torch's. The choice: LONGTAKE_BACKEND, else the framework that the program has imported already, else
 torch, else mindspore. Refusals, so that this room stays small: nothing that no model uses, no tensor subclass, no
 patching of a framework, no einsum, no writes in place; arithmetic, `reshape`, `permute`, `flatten`, `chunk`, `split`,
@@ -47,7 +47,7 @@ def choose() -> str:
 
 name = choose()
 if TYPE_CHECKING:
-    from longtake.backend.torch import eight, modules, nn, ops, runtime, thirdparty, training
+    from longtake.backend.torch import eight, kernels, modules, nn, ops, runtime, thirdparty, training
 else:
     try:
         nn = importlib.import_module(f"longtake.backend.{name}.nn")
@@ -56,6 +56,7 @@ else:
         modules = importlib.import_module(f"longtake.backend.{name}.modules")
         eight = importlib.import_module(f"longtake.backend.{name}.eight")
         thirdparty = importlib.import_module(f"longtake.backend.{name}.thirdparty")
+        kernels = importlib.import_module(f"longtake.backend.{name}.kernels")
     except ModuleNotFoundError as error:
         raise BackendError(f"The {name} backend needs {error.name}, which is not installed.") from error
 
@@ -70,4 +71,4 @@ def __getattr__(attribute: str) -> Any:
     return importlib.import_module("longtake.backend.torch.training")
 
 
-__all__ = ["eight", "modules", "name", "nn", "ops", "runtime", "thirdparty", "training"]
+__all__ = ["eight", "kernels", "modules", "name", "nn", "ops", "runtime", "thirdparty", "training"]

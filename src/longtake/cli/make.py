@@ -78,7 +78,13 @@ def load(job: Job, machine: Machine, progress: Progress) -> Networks:
         # Here, since it brings the framework: what is refused before is refused at once.
         from longtake.pipeline.networks import load_networks
 
-        return load_networks(job.model, job.dtype, parts=job.parts, machine=machine, quantize=job.quantize)
+        networks = load_networks(
+            job.model, job.dtype, parts=job.parts, machine=machine, quantize=job.quantize
+        )
+    kernel, device = networks.transformer.chosen_kernel, str(networks.transformer.device)
+    if machine.attention != "auto" or not device.lower().startswith("cpu"):
+        progress.runs_on(device, kernel)
+    return networks
 
 
 def run(job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress) -> None:

@@ -68,6 +68,11 @@ class Progress:
         """Tell the job as it will be made, with its size and dtype."""
         self.emit("loaded", seconds=round(self.seconds["load"], 2), job=json.loads(job.to_json()))
 
+    def runs_on(self, device: str, kernel: str) -> None:
+        """Tell where the transformer runs, and on which kernel its attention does."""
+        self.emit("running", device=device, attention=kernel)
+        self.say(f"attention on {device}: {kernel}")
+
     def follow(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """The events, each told as it comes; what is done with them in between counts as writing."""
         begun = self._clock()

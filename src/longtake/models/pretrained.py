@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from longtake.backend import modules, nn, ops, runtime
+from longtake.backend import eight, modules, nn, ops, runtime
 from longtake.config import Config, class_of, read_json
 from longtake.errors import ModelError
 from longtake.models import adapters, forms, quantised
-from longtake.weights import files, saving
+from longtake.weights import files, saving, single
 from longtake.weights.folder import STEMS, model_source, part_of
 from longtake.weights.header import Weight
 from longtake.weights.hub import HubOptions, Part
@@ -42,11 +43,25 @@ class Stored:
             self.dtype if dtype is None else runtime.dtype(dtype),
             self.device if device is None else device,
         )
-        return next(runtime.read_safetensors(self.weight.file, [self.name], *wanted))[1]
+        return next(files.read_tensors({self.name: self.weight}, {self.name: self.name}, *wanted))[1]
 
     def as_stored(self) -> Any:
-        """The weight in the form that it has in the file, on the network's device; mapped if that is the CPU."""
-        return next(runtime.read_safetensors(self.weight.file, [self.name], None, self.device))[1]
+        """The weight's values in the file's own dtype, on the network's device; mapped if that is the CPU."""
+        return next(files.read_tensors({self.name: self.weight}, {self.name: self.name}, None, self.device))[
+            1
+        ]
+
+    def code(self) -> Any:
+        """A weight of 8 bits without its scale, as `eight` has it; mapped if the device is the CPU."""
+        rows = self.weight.view.rows if self.weight.view else None
+        found = eight.read_code(self.weight.file, self.name, self.device)
+        found = found if rows is None else found[rows[0] : rows[1]]
+        return found.reshape(self.weight.shape)
+
+    def scale(self) -> Any:
+        """The numbers that a weight of 8 bits is multiplied by, as an array: one, or one for each row; None if none."""
+        view = self.weight.view
+        return None if view is None or view.scale is None else files.read_scale(self.weight)
 
     def on_device(self, values: Any) -> Any:
         """An array as a tensor of the network: in its dtype, on its device."""
@@ -131,7 +146,7 @@ class PretrainedModel(nn.Module):
         """The network of a folder with config.json and safetensors, ready for inference, on `device` (the CPU).
 
         `folder` may be a model's name on the hub, "owner/name", of which config.json and the weights of the `variant`
-        are fetched, as `revision` to `force_download` say (`HubOptions`).
+        are fetched, as `revision` to `force_download` say (`HubOptions`); or one file, as `from_single_file` reads it.
 
         The dtype goes by any of the field's three names; None or "auto" is the dtype of the files (float32 if they mix
         several). Files are memory-mapped and checked by their headers before anything is loaded, so there is
@@ -149,33 +164,107 @@ class PretrainedModel(nn.Module):
         if form is not None:
             form.check(device)
         options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+        asked = (torch_dtype, mindspore_dtype, dtype)
+        file = single.find(folder, options)
+        if file is not None:
+            if subfolder or variant:
+                raise ModelError(
+                    f"{file} is one file, which has neither subfolder nor variant; leave them out."
+                )
+            found = single.read_checkpoint(file, cls.config_class)
+            chosen = _one_dtype(found.weights, *asked)
+            return cls._assembled(found, file, chosen, device, replace, form)
         source = model_source(folder, options)
         part, stem = subfolder or "", STEMS[cls.config_class.library]
         place = part_of(source.fetch([Part(part, ("config.json",))]), subfolder)
         config = cls.read_config(place / "config.json")  # before gigabytes come of another network than this
-        own = quantised.stored_config(read_json(place / "config.json"))
-        if form is None and own is not None:
-            own.check(device)
+        own_form = quantised.stored_config(read_json(place / "config.json"))
+        if form is None and own_form is not None:
+            own_form.check(device)
         source.fetch([Part(part, stem=stem)], variant)
         weights = files.read_weights(place, stem, variant)
         names = cls._own_names(weights, class_of(read_json(place / "config.json")))
-        found, scales = quantised.apart({own: weights[name] for own, name in names.items()})
+        inside = {own: (name, weights[name]) for own, name in names.items()}
+        found = single.Checkpoint(config, *single.without_scales(place, inside))
+        chosen = _one_dtype(found.weights, *asked)
+        return cls._assembled(found, place, chosen, device, replace, form or own_form, own_form)
+
+    @classmethod
+    def from_single_file(
+        cls: type[M],
+        file: Any,
+        config: Any = None,
+        subfolder: str | None = None,
+        torch_dtype: Any = None,
+        mindspore_dtype: Any = None,
+        dtype: Any = None,
+        device: Any = None,
+        *,
+        replace: Replace | None = None,
+        revision: str | None = None,
+        cache_dir: Any = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        force_download: bool = False,
+        quantization_config: Any = None,
+    ) -> M:
+        """The network of one safetensors or GGUF file, here or on the hub ("owner/name/file.safetensors").
+
+        It is recognised by its header, whatever layout its names have (`weights/single.py`), and its config derived
+        from the shapes; `config` is one instead, or the folder or repository that has one (in `subfolder`).
+        """
+        device = runtime.check_device(device)
+        form = forms.asked(quantization_config)
+        if form is not None:
+            form.check(device)
+        options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+        found_file = single.find(file, options)
+        if found_file is None:
+            raise ModelError(
+                f"There is no file {str(file)!r}; name a safetensors or GGUF file, one on the hub as "
+                "'owner/name/file.safetensors'."
+            )
+        if isinstance(config, str | Path):
+            source = model_source(config, dataclasses.replace(options, revision=None))
+            config = cls.read_config(
+                part_of(source.fetch([Part(subfolder or "", ("config.json",))]), subfolder) / "config.json"
+            )
+        elif config is not None:
+            config = cls.config_class.of(config)
+        found = single.read_checkpoint(found_file, cls.config_class, config)
+        chosen = _one_dtype(found.weights, torch_dtype, mindspore_dtype, dtype)
+        return cls._assembled(found, found_file, chosen, device, replace, form)
+
+    @classmethod
+    def _assembled(
+        cls: type[M],
+        found: single.Checkpoint,
+        place: Path,
+        dtype: Any,
+        device: Any,
+        replace: Replace | None,
+        form: forms.Form | None = None,
+        stored_form: quantised.EightBitConfig | None = None,
+    ) -> M:
+        """The network of weights that lie in files, which are checked before any of them is read.
+
+        Its layers get the form that is asked for; of those that lie in 8 bits already, `stored_form` says how they run.
+        """
         with runtime.empty_weights():
-            model = cls(config)
+            model = cls(found.config)
         expected = {name: tuple(weight.shape) for name, weight in runtime.named_weights(model).items()}
-        files.check_weights(expected, found, place, cls.__name__)
-        chosen = _one_dtype(found, torch_dtype, mindspore_dtype, dtype)
-        modules.note_place(model, device, chosen)
-        places = {own: (names[own], weight) for own, weight in found.items()}
-        places |= {own: (names[name], weights[names[name]]) for own, name in scales.items()}
-        stored = {own: Stored(*place, chosen, device) for own, place in places.items()}
-        model.quantization = own if form is None else form
+        files.check_weights(expected, found.weights, place, cls.__name__)
+        modules.note_place(model, device, dtype)
+        stored = {
+            own: Stored(found.names[own], weight, dtype, device) for own, weight in found.weights.items()
+        }
+        model.quantization = form
         in_turn = [] if replace is None else [replace]
-        in_turn += [] if form is None else [form.making(model)]
-        in_turn += [quantised.keeping(own is not None and own.dynamic)]
+        in_turn += [] if form is None or form is stored_form else [form.making(model)]
+        in_turn += [quantised.keeping(stored_form is not None and stored_form.dynamic)]
         model.replaced = _replaced(model, stored, in_turn)
-        plain = {name: weight for name, weight in found.items() if not name.startswith(model.replaced)}
-        runtime.assign_weights(model, dict(files.read_tensors(plain, names, chosen, device)))
+        plain = {own: weight for own, weight in found.weights.items() if not own.startswith(model.replaced)}
+        runtime.assign_weights(model, dict(files.read_tensors(plain, found.names, dtype, device)))
         model.eval()
         return model
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from longtake.backend import eight, modules, nn, ops
 from longtake.errors import ModelError
+from longtake.models import adapters
 
 if TYPE_CHECKING:
     from longtake.models.pretrained import Replace, Stored
@@ -30,13 +31,8 @@ FORMS = {"int8": "int8", "fp8": "float8_e4m3fn"}
 """The kind of codes of each form."""
 DYNAMIC = "-dynamic"
 """The end of a form whose activations get codes too, a step for each token, so that 8-bit numbers are multiplied."""
-SCALE = "weight_scale"
-STORED_SCALES = (SCALE, "scale_weight")
-"""What files call the steps of a weight in 8 bits; the second is ComfyUI's and musubi's word."""
-OF_ACTIVATIONS = ("input_scale", "scale_input", "comfy_quant")
-"""What stands beside such weights for those who multiply activations by steps that were measured before."""
-MARKS = ("scaled_fp8",)
-"""A tensor that says of a whole file that its weights have steps."""
+KINDS = ("int8", "float8_e4m3fn", "float8_e5m2")
+"""What files have; the last is never made here."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +132,10 @@ class EightBitLinear(nn.Coded):
             made.append(ops.linear(x, self._rows(x, start, stop), bias))
         return ops.cat(made, -1)
 
+    def full(self) -> Tensor:
+        """The weight (O, I) as plain numbers."""
+        return eight.widened(self.weight, self.weight_scale, self.kind)
+
     def _rows(self, x: Tensor, start: int, stop: int) -> Tensor:
         code, step = self.weight[start:stop], self.weight_scale[start:stop]
         return eight.widened(code, step.to(x.dtype), self.kind)
@@ -201,19 +201,17 @@ def _kept(name: str, stored: Mapping[str, Stored], dynamic: bool = False) -> Eig
     weight = stored.get("weight")
     if weight is None or not is_coded(weight.weight):
         return None
-    code, kind, rows = weight.as_stored(), weight.weight.dtype, weight.weight.shape[0]
+    code, kind, rows = weight.code(), weight.weight.dtype, weight.weight.shape[0]
     if not eight.finite(code, kind):
         raise ModelError(f"{weight.weight.file} has values in {weight.name!r} that are not finite.")
-    if SCALE in stored:
-        values = np.asarray(ops.to_numpy(stored[SCALE].read("float32")), np.float32).reshape(-1)
-        if values.size not in (1, rows) or not np.isfinite(values).all():
-            raise ModelError(
-                f"{weight.weight.file} has {stored[SCALE].name!r} in the shape {list(stored[SCALE].weight.shape)}; one "
-                f"finite number, or one for each of the {rows} rows, was expected."
-            )
-    else:
-        values = np.ones(1, np.float32)
-    step = stored["weight"].on_device(np.broadcast_to(values[:, None], (rows, 1)).copy())
+    values = weight.scale()
+    values = np.ones(1, np.float32) if values is None else values
+    if values.size not in (1, rows) or not np.isfinite(values).all():
+        raise ModelError(
+            f"{weight.weight.file} has a scale of {values.size} numbers for {weight.name!r}; one finite number, or one "
+            f"for each of the {rows} rows, was expected."
+        )
+    step = weight.on_device(np.broadcast_to(values[:, None], (rows, 1)).copy())
     bias = stored["bias"].read() if "bias" in stored else None
     return EightBitLinear(code, step, bias, kind, dynamic).eval()
 
@@ -242,29 +240,9 @@ def layers_of(model: Any, keep_first: int = 0, keep_last: int = 0) -> set[str]:
 
 
 def is_coded(weight: Weight) -> bool:
-    """Tell if a weight of a file is a matrix of 8-bit codes."""
-    return len(weight.shape) == 2 and weight.dtype in ("int8", "float8_e4m3fn", "float8_e5m2")
-
-
-def apart(found: Mapping[str, Weight]) -> tuple[dict[str, Weight], dict[str, str]]:
-    """(the network's own weights, {our name of a weight's steps: its name among `found`}).
-
-    Raises ModelError for int8 without steps. What measures activations is left out, since we measure them at run time.
-    """
-    coded = {
-        name.removesuffix("weight")
-        for name, weight in found.items()
-        if name.endswith(".weight") and is_coded(weight)
-    }
-    scales = {
-        f"{start}{SCALE}": start + word for start in coded for word in STORED_SCALES if start + word in found
-    }
-    beside = {*scales.values(), *MARKS, *(start + word for start in coded for word in OF_ACTIVATIONS)}
-    for start in sorted(coded):
-        weight = found[f"{start}weight"]
-        if weight.dtype == "int8" and f"{start}{SCALE}" not in scales:
-            raise ModelError(f"{weight.file} has {f'{start}weight'!r} as int8, and no {SCALE!r} beside it.")
-    return {name: weight for name, weight in found.items() if name not in beside}, scales
+    """Tell if a weight of a file is a matrix of 8-bit codes, whose rows lie in their order."""
+    swapped = weight.view is not None and weight.view.swapped
+    return len(weight.shape) == 2 and weight.dtype in KINDS and not swapped
 
 
 def stored_config(values: Mapping[str, Any]) -> EightBitConfig | None:
@@ -285,6 +263,17 @@ def forms(model: Any) -> list[str]:
     """The forms of the layers of a network, each once: [] for a plain one."""
     each = {module.form for module in modules.leaves(model).values() if isinstance(module, EightBitLinear)}
     return sorted(each)
+
+
+def full_weights(model: Any) -> dict[str, Tensor]:
+    """The network's weights as plain numbers, under the names that they have without a form."""
+    weights = dict(adapters.published_weights(model))
+    for name, module in modules.leaves(model).items():
+        if isinstance(module, EightBitLinear):
+            own = name.removesuffix(".base")
+            del weights[f"{own}.weight_scale"]
+            weights[f"{own}.weight"] = module.full()
+    return weights
 
 
 def all_eight(model: Any, names: Iterable[str]) -> bool:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from longtake.backend import exchange, runtime
+from longtake.backend import exchange, kernels, runtime
 from longtake.config import read_json
 from longtake.errors import BackendError, ModelError
 from longtake.job import QUANTIZED
@@ -19,6 +19,7 @@ from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
 from longtake.models.pretrained import PretrainedModel
 from longtake.models.quantised import EightBitConfig
+from longtake.models.running import Running
 from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
@@ -177,7 +178,6 @@ def load_networks(
     """
     machine = machine or Machine()
     machine.check()
-    _check_machine(machine)
     device = machine.device if device == "auto" else device
     device = runtime.best_device() if device == "auto" else device
     runtime.check_device(device)
@@ -187,6 +187,7 @@ def load_networks(
     _check_names([*given, *parts], COMPONENTS, "A FramePack model has no part {}; its parts: {}.")
     if isinstance(dtype, Mapping):
         _check_names(dtype, (*NETWORKS, "default"), "No network {} to give a dtype to; there are: {}.")
+    _check_machine(machine, device, _dtype_of(dtype, "transformer", device))
     by_place: dict[Any, list[str]] = {}
     for name in COMPONENTS:
         if name not in given:
@@ -201,6 +202,7 @@ def load_networks(
         settings |= source.settings()
         for name in names:
             found[name] = source.read(name, _dtype_of(dtype, name, device), device, wanted.get(name))
+    _run_on(machine, found["transformer"])
     return Networks(**found, settings=settings)
 
 
@@ -263,16 +265,26 @@ def _quantization(quantize: Any, given: Mapping[str, Any], device: Any) -> dict[
     return made
 
 
-def _check_machine(machine: Machine) -> None:
-    for name, asked in (
-        ("vram", machine.vram),
-        ("memory", machine.memory),
-        ("compile", machine.compile or None),
-    ):
+def _check_machine(machine: Machine, device: Any, dtype: Any) -> None:
+    """Raise BackendError for what this machine does not serve, before anything is read."""
+    for name, asked in (("vram", machine.vram), ("memory", machine.memory)):
         if asked is not None:
             raise BackendError(f"--{name} is not served here yet; leave it out.")
-    if machine.attention != "auto":
-        raise BackendError("--attention is not served here yet; leave it out.")
+    kernels.check(machine.attention, device, runtime.dtype_name(runtime.dtype(dtype)))
+
+
+def _run_on(machine: Machine, transformer: Any) -> None:
+    """Let the transformer's blocks run as the machine says."""
+    if machine.attention == "auto" and not machine.compile:
+        return
+    if not isinstance(transformer, Running):
+        raise BackendError(
+            f"The transformer is a {type(transformer).__name__} of another make, whose attention and compilation are "
+            "set on itself; leave attention and compile out."
+        )
+    transformer.use_kernel(machine.attention)
+    if machine.compile:
+        transformer.compile_repeated_blocks()
 
 
 def _dtype_of(dtype: Any, name: str, device: Any) -> Any:

@@ -46,3 +46,6 @@ def decode(data: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
             raise ModelError(f"A tensor of dtype {dtype} cannot be read here.") from None
         values = np.frombuffer(data, kind)
     return values.reshape(shape)
+
+
+E4M3 = TABLES["float8_e4m3fn"]

@@ -9,27 +9,21 @@ can run code.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from longtake.config import read_json
 from longtake.errors import ModelError
-from longtake.weights.header import Weight, read_header
+from longtake.weights import gguf
+from longtake.weights.header import View, Weight, read_header
 
-LOADABLE = (
-    "float64",
-    "float32",
-    "float16",
-    "bfloat16",
-    "int64",
-    "int32",
-    "bool",
-    "float8_e4m3fn",
-    "float8_e5m2",
-)
+FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
+LOADABLE = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "bool", *FLOAT8)
 CODES = ("int8",)
-"""Of matrices alone, which have a step for each row beside them (`models.quantised`)."""
+"""Of matrices alone, which are multiplied by a scale."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -122,27 +116,109 @@ def check_weights(
                 f"{weight.file} has the weight {name!r} in the shape {list(weight.shape)}, "
                 f"where {network} with this config has {list(shape)}."
             )
-        if weight.dtype not in (*LOADABLE, *CODES[: len(shape) == 2]):
-            raise ModelError(f"{weight.file} has the weight {name!r} as {weight.dtype}, which is not read.")
+        coded = weight.dtype in CODES and len(shape) == 2 and weight.view is not None and weight.view.scale
+        if weight.dtype not in LOADABLE and not coded and not gguf.is_kind(weight.dtype):
+            without = " without a scale beside it" if weight.dtype in CODES else ""
+            raise ModelError(
+                f"{weight.file} has the weight {name!r} as {weight.dtype}{without}, which is not read."
+            )
 
 
 def read_tensors(
     weights: Mapping[str, Weight], names: Mapping[str, str], dtype: Any = None, device: Any = None
 ) -> Iterator[tuple[str, Any]]:
-    """The tensors of `weights`, one at a time, file by file; `names` gives each one's name in its file."""
+    """The tensors of `weights`, one at a time, file by file; `names` gives each one's name in its file.
+
+    One that lies in its file as it is asked for stays memory-mapped; on PyTorch rows of it do, too.
+    """
+    by_file: dict[Path, list[str]] = {}
+    for name, weight in weights.items():
+        by_file.setdefault(weight.file, []).append(name)
+    for file, own in by_file.items():
+        plain = [name for name in own if weights[name].view is None]
+        tensors = _stored(file, [(names[name], None) for name in plain], dtype, device)
+        yield from zip(plain, tensors, strict=True)
+        yield from _viewed(file, [name for name in own if weights[name].view], weights, names, dtype, device)
+
+
+def _viewed(
+    file: Path,
+    own: list[str],
+    weights: Mapping[str, Weight],
+    names: Mapping[str, str],
+    dtype: Any,
+    device: Any,
+) -> Iterator[tuple[str, Any]]:
+    """Weights that are views of a file's tensors."""
+    views = {name: weights[name].view or View() for name in own}
+    scale_of = {
+        (view.scale, view.scale_file): next(_stored(view.scale_file or file, [(view.scale, None)]))
+        for view in views.values()
+        if view.scale
+    }
+    stored = _stored(file, [(names[name], view.rows) for name, view in views.items()])
+    for (name, view), tensor in zip(views.items(), stored, strict=True):
+        if view.scale:
+            tensor = scaled(tensor, scale_of[view.scale, view.scale_file], view.rows)
+        yield name, _taken(tensor, view, weights[name].shape, dtype, device)
+
+
+def read_scale(weight: Weight) -> np.ndarray:
+    """The scale of a weight that has one, as a list of float32: one number, or one for each of the weight's rows."""
+    from longtake.backend import ops
+
+    view = weight.view or View()
+    values = ops.to_numpy(next(_stored(view.scale_file or weight.file, [(view.scale or "", None)])))
+    values = np.asarray(values, np.float32).reshape(-1)
+    return values[view.rows[0] : view.rows[1]] if view.rows and values.size > 1 else values
+
+
+def scaled(tensor: Any, scale: Any, rows: tuple[int, int] | None = None) -> Any:
+    """A tensor times its scale (one number, or one for each row of which `rows` are the tensor's), in float32."""
+    from longtake.backend import runtime
+
+    factor = runtime.place(scale, None, "float32").reshape(-1)
+    if factor.shape[0] == 1:
+        factor = factor.reshape(())
+    else:
+        factor = (factor[rows[0] : rows[1]] if rows else factor).reshape(-1, *[1] * (len(tensor.shape) - 1))
+    return runtime.place(tensor, None, "float32") * factor
+
+
+def _taken(tensor: Any, view: View, shape: tuple[int, ...], dtype: Any, device: Any) -> Any:
+    from longtake.backend import ops, runtime
+
+    tensor = runtime.place(tensor, None, dtype if tensor.is_floating_point() else None)
+    if view.swapped:
+        half = tensor.shape[0] // 2
+        tensor = ops.cat((tensor[half:], tensor[:half]), 0)
+    return runtime.place(tensor if tuple(tensor.shape) == shape else tensor.reshape(shape), device)
+
+
+def _stored(
+    file: Path, wanted: Sequence[gguf.Wanted], dtype: Any = None, device: Any = None
+) -> Iterator[Any]:
+    """Tensors of a file, or rows of them, one at a time, in their order."""
     from safetensors import SafetensorError
 
     from longtake.backend import runtime
 
-    files: dict[Path, dict[str, str]] = {}
-    for name, weight in weights.items():
-        files.setdefault(weight.file, {})[names[name]] = name
-    for file, inside in files.items():
-        try:
-            for name, tensor in runtime.read_safetensors(file, inside, dtype, device):
-                yield inside[name], tensor
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{file} cannot be read: {error}.") from error
+    if not wanted:
+        return
+    try:
+        if file.suffix == gguf.SUFFIX:
+            for _, tensor in gguf.read_tensors(file, wanted, dtype, device):
+                yield tensor
+            return
+        named = [name for name, _ in wanted]
+        for (_, tensor), (_, rows) in zip(
+            runtime.read_safetensors(file, named, dtype, device), wanted, strict=True
+        ):
+            yield tensor if rows is None else tensor[rows[0] : rows[1]]
+    except ModelError:
+        raise
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{file} cannot be read: {error}.") from error
 
 
 def file_name(stem: str, variant: str | None, number: int = 0, count: int = 1) -> str:

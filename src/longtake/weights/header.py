@@ -48,13 +48,32 @@ LARGEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
+class View:
+    """How a weight is taken from the tensor that a file has in its place.
+
+    First its `rows` (from, to); then they are multiplied by `scale`, another tensor of the file (one number, or one for
+    each row); then, if it is `swapped`, the halves of the rows change places; last it takes the weight's shape.
+    """
+
+    rows: tuple[int, int] | None = None
+    scale: str | None = None
+    swapped: bool = False
+    scale_file: Path | None = None
+    """Where the scale lies, if that is another file than the tensor's."""
+
+
+@dataclass(frozen=True)
 class Weight:
-    """One tensor of a file, from the header alone; `dtype` is a name such as "bfloat16"."""
+    """One tensor of a file, from the header alone; `dtype` is a name such as "bfloat16".
+
+    If it is no tensor of the file as it stands, `view` says how it is taken from one.
+    """
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
     bytes: int
+    view: View | None = None
 
 
 def read_header(file: Path) -> dict[str, Weight]:

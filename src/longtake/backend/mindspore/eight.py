@@ -6,6 +6,8 @@ MindSpore casts none on a CPU: a table has the number of each.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -14,10 +16,10 @@ from mindspore import Tensor
 from mindspore import ops as native
 
 from longtake import fp8
-from longtake.backend.mindspore import ops
+from longtake.backend.mindspore import ops, runtime
 from longtake.errors import BackendError
 
-__all__ = ["check", "codes", "finite", "multiply", "steps", "widened"]
+__all__ = ["check", "codes", "finite", "multiply", "read_code", "steps", "widened"]
 
 LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
 """The largest code of each kind that weights are made into."""
@@ -55,6 +57,17 @@ def finite(code: Tensor, kind: str) -> bool:
         return True
     known = np.isfinite(fp8.TABLES[kind])
     return all(bool(known[rows].all()) for rows in _rows(code.asnumpy()))
+
+
+def read_code(file: Path, name: str, device: Any = None) -> Tensor:
+    """The codes of a weight in a file; mapped if the device is the CPU."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        entry = json.loads(opened.read(length))[name]
+    begin, end = (8 + length + offset for offset in entry["data_offsets"])
+    kind = np.int8 if entry["dtype"] == "I8" else np.uint8
+    mapped = np.memmap(file, kind, mode="c")[begin:end]
+    return runtime.place(Tensor.from_numpy(mapped.reshape(entry["shape"])), device)
 
 
 def widened(code: Tensor, step: Tensor, kind: str) -> Tensor:

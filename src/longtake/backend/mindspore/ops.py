@@ -267,7 +267,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * sigmoid(1.702 * x)
 
 
-def turning(cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+def turning(cos: Tensor, sin: Tensor, fused: bool = False) -> tuple[Tensor, ...]:
     """Rotary tables (R, L, 1, E), each angle twice, in the form that `rotate_pairs` is fastest with: as they are."""
     return cos, sin
 

@@ -18,7 +18,6 @@ from mindspore import Parameter, Tensor
 from mindspore.nn import Cell
 from numpy.random import Generator
 
-from longtake import fp8
 from longtake.errors import BackendError, LongtakeWarning
 
 __all__ = [
@@ -28,7 +27,9 @@ __all__ = [
     "auto_dtype",
     "best_device",
     "check_device",
+    "compile_module",
     "compiled",
+    "compiles",
     "dtype",
     "dtype_name",
     "empty_weights",
@@ -247,6 +248,23 @@ def _variable(value: Any) -> Any:
     return ms.mutable(value) if tensors else value
 
 
+def compile_module(module: Any, **options: Any) -> None:
+    """Nothing to ask for: graphs are made by themselves. BackendError for options, and if LONGTAKE_GRAPH=0 forbids it."""
+    if options:
+        raise BackendError(
+            f"MindSpore compiles blocks to graphs by itself, without options; {', '.join(options)} is torch.compile's."
+        )
+    if not graph:
+        raise BackendError(
+            "Compilation is asked for, and LONGTAKE_GRAPH=0 forbids it; leave one of them out."
+        )
+
+
+def compiles(module: Any) -> bool:
+    """Tell if `compiled` compiles this module."""
+    return graph
+
+
 def compiled(module: Any) -> Any:
     """The module as a graph, but for LONGTAKE_GRAPH=0; what is no module as it is."""
     if not graph or not isinstance(module, Cell):
@@ -279,16 +297,10 @@ def write(weight: Parameter, values: np.ndarray) -> None:
     weight.set_data(Tensor(values).astype(weight.dtype))
 
 
-FLOAT8 = {"F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2"}
-
-
 def read_safetensors(
     file: Path, names: Iterable[str], dtype: Any = None, device: Any = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """The named tensors of a file, one at a time, floating ones in `dtype`; unchanged ones stay memory-mapped.
-
-    Without a dtype, 8-bit floats come as their bytes (`eight` says why).
-    """
+    """The named tensors of a file, one at a time, floating ones in `dtype`; unchanged ones stay memory-mapped."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(length))
@@ -296,21 +308,27 @@ def read_safetensors(
     for name in names:
         entry = header[name]
         begin, end = (8 + length + offset for offset in entry["data_offsets"])
-        code, shape = entry["dtype"], entry["shape"]
-        if code in FLOAT8 and dtype is None:
-            code = "U8"
-        tensor = _tensor(mapped[begin:end], code, shape)
+        tensor = _tensor(mapped[begin:end], entry["dtype"], entry["shape"])
         yield name, place(tensor, device, dtype if tensor.is_floating_point() else None)
 
 
 def _tensor(data: np.ndarray, code: str, shape: list[int]) -> Tensor:
-    if code in FLOAT8:
-        return Tensor.from_numpy(fp8.TABLES[FLOAT8[code]][data].reshape(shape))
     if code == "BF16":
         # numpy has no bfloat16: its 16 bits are the upper half of a float32.
         wide = (data.view(np.uint16).astype(np.uint32) << 16).view(np.float32).reshape(shape)
         return Tensor.from_numpy(wide).astype(ms.bfloat16)
+    if code in ("F8_E4M3", "F8_E5M2"):
+        return Tensor.from_numpy(_from_8_bits(data, code).reshape(shape))
     return Tensor.from_numpy(data.view(NUMPY[code]).reshape(shape))
+
+
+def _from_8_bits(data: np.ndarray, code: str) -> np.ndarray:
+    """8-bit floats as float32; float16 has the bits of either, and 8 more in the exponent's bias than E4M3."""
+    bits = data.astype(np.uint16)
+    if code == "F8_E5M2":
+        return (bits << 8).view(np.float16).astype(np.float32)
+    wide = ((bits & 0x80) << 8 | (bits & 0x7F) << 7).view(np.float16).astype(np.float32) * 256
+    return np.where(bits & 0x7F == 0x7F, np.float32(np.nan), wide)
 
 
 def to_bytes(tensor: Tensor) -> memoryview:

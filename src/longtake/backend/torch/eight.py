@@ -5,14 +5,16 @@ A weight (O, I) is its codes (O, I), in int8 or an 8-bit float, times a step for
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from longtake.backend.torch import runtime
 from longtake.errors import BackendError
 
-__all__ = ["check", "codes", "finite", "multiply", "steps", "widened"]
+__all__ = ["check", "codes", "finite", "multiply", "read_code", "steps", "widened"]
 
 LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
 """The largest code of each kind that weights are made into."""
@@ -50,6 +52,11 @@ def finite(code: Tensor, kind: str) -> bool:
     # Without the sign, what is no number has the highest bytes.
     first = 0x7F << 1 if kind == "float8_e4m3fn" else 0x7C << 1
     return all(int((rows << 1).max()) < first for rows in _rows(code.view(torch.uint8)) if rows.numel())
+
+
+def read_code(file: Path, name: str, device: Any = None) -> Tensor:
+    """The codes of a weight in a file; mapped if the device is the CPU."""
+    return next(runtime.read_safetensors(file, [name], None, device))[1]
 
 
 def widened(code: Tensor, step: Tensor, kind: str) -> Tensor:

@@ -25,7 +25,7 @@ from torch import (
 )
 from torch.nn.functional import gelu, linear, pad, silu
 
-from longtake.backend.torch import runtime
+from longtake.backend.torch import kernels, runtime
 
 __all__ = [
     "Tensor",
@@ -78,15 +78,11 @@ def attention(
     scale: float | None = None,
 ) -> Tensor:
     """Scaled dot-product attention over (B, heads, L, D); `mask` is boolean (True: may be seen) or added."""
-    return F.scaled_dot_product_attention(
-        query,
-        key,
-        value,
-        attn_mask=mask,
-        is_causal=causal,
-        scale=scale,
-        enable_gqa=key.shape[1] != query.shape[1],
-    )
+    kernel = kernels.here.kernel if kernels.here.own else kernels.native
+    if kernels.here.own and torch.compiler.is_compiling():
+        # The operator has no derivative.
+        kernel = kernels.native if torch.is_grad_enabled() else kernels.compiled
+    return kernel(query, key, value, mask, causal, scale)
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -166,13 +162,13 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * sigmoid(1.702 * x)
 
 
-def turning(cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+def turning(cos: Tensor, sin: Tensor, fused: bool = False) -> tuple[Tensor, ...]:
     """Rotary tables (R, L, 1, E), each angle twice, in the form that `rotate_pairs` is fastest with.
 
     As complex numbers a turn is one pass over memory instead of six. torch.compile knows none, and fuses what is spelt
-    out; some accelerators have none.
+    out (`fused`: what turns is compiled); some accelerators have none.
     """
-    if runtime.graph or torch.compiler.is_compiling() or cos.device.type not in ("cpu", "cuda"):
+    if fused or torch.compiler.is_compiling() or cos.device.type not in ("cpu", "cuda"):
         return cos, sin
     return (torch.complex(cos[..., ::2], sin[..., ::2]),)
 

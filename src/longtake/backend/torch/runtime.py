@@ -24,7 +24,9 @@ __all__ = [
     "auto_dtype",
     "best_device",
     "check_device",
+    "compile_module",
     "compiled",
+    "compiles",
     "dtype",
     "dtype_name",
     "empty_weights",
@@ -179,31 +181,51 @@ def to_bytes(tensor: torch.Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-# Not by default: half a minute of compiling for each set of shapes saves a tenth to a fifth of each step.
+# Whether everything is compiled that can be: blocks, refiner, autoencoder. Not by default: half a minute of compiling for
+# each set of shapes saves a tenth to a fifth of each step.
 graph = os.environ.get("LONGTAKE_GRAPH", "0") != "0"
 
 
 class Compiled:
-    """The compiled form of one module; a copy of the module begins without one, for it has weights of its own."""
+    """The compiled form of one module, or None before its first call, and the options that it was asked for with.
 
-    def __init__(self) -> None:
+    A copy of the module begins without the form, for it has weights of its own.
+    """
+
+    def __init__(self, options: dict[str, Any] | None = None) -> None:
+        self.options = options
         self.call: Any = None
 
     def __reduce__(self) -> Any:
-        return (Compiled, ())
+        return (Compiled, (self.options,))
+
+
+def compile_module(module: Any, **options: Any) -> None:
+    """Let `compiled` compile this module, with torch.compile's options."""
+    module.__dict__[COMPILED] = Compiled(options)
+
+
+def compiles(module: Any) -> bool:
+    """Tell if `compiled` compiles this module."""
+    known = module.__dict__.get(COMPILED)
+    return graph or (known is not None and known.options is not None)
 
 
 def compiled(module: Any) -> Any:
-    """The module, by `torch.compile` if LONGTAKE_GRAPH=1 asks for it; what is no module, or compiled already, as it is.
+    """The module by `torch.compile`, if that was asked for; what is no module, or compiled already, as it is.
 
-    Compiled once for each set of shapes; modules of one class whose weights have the same shapes share what was
-    compiled, since weights are inputs there.
+    Compiled once for each set of shapes, and from the second length of a sequence on for all lengths; modules of one
+    class whose weights have the same shapes share what was compiled, since weights are inputs there.
     """
-    if not graph or tracing() or not isinstance(module, torch.nn.Module) or hasattr(module, "_orig_mod"):
+    if not isinstance(module, torch.nn.Module) or tracing() or not compiles(module):
+        return module
+    if hasattr(module, "_orig_mod"):
         return module
     known = module.__dict__.setdefault(COMPILED, Compiled())
     if known.call is None:
-        known.call = torch.compile(module, dynamic=False, **_limit())
+        # LONGTAKE_GRAPH compiles convolutions too, which are slower for sizes that are not known.
+        options = {"dynamic": False} if known.options is None else known.options
+        known.call = torch.compile(module, **{**_limit(), **options})
     return known.call
 
 
@@ -219,7 +241,9 @@ def _limit() -> dict[str, Any]:
 def structure_changed(model: torch.nn.Module) -> None:
     """Tell that modules of the network were replaced, so that nothing compiled outlives them."""
     for part in model.modules():
-        part.__dict__.pop(COMPILED, None)
+        known = part.__dict__.get(COMPILED)
+        if known is not None:
+            known.call = None
 
 
 def tracing() -> bool:

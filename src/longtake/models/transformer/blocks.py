@@ -129,12 +129,17 @@ class SingleBlock(nn.Module):
         if rows is not None:
             x, tokens = x[:, rows[0] : rows[1]], tokens[:, rows[0] : rows[1]]
         length, step = x.shape[1], rows_at_once(x, self.hidden)
+        if length <= step:
+            return (ops.scale_shift(self._widened(x, seen), gate, tokens),)
         made = []
         for start in range(0, length, step):
             end = min(start + step, length)
-            wide = gelu_tanh(self.proj_mlp(x[:, start:end]))
-            made.append(self.proj_out(ops.cat([seen[:, start:end], wide], -1)))
-        return (ops.scale_shift(ops.cat(made, 1) if len(made) > 1 else made[0], gate, tokens),)
+            made.append(self._widened(x[:, start:end], seen[:, start:end]))
+        return (ops.scale_shift(ops.cat(made, 1), gate, tokens),)
+
+    def _widened(self, x: Tensor, seen: Tensor) -> Tensor:
+        """The feed-forward of tokens, together with what they have seen."""
+        return self.proj_out(ops.cat([seen, gelu_tanh(self.proj_mlp(x))], -1))
 
 
 class Projections(nn.Module):

@@ -22,13 +22,14 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import modules, nn, ops, runtime
+from longtake.backend import kernels, modules, nn, ops, runtime
 from longtake.config import TransformerConfig
 from longtake.errors import JobError, ModelError
 from longtake.models import adapters, rope
 from longtake.models.layers import Modulation, modulate, sinusoid
 from longtake.models.outputs import Sample
 from longtake.models.pretrained import PretrainedModel
+from longtake.models.running import Running
 from longtake.models.transformer import packing
 from longtake.models.transformer.blocks import Block, DoubleBlock, SingleBlock
 from longtake.models.transformer.embeddings import ImageProjection, TextRefiner, TimeTextEmbedding
@@ -88,7 +89,7 @@ class Tokens:
     sight: Sight
 
 
-class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
+class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
     """The velocity (noise - clean) of one window of latents, given the clean frames around it, picture and text."""
 
     config_class = TransformerConfig
@@ -275,20 +276,21 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel):
         `blocks` are those of the network, or a callable in the place of each (`Block`), in their order. Each may be
         made when it is asked for: the loop goes through them once, and holds on to none. The network's own go by its
         `walks`. What a moment keeps of their modulations is computed in this same pass; a callable without
-        `modulations` makes its own at each run. Blocks that are modules are compiled one by one if `runtime.graph` says
-        so.
+        `modulations` makes its own at each run. Blocks that are modules are compiled one by one if that was asked for,
+        and their attention runs on the network's `kernel`.
         """
         moment, rows = tokens.moment, tokens.context.rows
-        rotary = ops.turning(*tokens.sight.rotary)
+        rotary = ops.turning(*tokens.sight.rotary, fused=runtime.compiles(self.blocks[0]))
         pieces: tuple[Tensor, ...] = (tokens.latents, moment.text)
         depth, done = len(self.blocks), 0
-        for walked in self.walked(self.blocks) if blocks is None else blocks:
-            block = runtime.compiled(walked)
-            # Only the window is read of the last block's result, so the block makes nothing else.
-            wanted = rows if done == depth - 1 else None
-            modulation = _kept(moment, block, done)
-            pieces = block(pieces, moment.conditioning, rotary, tokens.sight.mask, wanted, modulation)
-            done += 1
+        with kernels.attending(self.kernel, tokens.latents.device):
+            for walked in self.walked(self.blocks) if blocks is None else blocks:
+                block = runtime.compiled(walked)
+                # Only the window is read of the last block's result, so the block makes nothing else.
+                wanted = rows if done == depth - 1 else None
+                modulation = _kept(moment, block, done)
+                pieces = block(pieces, moment.conditioning, rotary, tokens.sight.mask, wanted, modulation)
+                done += 1
         if done != depth:
             raise ModelError(
                 f"The transformer has {depth} blocks and was run with {done}; give one for each."

@@ -80,10 +80,10 @@ def phases(weight: Tensor, factor: Triple) -> Tensor:
 
     Made anew for every clip: a few sums, against a convolution.
     """
-    kernels = weight.float() if weight.itemsize < 4 else weight
+    found = weight.float() if weight.itemsize < 4 else weight
     for axis in (4, 3, 2):
         if factor[axis - 2] == 2:
-            a, b, c = kernels.split(1, axis)
+            a, b, c = found.split(1, axis)
             odd, even = ops.cat([a + b, c], axis), ops.cat([a, b + c], axis)
-            kernels = ops.cat([odd, even], 0)
-    return kernels.to(weight.dtype)
+            found = ops.cat([odd, even], 0)
+    return found.to(weight.dtype)
