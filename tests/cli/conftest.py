@@ -41,6 +41,7 @@ def pipeline(place, monkeypatch):
         return SimpleNamespace(
             settings={"width": 64, "height": 48}, default_size=(64, 48), dtype_name=name, form=name,
             quantized=quantize,
+            transformer=SimpleNamespace(chosen_kernel="native", device="cpu"),
         )  # fmt: skip
 
     def generate(job, networks, inputs, *, store=None, preview=None):
