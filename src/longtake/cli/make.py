@@ -26,6 +26,7 @@ from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.video import VideoWriter
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.header import read_header
+from longtake.weights.hub import HubOptions
 from longtake.weights.lora import find_file
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     _check_trained(job)
-    mark = _checked_model(job, place is not None)
+    mark = _checked_model(job, place is not None, progress)
     networks = load(job, machine, progress)
     job = _settled(job, networks, picture, progress)
     outputs = outputs.sized(job)
@@ -62,7 +63,9 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
     """Change the job in a folder by `change`, make the sections that it then lacks, and write its video anew."""
     asked, _ = read_job(place.folder)
     at = replace(asked, model=place.model or asked.model, parts={**asked.parts, **place.parts})
-    with JobFolder.open(place.folder, fingerprint(at.model, at.parts)) as folder:
+    with JobFolder.open(
+        place.folder, fingerprint(at.model, at.parts, HubOptions(told=progress.downloading))
+    ) as folder:
         outputs = outputs_in(folder, place.output)  # refused before anything is changed
         changed = change(folder.job)
         changed.check()
@@ -83,7 +86,12 @@ def load(job: Job, machine: Machine, progress: Progress) -> Networks:
         from longtake.pipeline.networks import load_networks
 
         networks = load_networks(
-            job.model, job.dtype, parts=job.parts, machine=machine, quantize=job.quantize
+            job.model,
+            job.dtype,
+            parts=job.parts,
+            machine=machine,
+            quantize=job.quantize,
+            told=progress.downloading,
         )
     kernel, device = networks.transformer.chosen_kernel, str(networks.transformer.device)
     if machine.attention != "auto" or not device.lower().startswith("cpu"):
@@ -148,10 +156,10 @@ def _check_trained(job: Job) -> None:
         warnings.warn(note, LongtakeWarning, stacklevel=2)
 
 
-def _checked_model(job: Job, kept: bool) -> str:
+def _checked_model(job: Job, kept: bool, progress: Progress) -> str:
     """The fingerprint of the job's model if it is to be kept; ModelError if a header of it is not as it should be."""
     if kept:
-        return fingerprint(job.model, job.parts)
+        return fingerprint(job.model, job.parts, HubOptions(told=progress.downloading))
     describe_model(job.model, job.parts)
     return ""
 
