@@ -50,7 +50,9 @@ class MemoryRunError(RunError, MemoryError):
 
 
 class LostRunError(RunError):
-    """Another process of the same run has ended, so that this one cannot go on; that one has said why, if it could."""
+    """Another process of the same run has ended, so that this one cannot go on; `told`: that one has said why."""
+
+    told = False
 
 
 class ModelError(LongtakeError, OSError, ValueError):
