@@ -61,7 +61,7 @@ def shared(networks: Any, ranks: Ranks) -> Any:
     check_heads(transformer.config.num_attention_heads, ranks.size)
     transformer.walks = (*transformer.walks, shared_blocks(ranks))
     if isinstance(vae, AutoencoderKLHunyuanVideo):
-        vae.over = spread(ranks)
+        vae.sharing = Spread(ranks)
     return replace(networks, ranks=ranks)
 
 
@@ -153,18 +153,20 @@ class SharedBlock:
 # The decoder's tiles ---------------------------------------------------------------------------------------------------
 
 
-def spread(ranks: Ranks) -> Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterator[Tensor]]:
-    """A `map` whose work the processes share: each takes every so many-th tile, and all have all results in order."""
+class Spread:
+    """A `map` over tiles whose work the processes share: each makes every so many-th, and all get all, in order."""
 
-    def over(function: Callable[[Tensor], Tensor], tiles: Iterable[Tensor]) -> Iterator[Tensor]:
-        waiting = list(tiles)
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+
+    def over(self, function: Callable[[Tensor], Tensor], tiles: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The function's results; as many are made at once as there are processes."""
+        ranks, waiting = self._ranks, list(tiles)
         while waiting:
             some, waiting = waiting[: ranks.size], waiting[ranks.size :]
             mine = function(some[ranks.rank]) if ranks.rank < len(some) else None
             for source, tile in enumerate(some):
                 yield ranks.broadcast(mine if source == ranks.rank else None, source, tile)
-
-    return over
 
 
 # What process 0 tells the others ---------------------------------------------------------------------------------------

@@ -53,8 +53,8 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
     """
 
     config_class = VAEConfig
-    over: Over = map
-    """How the decoder goes over its tiles: one after the other, or shared out (`pipeline.together`)."""
+    sharing: Any = None
+    """Whose `over` the decoder goes over its tiles by, if they are shared out (`pipeline.together`); None is `map`."""
 
     def __init__(self, config: Any = None, **fields: Any) -> None:
         super().__init__(config, **fields)
@@ -195,7 +195,8 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
             overlap = tiles.frames - tiles.stride_frames
             grid = Grid(tiles.frames // ratio, tiles.stride_frames // ratio, tiles.stride_frames, overlap)
         # Tiles of space are shared out, if there are any; else those of time.
-        in_time, in_space = (map, self.over) if self.use_tiling else (self.over, map)
+        over: Over = map if self.sharing is None else self.sharing.over
+        in_time, in_space = (map, over) if self.use_tiling else (over, map)
         return TimeTiles(
             grid,
             lambda z: self.sliced(lambda each: self.decode_space(each, self.decode_tile, in_space), z),
