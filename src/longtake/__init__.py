@@ -103,6 +103,7 @@ __all__ = [
     "LongtakeError",
     "LongtakeWarning",
     "Lora",
+    "LostRunError",
     "MemoryRunError",
     "ModelError",
     "PictureError",

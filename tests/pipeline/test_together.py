@@ -27,7 +27,9 @@ from longtake.pipeline import together
 HERE = Path(__file__).parent
 # Loopback alone, and not as many threads as there are cores in each of two processes.
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"}
-torch_alone = pytest.mark.skipif(backend.name != "torch", reason="on MindSpore a video is made by one process")
+torch_alone = pytest.mark.skipif(
+    backend.name != "torch", reason="on MindSpore a video is made by one process"
+)
 
 
 def both(words: list[str], own: Any, folder: Path) -> list[subprocess.Popen]:
@@ -72,7 +74,13 @@ def on_command(folder: Path, *words: str) -> list[subprocess.Popen]:
         port = str(free.getsockname()[1])
 
     def own(rank: int) -> Any:
-        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        names = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": 2,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         return [], {name: str(value) for name, value in names.items()}
 
     return both(["-m", "longtake", *words], own, folder)
@@ -95,7 +103,17 @@ def test_two_processes_compute_what_one_does(tmp_path: Path) -> None:
 
 @torch_alone
 def test_a_video_of_two_processes_is_that_of_one(folder: Path) -> None:
-    words = ["generate", "a.png", "A penguin dances.", "--frames", "73", "--steps", "2", "--sampling", "vanilla"]
+    words = [
+        "generate",
+        "a.png",
+        "A penguin dances.",
+        "--frames",
+        "73",
+        "--steps",
+        "2",
+        "--sampling",
+        "vanilla",
+    ]
     first, second = ended(on_command(folder, *words, "--job", "two", "--json"))
     assert (first.code, second.code) == (0, 0), first.err + second.err
     assert second.out == second.err == ""
@@ -104,7 +122,9 @@ def test_a_video_of_two_processes_is_that_of_one(folder: Path) -> None:
     alone = [sys.executable, "-m", "longtake", *words, "--job", "one"]
     subprocess.run(alone, check=True, cwd=folder, env=QUIET, capture_output=True)
     for number in range(2):
-        one, two = (load_file(folder / job / "sections" / f"{number:05}.safetensors") for job in ("one", "two"))
+        one, two = (
+            load_file(folder / job / "sections" / f"{number:05}.safetensors") for job in ("one", "two")
+        )
         np.testing.assert_allclose(two["latents"], one["latents"], rtol=0, atol=1e-5)
     left = {file.name for file in folder.iterdir()}
     assert left == {"a.png", "one", "two"}
@@ -120,10 +140,26 @@ def _stepped(process: subprocess.Popen) -> None:
 
 @torch_alone
 @pytest.mark.parametrize(
-    "end", ["killed", pytest.param("interrupted", marks=pytest.mark.slow), pytest.param("first", marks=pytest.mark.slow)]
+    "end",
+    [
+        "killed",
+        pytest.param("interrupted", marks=pytest.mark.slow),
+        pytest.param("first", marks=pytest.mark.slow),
+    ],
 )
 def test_all_end_with_one_sentence(folder: Path, end: str) -> None:
-    words = ["generate", "a.png", "A penguin.", "--frames", "2000", "--steps", "50", "--job", "kept", "--json"]
+    words = [
+        "generate",
+        "a.png",
+        "A penguin.",
+        "--frames",
+        "2000",
+        "--steps",
+        "50",
+        "--job",
+        "kept",
+        "--json",
+    ]
     first, second = processes = on_command(folder, *words)
     try:
         _stepped(first)
@@ -155,7 +191,9 @@ def test_all_end_with_one_sentence(folder: Path, end: str) -> None:
 
 def test_heads_must_divide() -> None:
     together.check_heads(24, 8)
-    with pytest.raises(ModelError, match="5 processes cannot share 24 heads of attention; start 2, 3, 4, 6, 8, 12, 24"):
+    with pytest.raises(
+        ModelError, match="5 processes cannot share 24 heads of attention; start 2, 3, 4, 6, 8, 12, 24"
+    ):
         together.check_heads(24, 5)
 
 
@@ -173,7 +211,9 @@ def test_a_launcher_is_known_by_what_it_says() -> None:
 
 @pytest.mark.skipif(backend.name != "mindspore", reason="about MindSpore")
 def test_mindspore_makes_a_video_by_one_process() -> None:
-    with pytest.raises(BackendError, match="2 processes were started, and on MindSpore a video is made by one"):
+    with pytest.raises(
+        BackendError, match="2 processes were started, and on MindSpore a video is made by one"
+    ):
         together.join(0, 2)
 
 
@@ -188,7 +228,9 @@ def test_each_process_has_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.accelerator, "set_device_index", chosen.append)
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert parallel._device("cuda", 3, 4) == "cuda:1" and chosen == [1]
-    with pytest.raises(BackendError, match="4 processes were started, and each has a device of its own; 'cuda:0'"):
+    with pytest.raises(
+        BackendError, match="4 processes were started, and each has a device of its own; 'cuda:0'"
+    ):
         parallel._device("cuda:0", 0, 4)
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(BackendError, match="4 processes were started, and there are 2 devices"):

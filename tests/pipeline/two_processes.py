@@ -34,7 +34,7 @@ def velocity(model: Any, rows: int, words: tuple[int, ...], compiled: bool = Fal
     text = noise(rows, max(words), 16)
     mask = torch.arange(max(words))[None] < torch.tensor(words)[:, None]
     clean = {scale: (noise(rows, 4, scale, 6, 6), list(range(scale))) for scale in (1, 2, 4)}
-    slots = {together_slot: latents for together_slot, latents in zip(SLOTS, clean.values(), strict=True)}
+    slots = dict(zip(SLOTS, clean.values(), strict=True))
     arguments = {name: value[0] for name, value in slots.items()}
     arguments |= {f"indices_{name}": value[1] for name, value in slots.items()}
     return model(

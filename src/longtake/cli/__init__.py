@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any
 
 from longtake.cli import extend, generate, info, plan, redo, resume, scene, train
-from longtake.cli.parser import Parser, build_parser
 from longtake.cli.follow import follow
+from longtake.cli.parser import Parser, build_parser
 from longtake.errors import LongtakeError, LongtakeWarning, LostRunError, RunError
 from longtake.launched import launched
 from longtake.option import check_text

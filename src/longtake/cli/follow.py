@@ -1,4 +1,4 @@
-"""The other processes of one run (`torchrun … -m longtake generate …`): they do their part, and say and write nothing."""
+"""The other processes of one run (`torchrun … -m longtake generate …`): they do their part, say and write nothing."""
 
 from __future__ import annotations
 
@@ -72,9 +72,7 @@ def load(word: Load, ranks: Any) -> Any:
     from longtake.pipeline.networks import load_networks
 
     job, given = word.job, dict.fromkeys(ENCODING)
-    networks = load_networks(
-        job.model, job.dtype, ranks.device, given, parts=job.parts, machine=word.machine
-    )
+    networks = load_networks(job.model, job.dtype, ranks.device, given, parts=job.parts, machine=word.machine)
     return together.shared(networks, ranks)
 
 

@@ -181,7 +181,9 @@ def encode(asked: Asked) -> Request:
     )  # fmt: skip
 
 
-def _encodings(asked: Asked) -> tuple[dict[str, tuple[Any, ...]], tuple[Any, ...] | None, Any, list[np.ndarray]]:
+def _encodings(
+    asked: Asked,
+) -> tuple[dict[str, tuple[Any, ...]], tuple[Any, ...] | None, Any, list[np.ndarray]]:
     """The texts by prompt, the negative one, SigLIP's states and the anchors' latents."""
     job, networks, inputs, rows = asked.job, asked.networks, asked.inputs, asked.rows
     with room_for("encoding the prompts"):

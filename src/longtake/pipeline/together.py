@@ -9,7 +9,7 @@ all have the very same numbers. Process 0 alone reads and writes files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -56,7 +56,8 @@ def shared(networks: Any, ranks: Ranks) -> Any:
     transformer, vae = networks.part("transformer"), networks.part("vae")
     if not isinstance(transformer, HunyuanVideoFramepackTransformer3DModel):
         raise ModelError(
-            f"Several processes share longtake's own transformer; this is a {type(transformer).__name__} of another make."
+            f"Several processes share longtake's own transformer; this is a {type(transformer).__name__} of another "
+            "make."
         )
     check_heads(transformer.config.num_attention_heads, ranks.size)
     transformer.walks = (*transformer.walks, shared_blocks(ranks))
@@ -65,7 +66,7 @@ def shared(networks: Any, ranks: Ranks) -> Any:
     return replace(networks, ranks=ranks)
 
 
-# The sequence of the blocks --------------------------------------------------------------------------------------------
+# The sequence of the blocks -------------------------------------------------------------------------------------------
 
 
 def shared_blocks(ranks: Ranks) -> Walk:
@@ -150,7 +151,7 @@ class SharedBlock:
         return pieces if rows is None else (part.whole(pieces[0], rows), *pieces[1:])
 
 
-# The decoder's tiles ---------------------------------------------------------------------------------------------------
+# The decoder's tiles --------------------------------------------------------------------------------------------------
 
 
 class Spread:
@@ -169,7 +170,7 @@ class Spread:
                 yield ranks.broadcast(mine if source == ranks.rank else None, source, tile)
 
 
-# What process 0 tells the others ---------------------------------------------------------------------------------------
+# What process 0 tells the others --------------------------------------------------------------------------------------
 
 
 def told(ranks: Ranks, make: Callable[[], Any]) -> Any:
@@ -229,6 +230,8 @@ def _tensors(value: Any) -> Any:
 def _inside(value: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
         return {key: function(each) for key, each in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return type(value)(map(function, value))
+    if isinstance(value, tuple):
+        return tuple(map(function, value))
+    if isinstance(value, list):
+        return list(map(function, value))
     return value

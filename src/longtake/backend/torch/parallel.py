@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from longtake.backend.torch import kernels
 from longtake.backend.torch.runtime import best_device, out_of_memory
@@ -128,14 +130,16 @@ def join(rank: int, size: int, device: str | None = None, store: Any = None) -> 
     if not dist.is_available():
         raise BackendError("This PyTorch was built without torch.distributed; start one process alone.")
     if store is None:
-        store, _, _ = next(iter(dist.rendezvous("env://", rank, size, timeout=LONG)))
+        store, _, _ = next(iter(rendezvous("env://", rank, size, timeout=LONG)))
     store.set_timeout(LONG)
     if rank == 0:
         store.set(DEVICE, device or "auto")
     place = _device(store.get(DEVICE).decode(), rank, size)
     kind = torch.device(place).type
     kinds = "gloo" if kind == "cpu" else f"cpu:gloo,{kind}:{dist.get_default_backend_for_device(kind)}"
-    dist.init_process_group(kinds, store=dist.PrefixStore("longtake", store), rank=rank, world_size=size, timeout=LONG)
+    dist.init_process_group(
+        kinds, store=PrefixStore("longtake", store), rank=rank, world_size=size, timeout=LONG
+    )
     return Ranks(rank, size, place, store)
 
 
@@ -146,7 +150,8 @@ def _device(asked: str, rank: int, size: int) -> str:
         return "cpu"
     if torch.device(kind).index is not None:
         raise BackendError(
-            f"{size} processes were started, and each has a device of its own; {asked!r} names one: leave the number out."
+            f"{size} processes were started, and each has a device of its own; {asked!r} names one: leave its "
+            "number out."
         )
     there, own = torch.accelerator.device_count(), int(os.environ.get("LOCAL_RANK", rank))
     if own >= there:
