@@ -81,6 +81,7 @@ class Networks:
     `scheduler` is a `Schedule`, or a scheduler of the field that is asked for each step. `settings` is what the model's
     folder says about itself: width, height, prompt_template, max_sequence_length, and what it was trained for:
     sampling, buckets. `placement` brings each part to where it runs.
+    `ranks` are the processes that share the work (`pipeline.together`); None is this one alone.
     """
 
     transformer: Any = None
@@ -94,6 +95,7 @@ class Networks:
     scheduler: Any = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     placement: Placement = field(default_factory=Resident)
+    ranks: Any = None
 
     def __post_init__(self) -> None:
         for name in NETWORKS:
