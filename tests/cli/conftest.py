@@ -35,11 +35,12 @@ def pipeline(place, monkeypatch):
         numbers=None, preview=None, job_events=job_events,
     )  # fmt: skip
 
-    def load_networks(model, dtype, *, parts, machine, told):
+    def load_networks(model, dtype, *, parts, machine, quantize, told):
         calls.model, calls.dtype, calls.device, calls.parts = model, dtype, machine.device, dict(parts)
         name = "float32" if dtype == "auto" else dtype
         return SimpleNamespace(
             settings={"width": 64, "height": 48}, default_size=(64, 48), dtype_name=name, form=name,
+            quantized=quantize,
             transformer=SimpleNamespace(chosen_kernel="native", device="cpu"),
         )  # fmt: skip
 

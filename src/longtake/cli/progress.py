@@ -111,6 +111,11 @@ class Progress:
         self.emit("running", device=device, attention=kernel)
         self.say(f"attention on {device}: {kernel}")
 
+    def shares(self, processes: int) -> None:
+        """Tell how many processes make the video."""
+        self.emit("shared", processes=processes)
+        self.say(f"{processes} processes share every step")
+
     def follow(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """The events, each told as it comes; what is done with them in between counts as writing."""
         begun = self._clock()
