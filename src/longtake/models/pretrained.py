@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,9 @@ Replace = Callable[[str, Any, Mapping[str, Stored]], Any]
 them in a form of its own (quantised, say) and is called alike; None keeps the module."""
 
 
+Mapped = Callable[[Mapping[str, Weight]], Collection[str]]
+"""(weights by name, as their headers say) -> the names of those that stay mapped from their files."""
+
 Walk = Callable[[Iterable[Any]], Iterable[Any]]
 """A policy around a sequence of blocks: (blocks in their order) -> a callable in the place of each, in the same order.
 
@@ -59,12 +62,21 @@ once and holds on to none. Modules that it gives are compiled if the process com
 place of a module calls `runtime.compiled(module)`."""
 
 
+ALL, MODULATIONS, REST = "all", "modulations", "rest"
+"""What a pass over blocks may need: all of their weights, those of their modulations alone, or all others."""
+
+
 class PretrainedModel(nn.Module):
     """A network with a config that is loaded from, and saved to, a folder in the published layout."""
 
     config_class: ClassVar[type[Config]]
     walks: tuple[Walk, ...] = ()
     """The policies around its sequence of blocks, the innermost first."""
+    apart: frozenset[str] = frozenset()
+    """Its weights that lie in main memory as their files have them, in whatever dtype, and are not copied: those of
+    blocks, which a walk brings to where they compute, and of tables, whose rows are read where they lie."""
+    needed: str = ALL
+    """What the present pass over its blocks needs of them, for whoever brings their weights."""
     replaced: tuple[str, ...] = ()
     """The modules, each with a dot at its end, that stand in the place of the network's own."""
 
@@ -89,6 +101,12 @@ class PretrainedModel(nn.Module):
             blocks = walk(blocks)
         return blocks
 
+    def brought(self, blocks: Iterable[Any]) -> Iterable[Any]:
+        """The blocks with their weights where they compute, and without any other policy."""
+        for walk in self.walks:
+            blocks = walk(blocks) if getattr(walk, "brings", False) else blocks
+        return blocks
+
     @classmethod
     def rename(cls, name: str) -> str:
         """Our name of a weight that a file calls `name`, since libraries spell one network's names in several ways."""
@@ -106,6 +124,7 @@ class PretrainedModel(nn.Module):
         device: Any = None,
         *,
         replace: Replace | None = None,
+        mapped: Mapped | None = None,
         revision: str | None = None,
         cache_dir: Any = None,
         local_files_only: bool = False,
@@ -125,10 +144,11 @@ class PretrainedModel(nn.Module):
         The dtype goes by any of the field's three names; None or "auto" is the dtype of the files (float32 if they mix
         several). Files are memory-mapped and checked by their headers before anything is loaded, so there is
         never a second copy of the network (`low_cpu_mem_usage`, always). `replace` is asked for each module that has
-        weights, before any of them is read, and may put another in its place (`Replace`). `device_map` may name a
-        device. Unlike the reference: a missing or surplus weight is an error.
-        Raises ModelError, naming the file and the key, for anything that is not as the config says, and for keywords
-        that ask for what is not done here.
+        weights, before any of them is read, and may put another in its place (`Replace`). With `mapped` all weights are
+        in main memory, and those that it names are not even converted (`apart`): a placement brings them to where the
+        network runs. `device_map` may name a device. Unlike the reference: a missing or surplus weight is an
+        error. Raises ModelError, naming the file and the key, for anything that is not as the config says, and for
+        keywords that ask for what is not done here.
         """
         _check_keywords(use_safetensors, attn_implementation, quantization_config)
         device = runtime.check_device(_one_device(device, device_map))
@@ -141,7 +161,7 @@ class PretrainedModel(nn.Module):
                     f"{file} is one file, which has neither subfolder nor variant; leave them out."
                 )
             found = single.read_checkpoint(file, cls.config_class)
-            return cls._assembled(found, file, _one_dtype(found.weights, *asked), device, replace)
+            return cls._assembled(found, file, _one_dtype(found.weights, *asked), device, replace, mapped)
         source = model_source(folder, options)
         part, stem = subfolder or "", STEMS[cls.config_class.library]
         place = part_of(source.fetch([Part(part, ("config.json",))]), subfolder)
@@ -150,7 +170,7 @@ class PretrainedModel(nn.Module):
         weights = files.read_weights(place, stem, variant)
         names = cls._own_names(weights, class_of(read_json(place / "config.json")))
         found = single.Checkpoint(config, {own: weights[name] for own, name in names.items()}, names)
-        return cls._assembled(found, place, _one_dtype(found.weights, *asked), device, replace)
+        return cls._assembled(found, place, _one_dtype(found.weights, *asked), device, replace, mapped)
 
     @classmethod
     def from_single_file(
@@ -164,6 +184,7 @@ class PretrainedModel(nn.Module):
         device: Any = None,
         *,
         replace: Replace | None = None,
+        mapped: Mapped | None = None,
         revision: str | None = None,
         cache_dir: Any = None,
         local_files_only: bool = False,
@@ -192,11 +213,17 @@ class PretrainedModel(nn.Module):
             config = cls.config_class.of(config)
         found = single.read_checkpoint(found_file, cls.config_class, config)
         chosen = _one_dtype(found.weights, torch_dtype, mindspore_dtype, dtype)
-        return cls._assembled(found, found_file, chosen, device, replace)
+        return cls._assembled(found, found_file, chosen, device, replace, mapped)
 
     @classmethod
     def _assembled(
-        cls: type[M], found: single.Checkpoint, place: Path, dtype: Any, device: Any, replace: Replace | None
+        cls: type[M],
+        found: single.Checkpoint,
+        place: Path,
+        dtype: Any,
+        device: Any,
+        replace: Replace | None,
+        mapped: Mapped | None,
     ) -> M:
         """The network of weights that lie in files, which are checked before any of them is read."""
         with runtime.empty_weights():
@@ -204,13 +231,20 @@ class PretrainedModel(nn.Module):
         expected = {name: tuple(weight.shape) for name, weight in runtime.named_weights(model).items()}
         files.check_weights(expected, found.weights, place, cls.__name__)
         modules.note_place(model, device, dtype)
+        lying = device if mapped is None else None
         if replace is not None:
             stored = {
-                own: Stored(found.names[own], weight, dtype, device) for own, weight in found.weights.items()
+                own: Stored(found.names[own], weight, dtype, lying) for own, weight in found.weights.items()
             }
             model.replaced = _replaced(model, stored, replace)
         plain = {own: weight for own, weight in found.weights.items() if not own.startswith(model.replaced)}
-        runtime.assign_weights(model, dict(files.read_tensors(plain, found.names, dtype, device)))
+        wanted = set() if mapped is None else mapped(plain)
+        apart = {own for own, weight in plain.items() if own in wanted and _is_plain(weight)}
+        read = {own: weight for own, weight in plain.items() if own not in apart}
+        runtime.assign_weights(model, dict(files.read_tensors(read, found.names, dtype, lying)))
+        left = {own: plain[own] for own in apart}
+        runtime.assign_weights(model, dict(files.read_tensors(left, found.names)))
+        model.apart = frozenset(apart)
         model.eval()
         return model
 
@@ -266,6 +300,16 @@ class PretrainedModel(nn.Module):
                 )
             names[own] = name
         return names
+
+
+@contextmanager
+def needing(network: PretrainedModel, what: str) -> Iterator[None]:
+    """Inside, a pass over the network's blocks needs this of them: ALL, MODULATIONS or REST."""
+    before, network.needed = network.needed, what
+    try:
+        yield
+    finally:
+        network.needed = before
 
 
 @contextmanager
@@ -336,6 +380,11 @@ def _check_keywords(
             "quantization_config is not read here; pass replace=, which makes quantised modules while the weights "
             "are read, or use longtake.integrations.diffusers."
         )
+
+
+def _is_plain(weight: Weight) -> bool:
+    """Tell if a weight's bytes in its file are those of a tensor that converts to any other dtype."""
+    return weight.dtype in runtime.DTYPES and weight.file.suffix == ".safetensors"
 
 
 def _one_device(device: Any, device_map: Any) -> Any:

@@ -15,10 +15,12 @@ from longtake.errors import BackendError, ModelError
 from longtake.machine import Machine
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
+from longtake.models.pretrained import Mapped
 from longtake.models.running import Running
 from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
+from longtake.pipeline.placed import Placed, check_vram, left_mapped
 from longtake.pipeline.placement import Placement, Resident
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
@@ -141,6 +143,7 @@ def load_networks(
     local_files_only: bool = False,
     token: str | bool | None = None,
     force_download: bool = False,
+    placed: bool = True,
 ) -> Networks:
     """Read a model, one part after the other: a folder, a name on the hub ("owner/name"), or "embedded".
 
@@ -148,7 +151,9 @@ def load_networks(
     all networks or a mapping by part, with `default`; "auto" is bfloat16 on an accelerator and float32 on a CPU.
     `device` "auto" is the `machine`'s, which is an accelerator if there is one; `machine` also says what memory the
     networks may take and which kernels they run on. Parts in `given` are taken as they are, None too, and not read.
-    Of a model on the hub only the files of the parts that are read are fetched, as the last five say (`HubOptions`).
+    Of a model on the hub only the files of the parts that are read are fetched, as the next five say (`HubOptions`).
+    Networks come to an accelerator while they run, as much of them as there is memory for (docs/placement.md); with
+    `placed` False all of them are put there at once, and stay.
     Raises ModelError, naming file and key, for what is missing or not as the config says, and BackendError for a
     `device` that is not here.
     """
@@ -176,9 +181,15 @@ def load_networks(
         source.fetch(names)
         settings |= source.settings()
         for name in names:
-            found[name] = source.read(name, _dtype_of(dtype, name, device), device)
+            wanted = _dtype_of(dtype, name, device)
+            mapped = left_mapped(name, device, wanted, machine.memory) if placed else None
+            found[name] = source.read(name, wanted, device, mapped)
     _run_on(machine, found["transformer"])
-    return Networks(**found, settings=settings)
+    networks = Networks(**found, settings=settings)
+    if not placed:
+        return networks
+    read = {name: found[name] for name in NETWORKS if name not in given}
+    return replace(networks, placement=Placed(read, device, machine.vram, machine.memory))
 
 
 def save_networks(
@@ -222,9 +233,7 @@ def _check_names(names: Iterable[str], known: Sequence[str], sentence: str) -> N
 
 def _check_machine(machine: Machine, device: Any, dtype: Any) -> None:
     """Raise BackendError for what this machine does not serve, before anything is read."""
-    for name, asked in (("vram", machine.vram), ("memory", machine.memory)):
-        if asked is not None:
-            raise BackendError(f"--{name} is not served here yet; leave it out.")
+    check_vram(machine.vram, device)
     kernels.check(machine.attention, device, runtime.dtype_name(runtime.dtype(dtype)))
 
 
@@ -289,11 +298,12 @@ class Source:
                 NETWORKS[name].read_config(root / part.folder / "config.json")
         self.place.fetch((replace(part, files=(), instead=()) for part in wanted), self.variant)
 
-    def read(self, name: str, dtype: Any, device: Any) -> Any:
+    def read(self, name: str, dtype: Any, device: Any, mapped: Mapped | None = None) -> Any:
         """One part, ready to run."""
         folder = self.place.folder / self._folder(name)
         if name in NETWORKS:
-            return NETWORKS[name].from_pretrained(folder, dtype=dtype, device=device, variant=self.variant)
+            kind, variant = NETWORKS[name], self.variant
+            return kind.from_pretrained(folder, dtype=dtype, device=device, variant=variant, mapped=mapped)
         if name == "scheduler":
             entry = self.index.parts[name] if self.whole else None
             return Schedule.read_folder(folder, entry[1] if entry else None)

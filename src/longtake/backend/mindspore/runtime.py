@@ -253,7 +253,9 @@ def compile_module(module: Any, **options: Any) -> None:
             f"MindSpore compiles blocks to graphs by itself, without options; {', '.join(options)} is torch.compile's."
         )
     if not graph:
-        raise BackendError("Compilation is asked for, and LONGTAKE_GRAPH=0 forbids it; leave one of them out.")
+        raise BackendError(
+            "Compilation is asked for, and LONGTAKE_GRAPH=0 forbids it; leave one of them out."
+        )
 
 
 def compiles(module: Any) -> bool:

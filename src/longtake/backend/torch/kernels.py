@@ -33,7 +33,12 @@ SDPA = {
     "math": SDPBackend.MATH,
 }
 """PyTorch's own, fastest first where cuDNN is fastest."""
-PACKAGES = {"sage": "sageattention", "fa3": "flash_attn_interface", "flash-attn": "flash_attn", "xformers": "xformers"}
+PACKAGES = {
+    "sage": "sageattention",
+    "fa3": "flash_attn_interface",
+    "flash-attn": "flash_attn",
+    "xformers": "xformers",
+}
 """Kernels of other libraries, by the module that they need."""
 HALF_ONLY = ("cudnn", "flash", "sage", "fa3", "flash-attn")
 """Those that compute nothing but half precision on CUDA."""
@@ -209,9 +214,7 @@ def _xformers(
 
     _check_no_mask("xformers", query, mask)
     bias = xops.LowerTriangularMask() if causal else None
-    seen: Tensor = xops.memory_efficient_attention(
-        *_by_token(query, key, value), attn_bias=bias, scale=scale
-    )
+    seen: Tensor = xops.memory_efficient_attention(*_by_token(query, key, value), attn_bias=bias, scale=scale)
     return seen.permute(0, 2, 1, 3)
 
 
