@@ -39,8 +39,9 @@ def pipeline(place, monkeypatch):
         calls.model, calls.dtype, calls.device, calls.parts = model, dtype, machine.device, dict(parts)
         name = "float32" if dtype == "auto" else dtype
         return SimpleNamespace(
-            settings={"width": 64, "height": 48}, default_size=(64, 48), dtype_name=name, form=name
-        )
+            settings={"width": 64, "height": 48}, default_size=(64, 48), dtype_name=name, form=name,
+            transformer=SimpleNamespace(chosen_kernel="native", device="cpu"),
+        )  # fmt: skip
 
     def generate(job, networks, inputs, *, store=None, preview=None):
         calls.job, calls.inputs, calls.folder, calls.preview = job, inputs, store, preview

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from longtake.cli import extend, generate, info, plan, redo, resume, scene, train
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             # Ours are notes to the user, whatever Python is told to do with warnings.
             warnings.simplefilter("always", LongtakeWarning)
-            warnings.showwarning = _show_warning
+            warnings.showwarning = partial(_show_warning, set())
             with contextlib.suppress(SystemExit):  # that is how --help and --version end
                 _check_words(words)
                 args = parser().parse_args(words)
@@ -76,6 +77,7 @@ def _tell_end(sentence: str, as_json: bool, error: BaseException) -> None:
 
 
 def _show_warning(
+    said: set[str],
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -84,6 +86,8 @@ def _show_warning(
     line: Any = None,
 ) -> None:
     if issubclass(category, LongtakeWarning):
-        print(f"note: {message}", file=sys.stderr)
+        if str(message) not in said:  # what is checked at once and again where it is used is told once
+            print(f"note: {message}", file=sys.stderr)
+        said.add(str(message))
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)

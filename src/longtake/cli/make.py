@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ from longtake.cli.outputs import SHEET_FRAMES, Outputs, outputs_in
 from longtake.cli.place import Place
 from longtake.cli.preview import previewing
 from longtake.cli.progress import Progress
-from longtake.errors import JobError, LongtakeError, RunError
+from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
 from longtake.events import FramesReady, Planned
 from longtake.job import Job
 from longtake.jobs.folder import JobFolder
 from longtake.jobs.section import DONE
 from longtake.jobs.stored import read_job
+from longtake.named import mismatch, trained_for
 from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.video import VideoWriter
 from longtake.weights.fingerprint import fingerprint
@@ -39,6 +41,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     """
     picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
+    _check_trained(job)
     mark = _checked_model(job, place is not None)
     networks = load(job, machine, progress)
     job = _settled(job, networks, picture, progress)
@@ -63,6 +66,7 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
         outputs = outputs_in(folder, place.output)  # refused before anything is changed
         changed = change(folder.job)
         changed.check()
+        _check_trained(replace(changed, model=at.model, parts=at.parts))
         if changed != folder.job:
             progress.changed(folder.change(changed), list(folder.states().values()).count(DONE))
         networks = load(at, place.machine, progress)
@@ -133,6 +137,13 @@ def _whole(lora: str) -> str:
     file = find_file(lora)
     read_header(file)
     return lora if Path(lora).is_file() else str(file)
+
+
+def _check_trained(job: Job) -> None:
+    """Warn of a sampling that the model was not trained for, before gigabytes of it come."""
+    note = mismatch(job.sampling, trained_for(job.model, job.parts))
+    if note is not None:
+        warnings.warn(note, LongtakeWarning, stacklevel=2)
 
 
 def _checked_model(job: Job, kept: bool) -> str:

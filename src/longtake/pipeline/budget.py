@@ -169,8 +169,8 @@ def smaller(
 ) -> Layout | None:
     """The next smaller layout after this one did not fit in truth; None if there is none.
 
-    It is made for four fifths of what this one expected, or of what was `measured` to be there. The last one may not fit
-    by these sums: they are made for the worst moment, and it is tried before a job is given up.
+    It is made for four fifths of what this one expected, or of what was `measured` to be there. The last one may not
+    fit by these sums: they are made for the worst moment, and it is tried before a job is given up.
     """
     if layout.vram is None:
         return None

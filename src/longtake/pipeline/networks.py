@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from longtake.backend import exchange, kernels, runtime
 from longtake.config import read_json
-from longtake.errors import BackendError, ModelError
+from longtake.errors import BackendError, LongtakeWarning, ModelError
 from longtake.machine import Machine
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
@@ -20,11 +21,13 @@ from longtake.models.running import Running
 from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
+from longtake.named import named, places, trained_for
 from longtake.pipeline.placed import Placed, check_vram, left_mapped
 from longtake.pipeline.placement import Placement, Resident
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
 from longtake.sampling.schedule import CONFIG_NAME, Schedule
+from longtake.weights import single
 from longtake.weights.folder import (
     Folder,
     ModelIndex,
@@ -65,8 +68,8 @@ class Networks:
     """Everything that a job runs on, ours or the field's (accepted by behaviour); None is a part that is not there.
 
     `scheduler` is a `Schedule`, or a scheduler of the field that is asked for each step. `settings` is what the model's
-    folder says about itself: width, height, prompt_template, max_sequence_length. `placement` brings each part to where
-    it runs.
+    folder says about itself: width, height, prompt_template, max_sequence_length, and what it was trained for:
+    sampling, buckets. `placement` brings each part to where it runs.
     """
 
     transformer: Any = None
@@ -145,10 +148,12 @@ def load_networks(
     force_download: bool = False,
     placed: bool = True,
 ) -> Networks:
-    """Read a model, one part after the other: a folder, a name on the hub ("owner/name"), or "embedded".
+    """Read a model, one part after the other: a folder, a name on the hub ("owner/name"), "embedded", or a short name.
 
-    `parts` names other places for single parts: the published FramePack lies in three repositories. `dtype` is one for
-    all networks or a mapping by part, with `default`; "auto" is bfloat16 on an accelerator and float32 on a CPU.
+    A short name ("framepack", "framepack-f1") is a published model, whose parts lie in three repositories. `parts` are
+    other places for single parts: folders, repositories, or a network's safetensors or GGUF file. `dtype` is one for
+    all networks or a mapping by part, with `default`; "auto" is bfloat16 on an accelerator, float32 on a CPU, where a
+    model with a short name has the dtype that it was published in.
     `device` "auto" is the `machine`'s, which is an accelerator if there is one; `machine` also says what memory the
     networks may take and which kernels they run on. Parts in `given` are taken as they are, None too, and not read.
     Of a model on the hub only the files of the parts that are read are fetched, as the next five say (`HubOptions`).
@@ -163,7 +168,10 @@ def load_networks(
     device = runtime.best_device() if device == "auto" else device
     runtime.check_device(device)
     options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
-    given, parts = dict(given or {}), dict(parts or {})
+    known, trained = named(model), trained_for(model, parts)
+    _check_hidden(model)
+    model, parts = places(model, parts)
+    given = dict(given or {})
     _check_names([*given, *parts], COMPONENTS, "A FramePack model has no part {}; its parts: {}.")
     if isinstance(dtype, Mapping):
         _check_names(dtype, (*NETWORKS, "default"), "No network {} to give a dtype to; there are: {}.")
@@ -172,8 +180,18 @@ def load_networks(
     for name in COMPONENTS:
         if name not in given:
             by_place.setdefault(parts.get(name, model), []).append(name)
-    found, settings = dict(given), dict[str, Any]()
+    found, settings = dict(given), dict(known.settings if known else {})
+    if trained is not None and "transformer" not in given:
+        settings["sampling"] = trained
+    auto = known.dtype if known is not None and runtime.auto_dtype(device) == "float32" else None
     for place, names in by_place.items():
+        file = single.find(place, options)
+        if file is not None:
+            for name in names:
+                wanted = _dtype_of(dtype, name, device, auto)
+                mapped = left_mapped(name, device, wanted, machine.memory) if placed else None
+                found[name] = _read_file(file, name, wanted, device, mapped)
+            continue
         whole = place == model
         source = Source(model_source(place, options), (subfolder or "") if whole else "", variant, whole)
         for name in names:
@@ -181,7 +199,7 @@ def load_networks(
         source.fetch(names)
         settings |= source.settings()
         for name in names:
-            wanted = _dtype_of(dtype, name, device)
+            wanted = _dtype_of(dtype, name, device, auto)
             mapped = left_mapped(name, device, wanted, machine.memory) if placed else None
             found[name] = source.read(name, wanted, device, mapped)
     _run_on(machine, found["transformer"])
@@ -251,9 +269,29 @@ def _run_on(machine: Machine, transformer: Any) -> None:
         transformer.compile_repeated_blocks()
 
 
-def _dtype_of(dtype: Any, name: str, device: Any) -> Any:
+def _check_hidden(model: Any) -> None:
+    """Warn of a model's folder that a short name hides."""
+    if named(model) is not None and (Path(model) / "model_index.json").is_file():
+        warnings.warn(
+            f"{model!r} is the published model; the folder of that name here is './{model}'.",
+            LongtakeWarning,
+            stacklevel=3,
+        )
+
+
+def _read_file(file: Path, name: str, dtype: Any, device: Any, mapped: Mapped | None = None) -> Any:
+    """A part from one file."""
+    if name not in NETWORKS:
+        raise ModelError(
+            f"{file} is one file, which is a network's weights; {name} is read from a folder or a repository."
+        )
+    return NETWORKS[name].from_pretrained(file, dtype=dtype, device=device, mapped=mapped)
+
+
+def _dtype_of(dtype: Any, name: str, device: Any, auto: str | None = None) -> Any:
+    """The dtype of one part; what is not said is `auto`, else the device's."""
     asked = dtype.get(name, dtype.get("default", "auto")) if isinstance(dtype, Mapping) else dtype
-    return runtime.auto_dtype(device) if asked is None or asked == "auto" else asked
+    return (auto or runtime.auto_dtype(device)) if asked is None or asked == "auto" else asked
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from longtake.backend import ops, runtime
-from longtake.errors import JobError
+from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Anchor, Job
+from longtake.named import mismatch
 from longtake.pipeline.encode import (
     Text,
     decode_picture,
@@ -135,6 +137,9 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
         raise JobError("A video begins with a picture; none was given.")
     job = settled(job, networks, given[0])
     job.check()  # again, since its size may be the model's
+    note = mismatch(job.sampling, networks.settings.get("sampling"))
+    if note is not None:
+        warnings.warn(note, LongtakeWarning, stacklevel=2)
     plan = plan_of(job)
     timeline.check(job, plan)
     count = _prompt_count(inputs)

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from longtake.errors import ModelError
-from longtake.weights import files, header
+from longtake.named import places
+from longtake.weights import files, header, single
 from longtake.weights.folder import Folder, model_source, part_files, read_model_index
 from longtake.weights.hub import Part, Repository
 
@@ -29,13 +30,17 @@ def fingerprint(model: str | os.PathLike[str], parts: Mapping[str, str] | None =
     `parts` are in other places; the model's own parts of these names are not read then. Cheap for any size: of large
     files a sample is read. Fetches what is on the hub. Raises ModelError if something is missing.
     """
-    parts = parts or {}
+    model, parts = places(model, parts)
     source = model_source(model)
     index = source.fetch([INDEX]) / INDEX.files[0]
     own = {name: entry[0] for name, entry in read_model_index(index.parent).parts.items() if entry}
     digests = {index.name: file_fingerprint(index)}
     digests |= _digests(source, {name: library for name, library in own.items() if name not in parts})
     for name, place in parts.items():
+        file = single.find(place)
+        if file is not None:
+            digests[name] = file_fingerprint(file)
+            continue
         library = "diffusers" if name in ("transformer", "vae", "scheduler") else "transformers"
         digests |= _digests(model_source(place), {name: library})
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

@@ -91,6 +91,19 @@ class Repository:
             found |= read_header(root / file) if (root / file).is_file() else self._header(file)
         return found
 
+    def file_headers(self, folder: str, name: str) -> dict[str, Weight]:
+        """The weights of one safetensors file, without fetching them."""
+        file = _join(folder, name)
+        if file not in self.holds:
+            raise ModelError(self._no_part(Part(folder, (name,))))
+        if self.offline is not None:
+            self._take([file])  # raises if it is not in the cache
+        if not name.endswith(".safetensors"):
+            raise ModelError(
+                f"The header of {_join(self.name, file)!r} on the hub is not read from afar; fetch it first."
+            )
+        return read_header(self.folder / file) if (self.folder / file).is_file() else self._header(file)
+
     def variants(self, folder: str, stem: str) -> list[str | None]:
         """The variants of the weights that one folder has; None is the plain one."""
         return files.variants_among(self._names_in(folder), stem)

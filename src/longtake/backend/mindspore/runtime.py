@@ -247,7 +247,7 @@ def _variable(value: Any) -> Any:
 
 
 def compile_module(module: Any, **options: Any) -> None:
-    """Nothing to ask for: graphs are made by themselves. BackendError for options, and if LONGTAKE_GRAPH=0 forbids it."""
+    """Graphs are made unasked. Raises BackendError for options, and if LONGTAKE_GRAPH=0 forbids it."""
     if options:
         raise BackendError(
             f"MindSpore compiles blocks to graphs by itself, without options; {', '.join(options)} is torch.compile's."

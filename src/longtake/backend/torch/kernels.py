@@ -78,7 +78,7 @@ def found(device: Any) -> tuple[str, ...]:
 
 
 def chosen(name: str, device: Any) -> str:
-    """The kernel for a name: for "auto" the fastest that changes nothing beyond rounding, "native" leaves it to PyTorch."""
+    """The kernel for a name: "auto" is the fastest that changes nothing beyond rounding, "native" PyTorch's choice."""
     if name != "auto":
         return name
     device = torch.device(device)
@@ -106,7 +106,7 @@ def check(name: str, device: Any, dtype: Any = None) -> None:
 
 @contextmanager
 def attending(name: str, device: Any) -> Iterator[None]:
-    """Inside, and in this thread, `ops.attention` runs on the kernel of this name; "auto" is the best for the device."""
+    """Inside, in this thread, `ops.attention` runs on the kernel of this name; "auto" is the best for the device."""
     name = chosen(name, device)
     if name == "native" or torch.compiler.is_compiling():
         yield
@@ -168,7 +168,7 @@ def _by_pytorch(
         if only is not None:
             gqa = key.shape[1] != query.shape[1]
             taken = torch._fused_sdp_choice(query, key, value, mask, 0.0, causal, scale=scale, enable_gqa=gqa)
-            if taken != int(SDPA[only]):
+            if taken != SDPA[only].value:
                 raise _cannot(only, query, mask)
         return native(query, key, value, mask, causal, scale)
 
