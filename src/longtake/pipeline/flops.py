@@ -1,4 +1,4 @@
-"""The arithmetic of a job, counted from configs and sizes: operations of matrix products, attention and convolutions. Pure.
+"""The arithmetic of a job, counted from configs and sizes: products of matrices, attention, convolutions. Pure.
 
 A multiplication and an addition are two operations, as hardware makers count. Norms, activations and rotary turns are
 left out: they wait for memory, not for arithmetic.
@@ -35,18 +35,17 @@ class Operations:
         return self.linear + self.attention + self.convolution
 
 
-def step_operations(config: Any, work: Work) -> Operations:
+def step_operations(config: Any, work: Work, picture: int = PICTURE) -> Operations:
     """One pass of the transformer, of all rows; what is computed once a section or once a job is not in it.
 
-    The last block makes the window's tokens alone.
+    `picture` are the tokens of the picture encoder. The last block makes the window's tokens alone.
 
     >>> from longtake.config import PUBLISHED
     >>> round(step_operations(PUBLISHED["framepack"], Work(608, 640)).total / 1e12)
     501
     """
     c = config
-    picture = PICTURE if c.has_image_proj else 0
-    tokens = work.tokens(c.patch_size, picture)
+    tokens = work.tokens(c.patch_size, picture if c.has_image_proj else 0)
     window = token_count(work.window, work.height, work.width) * 4 // c.patch_size**2
     width = c.num_attention_heads * c.attention_head_dim
     hidden = int(width * c.mlp_ratio)
@@ -65,16 +64,15 @@ def step_operations(config: Any, work: Work) -> Operations:
 def decode_operations(config: Any, width: int, height: int, frames: int, rows: int = 1) -> Operations:
     """The decoder for so many frames, in tiles of time that overlap, whole in space."""
     tiles = max(1.0, frames / TILE_STEP)
-    one = _tile(config, width, height)
+    one = tile_operations(config, width, height, (TILE_FRAMES - 1) // config.temporal_compression_ratio + 1)
     return Operations(*(rows * tiles * value for value in (one.linear, one.attention, one.convolution)))
 
 
-def _tile(config: Any, width: int, height: int) -> Operations:
-    """One tile of time."""
-    c = config
+def tile_operations(config: Any, width: int, height: int, latents: int) -> Operations:
+    """The decoder over one tile of so many latent frames."""
+    c, time = config, latents
     channels = tuple(reversed(c.block_out_channels))
     spatial, temporal = (int(math.log2(ratio)) for ratio in _ratios(c))
-    time = (TILE_FRAMES - 1) // c.temporal_compression_ratio + 1
     high, wide = height // c.spatial_compression_ratio, width // c.spatial_compression_ratio
     last = len(channels) - 1
     place, before = time * high * wide, channels[0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from longtake.pipeline.budget import Layout, gigabytes
-from longtake.pipeline.flops import Operations, decode_operations, step_operations
+from longtake.pipeline.flops import PICTURE, Operations, decode_operations, step_operations
 from longtake.pipeline.sizes import Sizes
 from longtake.pipeline.working import Work
 
@@ -44,7 +44,9 @@ def forecast(layout: Layout, sizes: Mapping[str, Sizes], work: Work, rates: Any)
     each = sizes.get("transformer")
     if each is None or each.config is None:
         return None
-    pass_ = step_operations(each.config, work)
+    seen = sizes["image_encoder"].config if "image_encoder" in sizes else None
+    picture = PICTURE if seen is None else (seen.image_size // seen.patch_size) ** 2
+    pass_ = step_operations(each.config, work, picture)
     computing = work.branches * _seconds(pass_, rates)
     moving, way = _moved(layout, each, rates)
     moving *= work.branches
@@ -96,8 +98,8 @@ def _told(found: Forecast, work: Work) -> Forecast:
     ]
     if found.moving > found.computing:
         said.append(
-            f"computing alone would take {seconds(found.computing)} a step: more memory, 8 bits (--quantize) or a larger "
-            "size at the same memory use it better"
+            f"computing alone would take {seconds(found.computing)} a step: more memory or 8 bits (--quantize) would "
+            "bring it nearer to that"
         )
     return Forecast(**{**found.__dict__, "sentences": tuple(said)})
 
