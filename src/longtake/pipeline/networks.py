@@ -172,7 +172,7 @@ def load_networks(
     A short name ("framepack", "framepack-f1") is a published model, whose parts lie in three repositories. `parts` are
     other places for single parts: folders, repositories, or a network's safetensors or GGUF file. `dtype` is one for
     all networks or a mapping by part, with `default`; "auto" is bfloat16 on an accelerator, float32 on a CPU, where a
-    model with a short name has the dtype that it was published in.
+    model with a short name has the dtype that it was published in; "stored" is that of the files.
     `device` "auto" is the `machine`'s, which is an accelerator if there is one; `machine` also says what memory the
     networks may take and which kernels they run on. Parts in `given` are taken as they are, None too, and not read.
     `quantize` is the form of the transformer's blocks, as a job names it ("none": as it lies in the files), or a
@@ -195,7 +195,7 @@ def load_networks(
     _check_names([*given, *parts], COMPONENTS, "A FramePack model has no part {}; its parts: {}.")
     if isinstance(dtype, Mapping):
         _check_names(dtype, (*NETWORKS, "default"), "No network {} to give a dtype to; there are: {}.")
-    _check_machine(machine, device, _dtype_of(dtype, "transformer", device))
+    _check_machine(machine, device, _dtype_of(dtype, "transformer", device) or "float32")
     by_place: dict[Any, list[str]] = {}
     for name in COMPONENTS:
         if name not in given:
@@ -208,7 +208,8 @@ def load_networks(
         file = single.find(place, options)
         if file is not None:
             for name in names:
-                found[name] = _read_file(file, name, _dtype_of(dtype, name, device, auto), device)
+                how = _dtype_of(dtype, name, device, auto)
+                found[name] = _read_file(file, name, how, device, wanted.get(name))
             continue
         whole = place == model
         source = Source(model_source(place, options), (subfolder or "") if whole else "", variant, whole)
@@ -315,18 +316,21 @@ def _check_hidden(model: Any) -> None:
         )
 
 
-def _read_file(file: Path, name: str, dtype: Any, device: Any) -> Any:
+def _read_file(file: Path, name: str, dtype: Any, device: Any, quantization: Any = None) -> Any:
     """A part from one file."""
     if name not in NETWORKS:
         raise ModelError(
             f"{file} is one file, which is a network's weights; {name} is read from a folder or a repository."
         )
-    return NETWORKS[name].from_pretrained(file, dtype=dtype, device=device)
+    how = {"dtype": dtype, "device": device, "quantization_config": quantization}
+    return NETWORKS[name].from_pretrained(file, **how)
 
 
 def _dtype_of(dtype: Any, name: str, device: Any, auto: str | None = None) -> Any:
-    """The dtype of one part; what is not said is `auto`, else the device's."""
+    """The dtype of one part; what is not said is `auto`, else the device's. None is that of the files."""
     asked = dtype.get(name, dtype.get("default", "auto")) if isinstance(dtype, Mapping) else dtype
+    if isinstance(asked, str) and asked == "stored":
+        return None
     return (auto or runtime.auto_dtype(device)) if asked is None or asked == "auto" else asked
 
 
