@@ -73,9 +73,7 @@ def test_a_folder_in_8_bits_gives_the_frames_that_reading_into_8_bits_gives(
     before, after = weights_of(made.transformer), weights_of(stored.transformer)
     assert all(np.array_equal(before[name], after[name]) for name in before)
     assert np.array_equal(frames(made, picture), frames(stored, picture))
-    assert np.array_equal(
-        frames(load_networks(small, quantize="int8"), picture)[:, :0], frames(made, picture)[:, :0]
-    )
+    assert load_networks(small, quantize="int8").quantized == "int8"
     with pytest.raises(ModelError, match="in int8 already, and fp8 is asked for"):
         load_networks(small, quantize="fp8")
 

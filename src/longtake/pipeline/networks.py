@@ -33,6 +33,7 @@ from longtake.weights import single
 from longtake.weights.folder import (
     Folder,
     ModelIndex,
+    library_of,
     model_source,
     part_files,
     read_model_index,
@@ -40,6 +41,7 @@ from longtake.weights.folder import (
 )
 from longtake.weights.hub import HubOptions, Part, Repository
 from longtake.weights.saving import write_json
+from longtake.weights.transfer import Told
 
 NETWORKS: dict[str, type[Any]] = {
     "text_encoder": LlamaModel,
@@ -79,6 +81,7 @@ class Networks:
     `scheduler` is a `Schedule`, or a scheduler of the field that is asked for each step. `settings` is what the model's
     folder says about itself: width, height, prompt_template, max_sequence_length, and what it was trained for:
     sampling, buckets. `placement` brings each part to where it runs.
+    `ranks` are the processes that share the work (`pipeline.together`); None is this one alone.
     """
 
     transformer: Any = None
@@ -92,6 +95,7 @@ class Networks:
     scheduler: Any = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     placement: Placement = field(default_factory=Resident)
+    ranks: Any = None
 
     def __post_init__(self) -> None:
         for name in NETWORKS:
@@ -166,6 +170,7 @@ def load_networks(
     local_files_only: bool = False,
     token: str | bool | None = None,
     force_download: bool = False,
+    told: Told | None = None,
 ) -> Networks:
     """Read a model, one part after the other: a folder, a name on the hub ("owner/name"), "embedded", or a short name.
 
@@ -177,7 +182,7 @@ def load_networks(
     networks may take and which kernels they run on. Parts in `given` are taken as they are, None too, and not read.
     `quantize` is the form of the transformer's blocks, as a job names it ("none": as it lies in the files), or a
     `quantization_config` of the field's for a pipeline (`forms.by_part`); layers get it while they are read.
-    Of a model on the hub only the files of the parts that are read are fetched, as the last five say (`HubOptions`).
+    Of a model on the hub only the files of the parts that are read are fetched, as the last six say (`HubOptions`).
     Raises ModelError, naming file and key, for what is missing or not as the config says, and BackendError for a
     `device` that is not here.
     """
@@ -187,7 +192,7 @@ def load_networks(
     device = runtime.best_device() if device == "auto" else device
     runtime.check_device(device)
     wanted = _quantization(quantize, given or {}, device)
-    options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+    options = HubOptions(revision, cache_dir, local_files_only, token, force_download, told)
     known, trained = named(model), trained_for(model, parts)
     _check_hidden(model)
     model, parts = places(model, parts)
@@ -203,7 +208,8 @@ def load_networks(
     found, settings = dict(given), dict(known.settings if known else {})
     if trained is not None and "transformer" not in given:
         settings["sampling"] = trained
-    auto = known.dtype if known is not None and runtime.auto_dtype(device) == "float32" else None
+    plain = known is not None and runtime.auto_dtype("cpu" if device is None else device) == "float32"
+    auto = known.dtype if known is not None and plain else None
     for place, names in by_place.items():
         file = single.find(place, options)
         if file is not None:
@@ -245,7 +251,7 @@ def save_networks(
             write_json(place / name / CONFIG_NAME, part.published())
         else:
             part.save_pretrained(place / name)
-        library = "diffusers" if name in ("transformer", "vae", "scheduler") else "transformers"
+        library = library_of(name)
         # A schedule and a tokenizer of ours are published under another name than their own.
         entries[name] = (library, getattr(part, "published_class", type(part).__name__))
     write_model_index(place, ModelIndex(class_name, entries))
