@@ -41,7 +41,7 @@ def quantise(
     with _whole(place) as part:
         if kind is None:
             forms = dict.fromkeys(names, unmade)
-            networks = load_networks(model, "stored", "cpu", parts=parts, quantize=forms)
+            networks = load_networks(model, "stored", "cpu", parts=parts, quantize=forms, placed=False)
             save_networks(networks, part, CLASS, max_shard_size)
         else:
             if parts:
