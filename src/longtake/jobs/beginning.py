@@ -14,6 +14,8 @@ from longtake.errors import JobError
 from longtake.job import Anchor, Job
 from longtake.jobs.stored import ENTRIES, FIRST, JOB, LAST, VIDEO, told
 from longtake.picture import load_image
+from longtake.sampling.caching import parse
+from longtake.sampling.ratios import with_file
 from longtake.weights.fingerprint import file_fingerprint
 from longtake.weights.lora import find_file
 
@@ -59,11 +61,17 @@ def anchored(job: Job, last: bool) -> Job:
 
 
 def standing_alone(job: Job) -> Job:
-    """The job with absolute paths, since it may be resumed from another working directory."""
+    """The job with absolute paths and without files that decide frames: it may go on elsewhere, and later."""
     loras = tuple(replace(lora, path=_absolute(lora.path)) for lora in job.loras)
     model = job.model if job.model == "embedded" else _absolute(job.model)
     parts = {name: _absolute(place) for name, place in job.parts.items()}
-    return replace(job, model=model, parts=parts, loras=loras)
+    return replace(job, model=model, parts=parts, loras=loras, cache=_own_cache(job.cache))
+
+
+def _own_cache(text: str) -> str:
+    """The text of a cache with its file's ratios in the file's place: they decide frames, and the file may go."""
+    cache = parse(text)
+    return text if cache is None or cache.file is None else with_file(cache).text
 
 
 def lora_fingerprints(job: Job) -> tuple[str, ...]:

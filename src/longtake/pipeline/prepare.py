@@ -15,6 +15,8 @@ import numpy as np
 from longtake.backend import ops, runtime
 from longtake.errors import JobError
 from longtake.job import Anchor, Job
+from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
+from longtake.pipeline.caching import cache_of
 from longtake.pipeline.encode import (
     Text,
     decode_picture,
@@ -30,6 +32,7 @@ from longtake.plan import timeline
 from longtake.plan.layout import LATENT_PIXELS
 from longtake.plan.plans import Plan, plan_of
 from longtake.processors import pictures
+from longtake.sampling.caching import Cache
 from longtake.sampling.schedule import Schedule
 
 __all__ = ["Asked", "Inputs", "Request", "Text", "ask", "encode", "settled"]
@@ -78,6 +81,7 @@ class Asked:
     latents: tuple[np.ndarray | None, ...]
     prompts: int
     noise: Noise
+    cache: Cache | None = None
 
     @property
     def rows(self) -> int:
@@ -104,6 +108,12 @@ class Request:
     scheduler: Any
     sigmas: Sequence[float] | None = None
     attention_kwargs: Mapping[str, Any] | None = None
+    cache: Cache | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of each section."""
+        return self.job.steps if self.sigmas is None else len(self.sigmas)
 
 
 def settled(job: Job, networks: Networks, picture: Any) -> Job:
@@ -122,21 +132,22 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
 def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     """Check the request as a whole; JobError, PictureError or ModelError in one sentence if it cannot be met."""
     given = (_first(inputs.picture, job.picture), _first(inputs.last_picture, job.last_picture))
-    job = _with_anchors(job, inputs)
+    job = _with_cache(_with_anchors(job, inputs), networks)
     job.check()
     if job.dtype not in ("auto", networks.dtype_name):
         raise JobError(
             f"The job asks for {job.dtype} and the networks are {networks.dtype_name}; "
             "load them in the job's dtype, or leave it to them (dtype auto)."
         )
-    if job.quantize != "none" or job.cache:
-        raise JobError("Neither quantize nor cache is served here yet; leave them out.")
+    if job.quantize != "none":
+        raise JobError("quantize is not served here yet; leave it out.")
     if given[0] is None and inputs.latents is None:
         raise JobError("A video begins with a picture; none was given.")
     job = settled(job, networks, given[0])
     job.check()  # again, since its size may be the model's
     plan = plan_of(job)
     timeline.check(job, plan)
+    cache = cache_of(job, networks, plan)
     count = _prompt_count(inputs)
     fitted = tuple(_pixels(each, count, name, job) for each, name in zip(given, NAMES, strict=True))
     latents = tuple(
@@ -148,7 +159,7 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     # The reference's stream is the framework's own; ours is the same on every framework and device.
     seed = runtime.seeded(job.seed) if job.reference else job.seed
     noise = noise_source(_first(inputs.generator, seed), count * inputs.videos)
-    return Asked(job, networks, inputs, plan, fitted, latents, count, noise)
+    return Asked(job, networks, inputs, plan, fitted, latents, count, noise, cache)
 
 
 NAMES = ("image", "last_image")
@@ -176,7 +187,7 @@ def encode(asked: Asked) -> Request:
         scheduler = copy.deepcopy(scheduler)
     return Request(
         job, networks, asked.plan, texts, negative, states, dict(zip(asked.plan.anchors, anchors, strict=True)),
-        asked.noise, scheduler, inputs.sigmas, inputs.attention_kwargs,
+        asked.noise, scheduler, inputs.sigmas, inputs.attention_kwargs, asked.cache,
     )  # fmt: skip
 
 
@@ -241,6 +252,13 @@ def _with_anchors(job: Job, inputs: Inputs) -> Job:
     if last and job.last_picture is None:
         added += (Anchor("end", GIVEN),)
     return replace(job, anchors=(*job.anchors, *added)) if added else job
+
+
+def _with_cache(job: Job, networks: Networks) -> Job:
+    """The job with the transformer's own cache (`enable_cache`), if it names none."""
+    transformer = networks.part("transformer")
+    own = transformer.cache if isinstance(transformer, HunyuanVideoFramepackTransformer3DModel) else ""
+    return replace(job, cache=job.cache or own)
 
 
 def _prompt_count(inputs: Inputs) -> int:
