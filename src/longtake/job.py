@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from longtake import strictjson
 from longtake.errors import JobError, JobTypeError
+from longtake.named import NAMED, named, trained_for
 from longtake.option import ITEMS, NAME, TEXT, Option, check_number, check_text, option, shown
 from longtake.plan.plans import PLANS
 from longtake.sampling.caching import METHODS, parse
@@ -34,6 +35,9 @@ REFERENCE_FRAMES = 10_000
 
 SEEDS = 2**64 - 1
 """Largest seed, as in PyTorch."""
+
+OTHERWISE = {"sampling": "inverted", "steps": 25, "guidance": 10.0}
+"""What a job takes that does not say it, and whose model has no own."""
 
 SECTION_PIXELS = 2**30
 """Most pixels of a section, counted by latent frames: 16 of 8192 x 8192. Its noise alone takes 2 GB."""
@@ -131,9 +135,10 @@ class Job:
     """A video that is asked for: everything that decides it but the pictures' pixels and the model's weights.
 
     Sizes are pixels, `frames` counts video frames, `guidance` is the distilled (embedded) one, `cfg_scale` the
-    real classifier-free one (1 = off). `shift` None takes the shift that the model's scheduler asks for. `decoding`
-    "causal" is faster than "exact" and near to it. `prompt` is said in the whole video, `prompts` are added to it in
-    their seconds. `parts` are folders or names of parts that are not `model`'s own.
+    real classifier-free one (1 = off). `sampling`, `steps` and `guidance` are by default what the `model` was trained
+    for if it has a short name (`longtake.named`), else inverted, 25 and 10. `shift` None takes the shift that the
+    model's scheduler asks for. `decoding` "causal" is faster than "exact" and near to it. `prompt` is said in the whole
+    video, `prompts` are added to it in their seconds. `parts` are places of parts that are not `model`'s own.
     """
 
     prompt: str = field(
@@ -155,25 +160,32 @@ class Job:
         flag="--last-image", metavar="PICTURE", kind=Anchor, group="video", most=ITEMS,
     )  # fmt: skip
     model: str = option(
-        "embedded", "a folder, or owner/name on the Hugging Face hub (default: the embedded one)",
+        "embedded", f"{', '.join(NAMED)} (the published models), a folder, or owner/name on the Hugging Face hub "
+        "(default: the embedded one)",
         metavar="FOLDER_OR_NAME", least=1, most=NAME,
     )  # fmt: skip
     parts: Mapping[str, str] = option(
-        {}, "a part of the model from elsewhere, such as image_encoder=owner/name; may be given several times",
-        flag="--part", metavar="PART=FOLDER_OR_NAME", kind=dict,
+        {}, "a part of the model from elsewhere, such as image_encoder=owner/name: a folder, a repository, a "
+        "safetensors or GGUF file, here or as owner/name/file; may be given several times",
+        flag="--part", metavar="PART=PLACE", kind=dict,
     )  # fmt: skip
     frames: int = option(145, "length in frames", group="length", least=1, most=FRAMES)
     fps: int = option(30, "frames a second", group="length", least=1, most=1000)
     width: int | None = option(None, "width in pixels", kind=int, group=None, most=8192)
     height: int | None = option(None, "height in pixels", kind=int, group=None, most=8192)
     sampling: str = option(
-        "inverted", "; ".join(f"{name}: {kind.help}" for name, kind in PLANS.items()),
-        choices=SAMPLINGS, group="plan",
+        None, "; ".join(f"{name}: {kind.help}" for name, kind in PLANS.items())
+        + " (default: what the model was trained for, else inverted)",
+        kind=str, choices=SAMPLINGS, group="plan",
     )  # fmt: skip
     window: int = option(9, "latent frames of a section, 4 frames each", group="plan", least=1, most=1000)
-    steps: int = option(25, "steps for each section", least=1, most=1000)
+    steps: int = option(
+        None, "steps for each section (default: the model's, else 25)", kind=int, least=1, most=1000
+    )
     solver: str | None = option(None, "default: what the model asks for", kind=str, choices=tuple(SOLVERS))
-    guidance: float = option(10.0, "distilled guidance", least=0, most=1000)
+    guidance: float = option(
+        None, "distilled guidance (default: the model's, else 10)", kind=float, least=0, most=1000
+    )
     cfg_scale: float = option(1.0, "classifier-free guidance, 1 is off", flag="--cfg", least=0, most=1000)
     cfg_rescale: float = option(0.0, "its rescale", least=0, most=1)
     # Beyond these, neighbouring sigmas fall on one number.
@@ -209,6 +221,9 @@ class Job:
         _freeze(self, "prompts", "anchors", "loras", "changes")
         if isinstance(self.parts, Mapping):
             object.__setattr__(self, "parts", dict(self.parts))
+        for name, value in _own(self.model, self.parts).items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
 
     @property
     def picture(self) -> str | None:
@@ -288,6 +303,15 @@ LISTS: dict[str, type] = {
 }  # fmt: skip
 JSON_NAMES = {(PromptSpan, "start"): "from", (PromptSpan, "end"): "to"}
 """Fields that have another name in JSON; `from` is a word of Python."""
+
+
+def _own(model: Any, parts: Any) -> dict[str, Any]:
+    """What a job of this model takes that does not say it."""
+    found = named(model)
+    if found is None:
+        return OTHERWISE
+    trained = trained_for(model, parts if isinstance(parts, Mapping) else None)
+    return {"sampling": trained or found.sampling, "steps": found.steps, "guidance": found.guidance}
 
 
 def _freeze(data: Any, *names: str) -> None:

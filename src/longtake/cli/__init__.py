@@ -8,11 +8,14 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from longtake.cli import extend, generate, info, plan, redo, resume, scene, train
+from longtake.cli.follow import follow
 from longtake.cli.parser import Parser, build_parser
-from longtake.errors import LongtakeError, LongtakeWarning, RunError
+from longtake.errors import LongtakeError, LongtakeWarning, LostRunError, RunError
+from longtake.launched import launched
 from longtake.option import check_text
 
 VERBS = {
@@ -30,17 +33,24 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0 done, 1 failed on its way, 2 refused, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    rank, size = launched()
+    if rank:
+        return follow(words, rank, size)
     try:
         with warnings.catch_warnings():
             # Ours are notes to the user, whatever Python is told to do with warnings.
             warnings.simplefilter("always", LongtakeWarning)
-            warnings.showwarning = _show_warning
+            warnings.showwarning = partial(_show_warning, set())
             with contextlib.suppress(SystemExit):  # that is how --help and --version end
                 _check_words(words)
                 args = parser().parse_args(words)
                 args.run(args)
             sys.stdout.flush()
         return DONE
+    except LostRunError as error:
+        if not error.told:
+            _tell_end(f"{str(error).rstrip('.')}.", "--json" in words, error)
+        return FAILED
     except LongtakeError as error:
         _tell_end(f"{str(error).rstrip('.')}.", "--json" in words, error)
         return FAILED if isinstance(error, RunError) else REFUSED
@@ -76,6 +86,7 @@ def _tell_end(sentence: str, as_json: bool, error: BaseException) -> None:
 
 
 def _show_warning(
+    said: set[str],
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -84,6 +95,8 @@ def _show_warning(
     line: Any = None,
 ) -> None:
     if issubclass(category, LongtakeWarning):
-        print(f"note: {message}", file=sys.stderr)
+        if str(message) not in said:  # what is checked at once and again where it is used is told once
+            print(f"note: {message}", file=sys.stderr)
+        said.add(str(message))
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)

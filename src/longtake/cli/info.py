@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from longtake.cli.options import add_option, mute_hub, parts_of
-from longtake.errors import JobError, ModelError
+from longtake.errors import JobError
+from longtake.named import places
 
 USAGE = "WHAT [options]"
 EXAMPLES = """\
@@ -50,15 +51,14 @@ def facts_of(what: str, parts: Mapping[str, str]) -> dict[str, Any]:
 
 def describe_model(model: str, parts: Mapping[str, str]) -> dict[str, Any]:
     """The facts in a model's headers, with those of its `parts` that are elsewhere; ModelError if one is wrong."""
-    from longtake.weights.folder import describe
+    from longtake.weights.folder import describe, describe_part
 
-    facts = describe(model)
-    for name, place in parts.items():
-        found = describe(place)["parts"]
-        part = found.get(name) or (next(iter(found.values())) if len(found) == 1 else None)
-        if part is None:
-            raise ModelError(f"{place} has no part {name!r}; its parts: {', '.join(found)}.")
-        facts["parts"] = {**facts["parts"], name: {**part, "from": place}}
+    base, elsewhere = places(model, parts)
+    facts = describe(base, without=elsewhere)
+    for name, place in elsewhere.items():
+        facts["parts"] = {**facts["parts"], name: {**describe_part(name, place), "from": place}}
+    if base != model:
+        facts = {"name": model, **facts}
     facts["parameters"] = sum(part.get("parameters", 0) for part in facts["parts"].values())
     facts["bytes"] = sum(part["bytes"] for part in facts["parts"].values())
     return facts
@@ -101,7 +101,7 @@ def _text(facts: dict[str, Any]) -> str:
         dtypes, size = ", ".join(part.get("dtypes", ())), _megabytes(part["bytes"])
         rows.append((name, part["class"], count, dtypes, size, part.get("from", "")))
     rows.append(("total", "", f"{facts['parameters']:,}", "", _megabytes(facts["bytes"]), ""))
-    head = f"{facts.get('repository', facts['folder'])}: {facts['class']}"
+    head = f"{facts.get('name', facts.get('repository', facts['folder']))}: {facts['class']}"
     return "\n".join([head, *_aligned(rows, "<<><><")])
 
 

@@ -16,6 +16,7 @@ from longtake.compat.outputs import OUTPUTS, Collected, HunyuanVideoFramepackPip
 from longtake.compat.stepping import alone, driven, run
 from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Job
+from longtake.named import SIZE
 from longtake.pipeline.encode import (
     MAX_TEXT_TOKENS,
     PROMPT_TEMPLATE,
@@ -186,7 +187,7 @@ class FramepackCall:
             (C, H, W), paths, or lists with one for each prompt.
         prompt, prompt_2: for Llama and for CLIP (the first if there is no second); lists make several videos.
         negative_prompt, negative_prompt_2: with `true_cfg_scale` above 1, what to guide away from.
-        height, width: pixels, multiples of 16; by default the model's own, else 720 x 1280.
+        height, width: pixels, multiples of 16; by default the model's own (FramePack's table), else 720 x 1280.
         num_frames: at 30 a second; latent_window_size: latent frames of a section.
         num_inference_steps, sigmas: steps of each section, or their noise levels before the scheduler's shift.
         guidance_scale: the distilled one, which the network is told.
@@ -220,8 +221,8 @@ class FramepackCall:
         job = Job(
             prompt=(positive.prompts or ("",))[0],
             frames=num_frames,
-            width=self.settings.get("width", DEFAULT_SIZE[0]) if width is None else width,
-            height=self.settings.get("height", DEFAULT_SIZE[1]) if height is None else height,
+            width=self._own_size(image)[0] if width is None else width,
+            height=self._own_size(image)[1] if height is None else height,
             sampling=plan_name(sampling_type),
             window=latent_window_size,
             steps=num_inference_steps if sigmas is None else len(sigmas),
@@ -260,6 +261,14 @@ class FramepackCall:
             run(self, events, collected, callback_on_step_end, callback_inputs, reference)
         frames = collected.frames
         return HunyuanVideoFramepackPipelineOutput(frames) if return_dict else (frames,)
+
+    def _own_size(self, image: Any) -> tuple[int, int]:
+        """(width, height) of a call that does not say it: the model's own, or the one of its table for the picture."""
+        if image is not None and "width" not in self.settings and SIZE in self.settings:
+            shape = pictures.size_of(image)
+            if shape is not None:
+                return pictures.bucket(*shape)
+        return self.settings.get("width", DEFAULT_SIZE[0]), self.settings.get("height", DEFAULT_SIZE[1])
 
     def _around(self, job: Job) -> AbstractContextManager[Wrap | None]:
         """Entered for each run; gives what wraps its velocity."""

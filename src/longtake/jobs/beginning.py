@@ -13,6 +13,7 @@ from PIL import Image
 from longtake.errors import JobError
 from longtake.job import Anchor, Job
 from longtake.jobs.stored import ENTRIES, FIRST, JOB, LAST, VIDEO, told
+from longtake.named import places
 from longtake.picture import load_image
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
@@ -61,10 +62,14 @@ def anchored(job: Job, last: bool) -> Job:
 
 
 def standing_alone(job: Job) -> Job:
-    """The job with absolute paths and without files that decide frames: it may go on elsewhere, and later."""
+    """The job with absolute paths and no file of ratios, since it may be resumed from elsewhere, and later.
+
+    A model's short name becomes the places that it means today, since another longtake may mean others.
+    """
     loras = tuple(replace(lora, path=_absolute(lora.path)) for lora in job.loras)
-    model = job.model if job.model == "embedded" else _absolute(job.model)
-    parts = {name: _absolute(place) for name, place in job.parts.items()}
+    base, elsewhere = places(job.model, job.parts)
+    model = base if base == "embedded" else _absolute(base)
+    parts = {name: _absolute(place) for name, place in elsewhere.items()}
     return replace(job, model=model, parts=parts, loras=loras, cache=_own_cache(job.cache))
 
 

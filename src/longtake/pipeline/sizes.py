@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from longtake.config import Config, class_of, read_json
+from longtake.named import places
+from longtake.weights import single
 from longtake.weights.folder import CONFIGS, STEMS, Folder, model_source, read_model_index
 from longtake.weights.header import Weight
 from longtake.weights.hub import HubOptions, Part, Repository
@@ -139,7 +141,7 @@ def read_sizes(
     `dtype` is one for all or a mapping by part with `default`. Reads configs and headers; of a model on the hub no
     more than these are fetched. Raises ModelError for what is not there.
     """
-    parts = dict(parts or {})
+    model, parts = places(model, parts)
     found: dict[str, Sizes] = {}
     source = model_source(model, hub)
     index = source.fetch([Part(files=("model_index.json",))])
@@ -148,7 +150,11 @@ def read_sizes(
         if there.get(name) and name not in parts:
             found[name] = _read(source, name, name, dtype, quantize, variant)
     for name, place in parts.items():
-        if name in NETWORKS:
+        file = single.locate(place, hub) if name in NETWORKS else None
+        if file is not None:
+            checkpoint = single.read_checkpoint(file.path, DEFAULTS[name], found=file.headers())
+            found[name] = sizes_of(name, checkpoint.weights, _asked(dtype, name), quantize, checkpoint.config)
+        elif name in NETWORKS:
             other = model_source(place, hub)
             folder = name if other.has_folder(name) else ""
             found[name] = _read(other, folder, name, dtype, quantize, variant)
@@ -164,8 +170,11 @@ def _read(
     weights = _headers(source, folder, STEMS[kind.library], variant)
     foreign = kind.also_in.get(class_of(values) or "", ())
     read = {key: weight for key, weight in weights.items() if not (foreign and key.startswith(foreign))}
-    asked = dtype.get(name, dtype.get("default", "bfloat16")) if isinstance(dtype, Mapping) else dtype
-    return sizes_of(name, read, str(asked), quantize, kind.read(file, values))
+    return sizes_of(name, read, _asked(dtype, name), quantize, kind.read(file, values))
+
+
+def _asked(dtype: Any, name: str) -> str:
+    return str(dtype.get(name, dtype.get("default", "bfloat16")) if isinstance(dtype, Mapping) else dtype)
 
 
 def _headers(

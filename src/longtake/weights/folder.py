@@ -16,7 +16,8 @@ from typing import Any
 
 from longtake.config import PUBLISHED, Config, class_of, read_json
 from longtake.errors import LongtakeWarning, ModelError
-from longtake.weights import files
+from longtake.named import NAMED, named
+from longtake.weights import files, single
 from longtake.weights.header import Weight
 from longtake.weights.hub import HubOptions, Part, Repository, is_repository, look
 from longtake.weights.saving import write_json
@@ -88,15 +89,24 @@ def model_source(
     A folder of that name goes before the hub. Raises ModelError if there is no such model.
     """
     folder = Path(name_or_folder).expanduser()
+    if (known := named(name_or_folder)) is not None:
+        others = ", ".join(f"{name} in {place}" for name, place in known.parts.items())
+        raise ModelError(
+            f"{name_or_folder!r} is the short name of several repositories ({known.base}; {others}), and one of them "
+            f"is asked for here; name that one, or the folder ./{name_or_folder} if that is meant."
+        )
     if str(name_or_folder) == "embedded":
         folder = embedded_model()
     elif folder.is_file():
-        raise ModelError(f"{folder} is a file; a model is a folder with model_index.json or config.json.")
+        raise ModelError(
+            f"{folder} is a file, and a model is a folder with model_index.json; a part of one may be a file: "
+            f"--part transformer={folder}"
+        )
     elif not folder.is_dir() or not str(name_or_folder):  # an empty name would be the working directory
         if not is_repository(name_or_folder):
             raise ModelError(
                 f"There is no model {str(name_or_folder)!r}: it is neither a folder, nor 'embedded', "
-                "nor a name on the hub, which looks like 'owner/name'."
+                f"nor a name on the hub, which looks like 'owner/name', nor {' or '.join(map(repr, NAMED))}."
             )
         return look(str(name_or_folder), hub)
     if hub is not None and hub.revision is not None:
@@ -122,6 +132,11 @@ def part_files(name: str, library: str) -> Part:
     if name in SETTINGS_FILES:
         return Part(name, (SETTINGS_FILES[name],))
     return Part(name, ("config.json",), STEMS.get(library, "model"))
+
+
+def library_of(name: str) -> str:
+    """The library whose layout a part of this name has."""
+    return "diffusers" if name in ("transformer", "vae", "scheduler") else "transformers"
 
 
 def part_of(folder: Path, subfolder: str | None = None) -> Path:
@@ -167,17 +182,22 @@ def write_model_index(folder: Path, index: ModelIndex) -> None:
     write_json(folder / "model_index.json", {"_class_name": index.class_name, **dict(sorted(parts.items()))})
 
 
-def describe(name_or_folder: str | os.PathLike[str], hub: HubOptions | None = None) -> dict[str, Any]:
+def describe(
+    name_or_folder: str | os.PathLike[str], hub: HubOptions | None = None, without: Iterable[str] = ()
+) -> dict[str, Any]:
     """The content of a model, as JSON values: for each part its class, parameters, bytes, dtypes and config.
 
     Reads configs and headers only (of a model on the hub, fetches no more than these), and raises ModelError if one of
-    them is not what it should be.
+    them is not what it should be. A single file is a model of one part. Parts in `without` are left out.
     """
+    file = single.locate(name_or_folder, hub)
+    if file is not None:
+        return _describe_file(file)
     source = model_source(name_or_folder, hub)
     folder = source.fetch([HEAD])
     if (folder / "model_index.json").is_file():
         index = read_model_index(folder)
-        present = {name: entry for name, entry in index.parts.items() if entry}
+        present = {name: entry for name, entry in index.parts.items() if entry and name not in without}
         source.fetch(replace(part_files(name, entry[0]), stem=None) for name, entry in present.items())
         parts = {name: _describe_part(source, folder, name, *entry) for name, entry in present.items()}
         class_name = index.class_name
@@ -195,6 +215,50 @@ def describe(name_or_folder: str | os.PathLike[str], hub: HubOptions | None = No
         "bytes": sum(part["bytes"] for part in parts.values()),
         "parts": parts,
     }
+
+
+def describe_part(name: str, place: str | os.PathLike[str], hub: HubOptions | None = None) -> dict[str, Any]:
+    """The content of one part that is elsewhere: in a file, in the folder of its name, or in the place itself."""
+    file = single.locate(place, hub)
+    if file is not None:
+        return dict(next(iter(_describe_file(file)["parts"].values())))
+    source = model_source(place, hub)
+    inner = name if source.has_folder(name) else ""
+    library = library_of(name)
+    root = source.fetch([replace(part_files(name, library), folder=inner, stem=None)])
+    there = next((root / inner / file for file in PART_FILES if (root / inner / file).is_file()), None)
+    if there is None:
+        raise ModelError(
+            f"{place} has no part {name!r}: neither a folder of that name, nor {' or '.join(PART_FILES)}."
+        )
+    values = read_json(there)
+    if there.name == "config.json":
+        return {"library": library, **_describe_network(source, root, inner, class_of(values) or "unknown")}
+    kinds = ("_class_name", "tokenizer_class", "image_processor_type", "feature_extractor_type")
+    kind = next((values[key] for key in kinds if isinstance(values.get(key), str)), "unknown")
+    return {"library": library, "class": kind, "bytes": _bytes_in(root / inner)}
+
+
+def _describe_file(file: single.Single) -> dict[str, Any]:
+    found = file.headers()
+    kind = single.kind_of(file.path, found)
+    checkpoint = single.read_checkpoint(file.path, kind, found=found)
+    dtypes = Counter[str]()
+    for weight in found.values():
+        dtypes[weight.dtype] += _values(weight)
+    facts = {
+        "class": kind.class_name,
+        "parameters": sum(_values(weight) for weight in checkpoint.weights.values()),
+        "bytes": sum(weight.bytes for weight in found.values()),
+        "files": 1,
+        "dtypes": dict(dtypes),
+        "config": checkpoint.config.to_dict(),
+    }
+    whole = {key: facts[key] for key in ("class", "parameters", "bytes")}
+    online = (
+        {"repository": file.repository.name, "revision": file.repository.commit} if file.repository else {}
+    )
+    return {"folder": str(file.path), **online, **whole, "parts": {file.path.stem: facts}}
 
 
 def _plain_name(source: Folder | Repository) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from longtake.errors import LongtakeWarning, ModelError
 from longtake.weights import gguf, header, layouts
 from longtake.weights.derived import config_of
 from longtake.weights.header import View, Weight
-from longtake.weights.hub import HubOptions, Part, is_repository, look
+from longtake.weights.hub import HubOptions, Part, Repository, is_repository, look
 from longtake.weights.layouts import Names, Weights
 
 SUFFIXES = (".safetensors", gguf.SUFFIX)
@@ -124,11 +124,32 @@ LOOKS = (
 )
 
 
-def find(source: Any, hub: HubOptions | None = None) -> Path | None:
-    """The file that a name stands for, on this machine, fetched if it is "owner/name/file.safetensors".
+@dataclass(frozen=True)
+class Single:
+    """A file, here or on the hub: `path` is where it lies, or will lie when it is fetched."""
+
+    path: Path
+    repository: Repository | None = None
+    part: Part = field(default_factory=Part)
+
+    def fetch(self) -> Path:
+        """The file on this machine."""
+        if self.repository is not None:
+            self.repository.fetch([self.part])
+        return self.path
+
+    def headers(self) -> Weights:
+        """Its tensors by their names in it; of a safetensors file on the hub nothing else is fetched."""
+        if self.repository is None or self.path.is_file():
+            return read_file(self.path)
+        return self.repository.file_headers(self.part.folder, self.part.files[0])
+
+
+def locate(source: Any, hub: HubOptions | None = None) -> Single | None:
+    """The file that a name stands for: its path, or "owner/name/file.safetensors" on the hub.
 
     None for a folder, a repository and anything else. Raises ModelError for a file that is neither safetensors nor
-    GGUF, and for one that its repository does not have.
+    GGUF.
     """
     place = Path(source).expanduser()
     if place.is_file():
@@ -136,25 +157,33 @@ def find(source: Any, hub: HubOptions | None = None) -> Path | None:
             raise ModelError(
                 f"{place} is a file, and neither safetensors nor GGUF; nothing else is read: a pickle can run code."
             )
-        return place
+        return Single(place)
     owner, *rest = str(source).split("/")
     name = "/".join([owner, *rest[:1]])
-    is_file = len(rest) > 1 and place.suffix in SUFFIXES
-    if (
-        not is_file
-        or place.is_dir()
-        or not isinstance(source, str)
-        or Path(owner).exists()
-        or not is_repository(name)
-    ):
+    is_file = isinstance(source, str) and len(rest) > 1 and place.suffix in SUFFIXES
+    if not is_file or place.is_dir() or Path(owner).exists() or not is_repository(name):
         return None
-    part = Part("/".join(rest[1:-1]), (rest[-1],))
-    return look(name, hub).fetch([part]) / part.folder / rest[-1]
+    repository, part = look(name, hub), Part("/".join(rest[1:-1]), (rest[-1],))
+    return Single(repository.folder / part.folder / rest[-1], repository, part)
+
+
+def find(source: Any, hub: HubOptions | None = None) -> Path | None:
+    """The same on this machine; ModelError if its repository does not have it."""
+    found = locate(source, hub)
+    return None if found is None else found.fetch()
 
 
 def read_file(file: Path) -> Weights:
     """The tensors of a safetensors or GGUF file by their names in it, from its header."""
     return gguf.read_header(file) if file.suffix == gguf.SUFFIX else header.read_header(file)
+
+
+def kind_of(file: Path, found: Mapping[str, Weight]) -> type[Config]:
+    """The kind of network that a file with such weights holds; ModelError if it is none of ours."""
+    known, _ = looks_like(found)
+    if known is None or known.kind is None:
+        raise ModelError(f"{file} {_told(found)}, which is no part of a FramePack model.")
+    return known.kind
 
 
 def looks_like(found: Mapping[str, Weight]) -> tuple[Look | None, str]:
@@ -166,17 +195,20 @@ def looks_like(found: Mapping[str, Weight]) -> tuple[Look | None, str]:
     return None, ""
 
 
-def read_checkpoint(file: Path, kind: type[Config], config: Config | None = None) -> Checkpoint:
+def read_checkpoint(
+    file: Path, kind: type[Config], config: Config | None = None, found: Mapping[str, Weight] | None = None
+) -> Checkpoint:
     """The network of this kind in a file; its config is derived from the shapes if none is given.
 
+    `found` are its weights by their names in it, if they are known already.
     Raises ModelError, in one sentence, for a file that holds something else, and says what it looks like.
     """
-    found = read_file(file)
+    found = read_file(file) if found is None else found
     known = next((each for each in LOOKS if each.kind is kind and _start(each, found) is not None), None)
     if known is None:
         raise ModelError(f"{file} {_told(found)}; {_expected(kind)} was expected.")
     inside = _inside(file, found, _start(known, found) or "", kind)
-    weights, names = _without_scales(file, inside)
+    weights, names = without_scales(file, inside)
     if known.marks[1].startswith("double_blocks."):
         weights, names = layouts.from_original(file, weights, names)
     elif known.marks[0].startswith("decoder.up."):
@@ -219,24 +251,25 @@ def _inside(
     return inside
 
 
-def _without_scales(file: Path, inside: Mapping[str, tuple[str, Weight]]) -> tuple[Weights, Names]:
+def without_scales(file: Path, inside: Mapping[str, tuple[str, Weight]]) -> tuple[Weights, Names]:
     """Weights with their scales in their views, and without what is no weight."""
-    scales: dict[str, str] = {}
-    for name, (stored, _) in inside.items():
+    scales: dict[str, tuple[str, Path]] = {}
+    for name, (stored, weight) in inside.items():
         for end in SCALES:
             if name.endswith(end):
-                scales[name.removesuffix(end) + ".weight"] = stored
+                scales[name.removesuffix(end) + ".weight"] = (stored, weight.file)
     weights: Weights = {}
     names: Names = {}
     for name, (stored, weight) in inside.items():
         if name.endswith((*SCALES, *UNUSED)):
             continue
         scale = scales.pop(name, None)
-        weights[name] = replace(weight, view=View(scale=scale)) if scale else weight
+        view = None if scale is None else View(scale=scale[0], scale_file=scale[1])
+        weights[name] = weight if view is None else replace(weight, view=view)
         names[name] = stored
     if scales:
         raise ModelError(
-            f"{file} has the scale {next(iter(scales.values()))!r} and no weight that it is for."
+            f"{file} has the scale {next(iter(scales.values()))[0]!r} and no weight that it is for."
         )
     return weights, names
 

@@ -54,6 +54,8 @@ NUMPY = {
     "F16": np.float16,
     "I64": np.int64,
     "I32": np.int32,
+    "I8": np.int8,
+    "U8": np.uint8,
     "BOOL": np.bool_,
 }
 COMPILED = "_longtake_compiled"
@@ -247,13 +249,15 @@ def _variable(value: Any) -> Any:
 
 
 def compile_module(module: Any, **options: Any) -> None:
-    """Nothing to ask for: graphs are made by themselves. BackendError for options, and if LONGTAKE_GRAPH=0 forbids it."""
+    """Graphs are made unasked. Raises BackendError for options, and if LONGTAKE_GRAPH=0 forbids it."""
     if options:
         raise BackendError(
             f"MindSpore compiles blocks to graphs by itself, without options; {', '.join(options)} is torch.compile's."
         )
     if not graph:
-        raise BackendError("Compilation is asked for, and LONGTAKE_GRAPH=0 forbids it; leave one of them out.")
+        raise BackendError(
+            "Compilation is asked for, and LONGTAKE_GRAPH=0 forbids it; leave one of them out."
+        )
 
 
 def compiles(module: Any) -> bool:

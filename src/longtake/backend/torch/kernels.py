@@ -33,7 +33,12 @@ SDPA = {
     "math": SDPBackend.MATH,
 }
 """PyTorch's own, fastest first where cuDNN is fastest."""
-PACKAGES = {"sage": "sageattention", "fa3": "flash_attn_interface", "flash-attn": "flash_attn", "xformers": "xformers"}
+PACKAGES = {
+    "sage": "sageattention",
+    "fa3": "flash_attn_interface",
+    "flash-attn": "flash_attn",
+    "xformers": "xformers",
+}
 """Kernels of other libraries, by the module that they need."""
 HALF_ONLY = ("cudnn", "flash", "sage", "fa3", "flash-attn")
 """Those that compute nothing but half precision on CUDA."""
@@ -73,7 +78,7 @@ def found(device: Any) -> tuple[str, ...]:
 
 
 def chosen(name: str, device: Any) -> str:
-    """The kernel for a name: for "auto" the fastest that changes nothing beyond rounding, "native" leaves it to PyTorch."""
+    """The kernel for a name: "auto" is the fastest that changes nothing beyond rounding, "native" PyTorch's choice."""
     if name != "auto":
         return name
     device = torch.device(device)
@@ -101,7 +106,7 @@ def check(name: str, device: Any, dtype: Any = None) -> None:
 
 @contextmanager
 def attending(name: str, device: Any) -> Iterator[None]:
-    """Inside, and in this thread, `ops.attention` runs on the kernel of this name; "auto" is the best for the device."""
+    """Inside, in this thread, `ops.attention` runs on the kernel of this name; "auto" is the best for the device."""
     name = chosen(name, device)
     if name == "native" or torch.compiler.is_compiling():
         yield
@@ -163,7 +168,7 @@ def _by_pytorch(
         if only is not None:
             gqa = key.shape[1] != query.shape[1]
             taken = torch._fused_sdp_choice(query, key, value, mask, 0.0, causal, scale=scale, enable_gqa=gqa)
-            if taken != int(SDPA[only]):
+            if taken != SDPA[only].value:
                 raise _cannot(only, query, mask)
         return native(query, key, value, mask, causal, scale)
 
@@ -209,9 +214,7 @@ def _xformers(
 
     _check_no_mask("xformers", query, mask)
     bias = xops.LowerTriangularMask() if causal else None
-    seen: Tensor = xops.memory_efficient_attention(
-        *_by_token(query, key, value), attn_bias=bias, scale=scale
-    )
+    seen: Tensor = xops.memory_efficient_attention(*_by_token(query, key, value), attn_bias=bias, scale=scale)
     return seen.permute(0, 2, 1, 3)
 
 

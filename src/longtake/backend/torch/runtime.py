@@ -181,8 +181,8 @@ def to_bytes(tensor: torch.Tensor) -> memoryview:
     return flat.view(torch.uint8).numpy().data
 
 
-# Whether everything is compiled that can be: blocks, refiner, autoencoder. Not by default: half a minute of compiling for
-# each set of shapes saves a tenth to a fifth of each step.
+# Whether all is compiled that can be: blocks, refiner, autoencoder. Not by default: half a minute of compiling for each
+# set of shapes saves a tenth to a fifth of each step.
 graph = os.environ.get("LONGTAKE_GRAPH", "0") != "0"
 
 

@@ -94,6 +94,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
     """The velocity (noise - clean) of one window of latents, given the clean frames around it, picture and text."""
 
     config_class = TransformerConfig
+    block_lists = ("transformer_blocks", "single_transformer_blocks")
     cache: str = ""
     """The step cache of the videos that are made with it, by its text; the network itself knows nothing of it."""
 
