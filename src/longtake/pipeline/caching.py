@@ -41,11 +41,8 @@ def cache_of(job: Job, networks: Networks, plan: Plan) -> Cache | None:
     if cache is None:
         return None
     transformer = networks.part("transformer")
-    if cache.of.opens and not _has_blocks(transformer):
-        raise JobError(
-            f"The cache {cache.method!r} stands between the blocks of longtake's own transformer, and this one is a "
-            f"{type(transformer).__name__}; {', '.join(CLOSED)} serve any."
-        )
+    if cache.of.opens:
+        check_blocks(transformer, f"The cache {cache.method!r}", f"{', '.join(CLOSED)} serve any")
     if not cache.of.ratios or cache.ratios:
         return cache
     if cache.file:
@@ -64,9 +61,14 @@ def cache_of(job: Job, networks: Networks, plan: Plan) -> Cache | None:
 CLOSED = tuple(name for name, method in METHODS.items() if not method.opens)
 
 
-def _has_blocks(transformer: Any) -> bool:
+def check_blocks(transformer: Any, who: str, advice: str) -> None:
+    """Raise JobError if nobody can stand between the transformer's blocks."""
     own = isinstance(transformer, HunyuanVideoFramepackTransformer3DModel)
-    return own and len(transformer.blocks) > 1 and len(transformer.transformer_blocks) > 0
+    if not own or len(transformer.blocks) < 2 or len(transformer.transformer_blocks) < 1:
+        raise JobError(
+            f"{who} stands between the blocks of longtake's own transformer, and this one is a "
+            f"{type(transformer).__name__}{' of one block' if own else ''}; {advice}."
+        )
 
 
 class StepCache:

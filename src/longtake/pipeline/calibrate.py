@@ -8,7 +8,7 @@ import numpy as np
 
 from longtake.backend import ops
 from longtake.pipeline.between import Between, Head
-from longtake.pipeline.caching import StepCache
+from longtake.pipeline.caching import StepCache, check_blocks
 from longtake.pipeline.change import lengths
 from longtake.sampling.caching import Cache, Decisions
 from longtake.sampling.ratios import Ratios
@@ -25,6 +25,7 @@ class Calibration(StepCache):
     """
 
     def __init__(self, transformer: Any, steps: int, branches: int = 1) -> None:
+        check_blocks(transformer, "The measuring of ratios", "the cache easy needs none")
         super().__init__(NOTHING, transformer, steps, branches)
         self.branches = branches
         self.runs: list[Measured] = []
