@@ -79,8 +79,13 @@ class StepCache:
 
     def __init__(self, cache: Cache, transformer: Any, steps: int, branches: int) -> None:
         self.cache, self.transformer, self.steps = cache, transformer, steps
-        self._branches = cycle(range(branches))
+        self._count = branches
         self._asked = self._computed = self._changes = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a section, perhaps again: the prompt's branch comes first, then the negative prompt's."""
+        self._branches = cycle(range(self._count))
 
     def __call__(self, velocity: Velocity) -> Velocity:
         branch = next(self._branches)
