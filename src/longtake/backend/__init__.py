@@ -1,8 +1,9 @@
 """The framework, chosen once per process: `from longtake.backend import nn, ops, runtime`.
 
 `nn` holds weights, `ops` does not, `runtime` is the world (devices, dtypes, files), `modules` says what a network knows
-of itself and what others have done to it, `kernels` what attention runs on, `parallel` how
-processes compute together. Names, argument order and
+of itself and what others have done to it, `kernels` what attention runs on, `parallel` how processes compute together,
+`eight` is the arithmetic of weights in 8 bits, `thirdparty` makes quantised layers of other libraries,
+`transfer` brings weights to a device. Names, argument order and
 defaults are torch's. The choice: LONGTAKE_BACKEND, else the framework that the program has imported already, else
 torch, else mindspore. Refusals, so that this room stays small: nothing that no model uses, no tensor subclass, no
 patching of a framework, no einsum, no writes in place; arithmetic, `reshape`, `permute`, `flatten`, `chunk`, `split`,
@@ -47,15 +48,20 @@ def choose() -> str:
 
 name = choose()
 if TYPE_CHECKING:
-    from longtake.backend.torch import kernels, modules, nn, ops, parallel, runtime, training
+    from longtake.backend.torch import (
+        eight, kernels, modules, nn, ops, parallel, runtime, thirdparty, transfer, training,
+    )
 else:
     try:
         nn = importlib.import_module(f"longtake.backend.{name}.nn")
         ops = importlib.import_module(f"longtake.backend.{name}.ops")
         runtime = importlib.import_module(f"longtake.backend.{name}.runtime")
         modules = importlib.import_module(f"longtake.backend.{name}.modules")
+        eight = importlib.import_module(f"longtake.backend.{name}.eight")
+        thirdparty = importlib.import_module(f"longtake.backend.{name}.thirdparty")
         kernels = importlib.import_module(f"longtake.backend.{name}.kernels")
         parallel = importlib.import_module(f"longtake.backend.{name}.parallel")
+        transfer = importlib.import_module(f"longtake.backend.{name}.transfer")
     except ModuleNotFoundError as error:
         raise BackendError(f"The {name} backend needs {error.name}, which is not installed.") from error
 
@@ -70,4 +76,4 @@ def __getattr__(attribute: str) -> Any:
     return importlib.import_module("longtake.backend.torch.training")
 
 
-__all__ = ["kernels", "modules", "name", "nn", "ops", "parallel", "runtime", "training"]
+__all__ = ["eight", "kernels", "modules", "name", "nn", "ops", "parallel", "runtime", "thirdparty", "transfer", "training"]

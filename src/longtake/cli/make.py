@@ -28,6 +28,7 @@ from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.video import VideoWriter
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.header import read_header
+from longtake.weights.hub import HubOptions
 from longtake.weights.lora import find_file
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     _check_trained(job)
-    mark = _checked_model(job, place is not None)
+    mark = _checked_model(job, place is not None, progress)
     networks = load(job, machine, progress)
     job = _settled(job, networks, picture, progress)
     outputs = outputs.sized(job)
@@ -65,7 +66,9 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
     """Change the job in a folder by `change`, make the sections that it then lacks, and write its video anew."""
     asked, _ = read_job(place.folder)
     at = replace(asked, model=place.model or asked.model, parts={**asked.parts, **place.parts})
-    with JobFolder.open(place.folder, fingerprint(at.model, at.parts)) as folder:
+    with JobFolder.open(
+        place.folder, fingerprint(at.model, at.parts, HubOptions(told=progress.downloading))
+    ) as folder:
         outputs = outputs_in(folder, place.output)  # refused before anything is changed
         changed = change(folder.job)
         changed.check()
@@ -89,7 +92,14 @@ def load(job: Job, machine: Machine, progress: Progress) -> Networks:
 
         if ranks is not None:
             machine = replace(machine, device=ranks.device)
-        networks = load_networks(job.model, job.dtype, parts=job.parts, machine=machine)
+        networks = load_networks(
+            job.model,
+            job.dtype,
+            parts=job.parts,
+            machine=machine,
+            quantize=job.quantize,
+            told=progress.downloading,
+        )
     if ranks is not None:
         from longtake.pipeline import together
 
@@ -188,10 +198,10 @@ def _check_trained(job: Job) -> None:
         warnings.warn(note, LongtakeWarning, stacklevel=2)
 
 
-def _checked_model(job: Job, kept: bool) -> str:
+def _checked_model(job: Job, kept: bool, progress: Progress) -> str:
     """The fingerprint of the job's model if it is to be kept; ModelError if a header of it is not as it should be."""
     if kept:
-        return fingerprint(job.model, job.parts)
+        return fingerprint(job.model, job.parts, HubOptions(told=progress.downloading))
     describe_model(job.model, job.parts)
     return ""
 

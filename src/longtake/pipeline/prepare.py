@@ -110,7 +110,7 @@ class Request:
 
 
 def settled(job: Job, networks: Networks, picture: Any) -> Job:
-    """The job with the size and the dtype that its video will have: its own, else the model's.
+    """The job with the size, the dtype and the form that its video will have: its own, else the model's.
 
     A model that has no size takes the bucket nearest to the picture's shape.
     """
@@ -119,7 +119,8 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
         shape = None if "width" in networks.settings else pictures.size_of(picture)
         other = pictures.bucket(*shape) if shape else networks.default_size
         width, height = width or other[0], height or other[1]
-    return replace(job, width=width, height=height, dtype=networks.dtype_name)
+    dtype, form = networks.dtype_name, networks.quantized
+    return replace(job, width=width, height=height, dtype=dtype, quantize=form)
 
 
 def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
@@ -132,8 +133,13 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
             f"The job asks for {job.dtype} and the networks are {networks.dtype_name}; "
             "load them in the job's dtype, or leave it to them (dtype auto)."
         )
-    if job.quantize != "none" or job.cache:
-        raise JobError("Neither quantize nor cache is served here yet; leave them out.")
+    if job.quantize not in ("none", networks.quantized):
+        raise JobError(
+            f"The job asks for quantize {job.quantize} and the transformer's blocks are {networks.quantized}; load "
+            "them in that form, or leave it to them (quantize none)."
+        )
+    if job.cache:
+        raise JobError("cache is not served here yet; leave it out.")
     if given[0] is None and inputs.latents is None:
         raise JobError("A video begins with a picture; none was given.")
     job = settled(job, networks, given[0])
