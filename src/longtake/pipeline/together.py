@@ -44,9 +44,9 @@ def check_heads(heads: int, size: int) -> None:
 
 def check_job(job: Job) -> None:
     """Raise JobError for what is decided inside the blocks, of which each process sees a part alone."""
-    if job.cache.startswith("first"):
+    if job.cache.startswith(("first", "tea")):
         raise JobError(
-            f"cache {job.cache!r} looks into the first block, of which each of several processes has a part; take "
+            f"cache {job.cache!r} looks between the blocks, of which each of several processes has a part; take "
             "another cache, such as easy:0.05, or start one process alone."
         )
 
