@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,16 +35,20 @@ import torch
 from torch import nn
 
 from longtake import HunyuanVideoFramepackTransformer3DModel as Ours
-from longtake.backend import kernels, runtime
+from longtake.backend import kernels, modules, runtime
 from longtake.backend.torch.kernels import found
 from longtake.config import PUBLISHED, TransformerConfig
 from longtake.events import FramesReady, SectionDone, Stepped
 from longtake.job import Job
+from longtake.models import adapters
+from longtake.models.quantised import EightBitConfig
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.encode import Text
 from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks, load_networks
+from longtake.pipeline.place import place, unplace
 from longtake.pipeline.prepare import Inputs
+from longtake.weights.header import Weight
 
 SLOTS = {1: ("latents_clean", 2), 2: ("latents_history_2x", 2), 4: ("latents_history_4x", 16)}
 FRAMES, WINDOW, STEPS = 36, 9, 25
@@ -236,6 +241,45 @@ def ours_of(scale: Scale) -> Any:
     return filled(lambda: Ours(scale.transformer), scale)
 
 
+@dataclass
+class Held:
+    """A weight on the device, in the place of one in a file (`models.pretrained.Stored`)."""
+
+    name: str
+    tensor: torch.Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that the network computes in."""
+        return self.tensor.dtype
+
+    @property
+    def weight(self) -> Weight:
+        """What its file would say of it."""
+        kind = runtime.dtype_name(self.tensor.dtype)
+        return Weight(Path("made on the device"), kind, tuple(self.tensor.shape), self.tensor.nbytes)
+
+    def as_stored(self) -> torch.Tensor:
+        """Its values."""
+        return self.tensor
+
+    read = as_stored
+
+
+def eight_of(scale: Scale, form: str) -> Any:
+    """Our transformer with its blocks in 8 bits, layer by layer."""
+    model = ours_of(scale)
+    config = EightBitConfig(form)
+    config.check(scale.device)
+    replace = config.making(model)
+    for name, module in modules.leaves(model).items():
+        held = {key: Held(f"{name}.{key}", weight.detach()) for key, weight in module.named_parameters()}
+        other = replace(name, module, held)
+        if other is not None:
+            adapters.put(model, name, other)
+    return model
+
+
 def stock_of(scale: Scale) -> Any:
     """Stock diffusers' transformer of the same shape."""
     from diffusers import HunyuanVideoFramepackTransformer3DModel as Stock
@@ -292,10 +336,10 @@ class Inside:
 
         return step, int(sight.rotary[0].shape[1])
 
-    def section(self, networks: Networks, cache: str = "") -> dict[str, float]:
-        """One section of 25 steps as the loop makes it, without its encoders: its steps and its decoding."""
+    def section(self, networks: Networks, cache: str = "", steps: int = STEPS) -> dict[str, float]:
+        """One section as the loop makes it, without its encoders: its steps and its decoding."""
         width, height = self.size
-        steps = 3 if self.scale.small else STEPS
+        steps = min(steps, 3) if self.scale.small else steps
         job = Job("", frames=FRAMES + 1, width=width, height=height, steps=steps, sampling="vanilla", cache=cache)
         inputs = Inputs(
             latents=self.clean[1][0][:, :, :1].float().cpu().numpy(),
@@ -314,12 +358,10 @@ class Inside:
             if isinstance(event, FramesReady):
                 times["decoded"] = now
         step = (times["sampled"] - times["first"]) / (steps - 1)
-        return {
-            "step_s": step,
-            "section_s": times["decoded"] - began,
-            "decode_s": times["decoded"] - times["sampled"],
-            "frame_s": (times["decoded"] - began) / FRAMES,
-        }
+        made = {"step_s": step, "decode_s": times["decoded"] - times["sampled"]}
+        if steps == STEPS or self.scale.small:
+            made |= {"section_s": times["decoded"] - began, "frame_s": (times["decoded"] - began) / FRAMES}
+        return made
 
 
 # The measurements ------------------------------------------------------------------------------------------------------
@@ -394,6 +436,34 @@ def section_rows(
             report.run(name, 60, lambda i=inside, c=cache: i.section(networks, c), size=shown(inside))
 
 
+def placed_rows(report: Report, networks: Networks, insides: list[Inside]) -> None:
+    """Within allowances of the device's memory, or on a CPU of main memory: five steps of a section by the loop."""
+    scale = insides[0].scale
+    what = "memory_gb" if scale.device == "cpu" else "vram_gb"
+    for allowed in (1,) if scale.device == "cpu" else ALLOWANCES:
+
+        def measure(allowed: float = allowed) -> dict[str, float]:
+            placed = place(networks, **{what: float(allowed)}, device=scale.device)
+            try:
+                return insides[0].section(placed, steps=5)
+            finally:
+                unplace(placed)
+
+        report.run(f"placed, {what} {allowed}", 60, measure, size=shown(insides[0]))
+
+
+def quantised_rows(report: Report, scale: Scale, insides: list[Inside], rate: float | None) -> None:
+    """Each form of 8 bits, as the loop runs it and compiled; each is made of a network of its own."""
+    for form in QUANTISED:
+        model = report.run(f"{form}: made", 40, lambda form=form: eight_of(scale, form))
+        if model is None:
+            continue
+        for inside in insides:
+            report.run(form, 30, lambda i=inside: step_row(i, model, rate), size=shown(inside))
+        if not scale.small and form.endswith("dynamic"):
+            compiled_rows(report, model, insides[:1], rate, f"{form}, ")
+
+
 def shown(inside: Inside) -> str:
     """The size in words."""
     return f"{inside.size[0]}x{inside.size[1]}"
@@ -405,6 +475,7 @@ def measure_all(report: Report, scale: Scale) -> None:
     insides = [Inside(scale, *size) for size in scale.sizes]
     stock_rows(report, scale, insides)
     ours_rows(report, scale, insides, rate)
+    quantised_rows(report, scale, insides, rate)
 
 
 def ours_rows(report: Report, scale: Scale, insides: list[Inside], rate: float | None) -> None:
@@ -417,6 +488,7 @@ def ours_rows(report: Report, scale: Scale, insides: list[Inside], rate: float |
     if networks is not None:
         section_rows(report, networks, insides)
         section_rows(report, networks, insides, CACHES)
+        placed_rows(report, networks, insides)
     attention_rows(report, model, insides, rate)
     if scale.device != "cpu":
         compiled_rows(report, model, insides[:1], rate, mode="reduce-overhead")
