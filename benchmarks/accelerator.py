@@ -134,7 +134,10 @@ class Report:
             gc.collect()
             _empty(self.device)
             told = row.get("reason") or {k: v for k, v in row.items() if isinstance(v, float)}
-            print(f"{time.perf_counter() - self.began:6.1f} s  {about.get('size', '')} {name}: {told}", flush=True)
+            print(
+                f"{time.perf_counter() - self.began:6.1f} s  {about.get('size', '')} {name}: {told}",
+                flush=True,
+            )
 
 
 @contextmanager
@@ -340,7 +343,9 @@ class Inside:
         """One section as the loop makes it, without its encoders: its steps and its decoding."""
         width, height = self.size
         steps = min(steps, 3) if self.scale.small else steps
-        job = Job("", frames=FRAMES + 1, width=width, height=height, steps=steps, sampling="vanilla", cache=cache)
+        job = Job(
+            "", frames=FRAMES + 1, width=width, height=height, steps=steps, sampling="vanilla", cache=cache
+        )
         inputs = Inputs(
             latents=self.clean[1][0][:, :, :1].float().cpu().numpy(),
             text=Text(self.text, self.mask.long(), self.pooled),
@@ -508,7 +513,9 @@ def networks_of(scale: Scale, model: Any) -> Networks:
 
 def tables(report: Report) -> str:
     """All rows by size."""
-    decoding = {row["size"]: row["decode_s"] for row in report.rows if row["name"] == "section" and "decode_s" in row}
+    decoding = {
+        row["size"]: row["decode_s"] for row in report.rows if row["name"] == "section" and "decode_s" in row
+    }
     lines = [
         f"{'size':9} {'what':38} {'step s':>8} {'section s':>10} {'frame s':>8} {'TFLOP/s':>8} {'share':>6} {'peak GB':>8}"
     ]
@@ -519,7 +526,14 @@ def tables(report: Report) -> str:
         if "reason" in row:
             lines.append(f"{row.get('size', ''):9} {row['name']:38} {row['reason']}")
         elif "step_s" in row:
-            cells = [("step_s", 8, 3), ("section_s", 10, 2), ("frame_s", 8, 3), ("tflops", 8, 1), ("share", 6, 2), ("peak_gb", 8, 1)]
+            cells = [
+                ("step_s", 8, 3),
+                ("section_s", 10, 2),
+                ("frame_s", 8, 3),
+                ("tflops", 8, 1),
+                ("share", 6, 2),
+                ("peak_gb", 8, 1),
+            ]
             said = (f"{row[n]:{w}.{d}f}" if row.get(n) is not None else " " * w for n, w, d in cells)
             lines.append(f"{row['size']:9} {row['name']:38} {' '.join(said)}")
     return "\n".join(lines)
@@ -530,7 +544,9 @@ def tell(report: Report, scale: Scale) -> None:
     where = platform.processor() or platform.machine()
     if scale.device.startswith("cuda"):
         where = torch.cuda.get_device_name()
-    print(f"\n{where}, torch {torch.__version__}, {str(scale.dtype).removeprefix('torch.')}{', small' * scale.small}")
+    print(
+        f"\n{where}, torch {torch.__version__}, {str(scale.dtype).removeprefix('torch.')}{', small' * scale.small}"
+    )
     print(tables(report))
     done = {"device": where, "torch": torch.__version__, "small": scale.small, "rows": report.rows}
     print(json.dumps({**done, "seconds": round(time.perf_counter() - report.began, 1)}), flush=True)
@@ -538,9 +554,15 @@ def tell(report: Report, scale: Scale) -> None:
 
 def main() -> None:
     """Measure, and tell whatever there is at the end of the time."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="a tiny shape (the default without an accelerator)")
-    parser.add_argument("--device", default=runtime.best_device(), help="default: the accelerator, else the CPU")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="a tiny shape (the default without an accelerator)"
+    )
+    parser.add_argument(
+        "--device", default=runtime.best_device(), help="default: the accelerator, else the CPU"
+    )
     args = parser.parse_args()
     scale = scale_of(args.small or args.device == "cpu", args.device)
     report = Report(scale.device)

@@ -4,6 +4,8 @@
         network.to("npu")
         network(...)                 # a tensor that was left on the CPU is an error, as it would be there
     traffic.uploads, traffic.downloads, traffic.waits
+    traffic.bytes, traffic.peak      # what lies there now, and the most that ever did
+    traffic.room = 10**6             # more than that, and it is out of memory
 
 The values are real, so that code which reads latents, masks or pictures runs as it is, and what comes out can be
 compared with what a CPU makes. `waits` are the places where a program has to wait for the device: values that are read
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import traceback
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -36,6 +39,32 @@ class Traffic:
     uploads: list[str] = field(default_factory=list)
     downloads: list[str] = field(default_factory=list)
     waits: list[str] = field(default_factory=list)
+    bytes: int = 0
+    peak: int = 0
+    room: int | None = None
+    storages: dict[int, int] = field(default_factory=dict)
+    """How many tensors look into each piece of its memory."""
+
+    def hold(self, near: torch.Tensor) -> int:
+        """Count a tensor that is there now; the piece of memory that it looks into."""
+        storage = near.untyped_storage()
+        place, size = storage.data_ptr(), storage.nbytes()
+        if size and place not in self.storages:
+            if self.room is not None and self.bytes + size > self.room:
+                raise torch.OutOfMemoryError(
+                    f"{NAME} out of memory: {self.bytes + size} bytes of {self.room}"
+                )
+            self.bytes += size
+            self.peak = max(self.peak, self.bytes)
+        self.storages[place] = self.storages.get(place, 0) + 1
+        return place
+
+    def leave(self, place: int, size: int) -> None:
+        """Count a tensor that is gone."""
+        self.storages[place] -= 1
+        if not self.storages[place]:
+            del self.storages[place]
+            self.bytes -= size
 
     def clear(self) -> None:
         """Begin to count anew."""
@@ -65,6 +94,10 @@ class Far(torch.Tensor):
             requires_grad=requires_grad,
         )
         made.near = near
+        if _now is not None:
+            place, size = _now.hold(near), near.untyped_storage().nbytes()
+            # The storage lives as long as the last tensor that looks into it, so that no other takes its place.
+            weakref.finalize(made, _left, _now, place, size, near.untyped_storage())
         return made
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -73,6 +106,13 @@ class Far(torch.Tensor):
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(function, args, kwargs or {}, None)
+
+
+_now: Traffic | None = None
+
+
+def _left(traffic: Traffic, place: int, size: int, storage: Any) -> None:
+    traffic.leave(place, size)
 
 
 class _Device(TorchDispatchMode):
@@ -173,9 +213,10 @@ def accelerator() -> Iterator[Traffic]:
     """Inside, PyTorch has a device "npu"; gives the traffic to it."""
     _known_to_torch()
     traffic = Traffic()
-    _Hook.there = True
+    global _now
+    _Hook.there, _now = True, traffic
     try:
         with _Device(traffic):
             yield traffic
     finally:
-        _Hook.there = False
+        _Hook.there, _now = False, None

@@ -20,6 +20,13 @@ class Planned:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The networks lie otherwise than whole where they run, or otherwise than before: `notice` says how."""
+
+    notice: str
+
+
+@dataclass(frozen=True)
 class Encoded:
     """Prompts and pictures are encoded, so that their encoders are not needed again.
 
@@ -73,4 +80,4 @@ class Preview:
     frames: np.ndarray = field(repr=False)
 
 
-Event = Planned | Encoded | Stepped | SectionDone | Preview | FramesReady
+Event = Planned | Moved | Encoded | Stepped | SectionDone | Preview | FramesReady

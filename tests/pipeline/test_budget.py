@@ -148,7 +148,9 @@ def test_the_next_smaller_layout_is_smaller_until_there_is_none():
         seen.append(layout)
         layout = smaller(layout, sizes, WORK)
     peaks = [each.device_peak for each in seen]
-    assert len(seen) >= 3 and peaks == sorted(peaks, reverse=True) and len(set(peaks)) == len(peaks)
+    assert len(seen) >= 3 and peaks == sorted(peaks, reverse=True)
+    # The last has no block on the device for longer than it runs, and is tried though it may not fit.
+    assert seen[-1].parts["transformer"].resident == 0 and all(each.fits for each in seen[:3])
     # What was measured to be there goes before what was thought to be.
     less = smaller(seen[0], sizes, WORK, measured=int(8 * GB))
     assert less is not None and less.device_peak <= 8 * GB

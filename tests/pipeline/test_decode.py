@@ -37,6 +37,9 @@ def decoded(monkeypatch: pytest.MonkeyPatch, frames: np.ndarray, **options: Any)
         def finish(self) -> list[Any]:
             return self.rest
 
+        def remembered(self) -> Any:
+            return lambda: None
+
     monkeypatch.setattr("longtake.pipeline.decode.StreamingDecoder", Given)
     monkeypatch.setattr("longtake.pipeline.decode.unscaled", lambda vae, latents: latents)
     decoding = Decoding(Autoencoder(), vanilla(4, window=2), to_frames, **options)

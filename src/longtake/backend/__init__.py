@@ -2,13 +2,13 @@
 
 `nn` holds weights, `ops` does not, `runtime` is the world (devices, dtypes, files), `modules` says what a network knows
 of itself and what others have done to it, `kernels` what attention runs on, `parallel` how processes compute together,
-`eight` is the arithmetic of weights in 8 bits, `thirdparty` makes quantised layers of other libraries,
-`transfer` brings weights to a device. Names, argument order and
-defaults are torch's. The choice: LONGTAKE_BACKEND, else the framework that the program has imported already, else
-torch, else mindspore. Refusals, so that this room stays small: nothing that no model uses, no tensor subclass, no
-patching of a framework, no einsum, no writes in place; arithmetic, `reshape`, `permute`, `flatten`, `chunk`, `split`,
-`mean(-1, keepdim=True)` and slicing are used as methods of the framework's own tensors. `training` (optimiser, mixed
-precision) exists on PyTorch alone, and is imported when it is asked for.
+`transfer` carries weights to a device and back, `eight` is the arithmetic of weights in 8 bits, `thirdparty` makes
+quantised layers of other libraries. Names, argument order and defaults are torch's. The choice: LONGTAKE_BACKEND, else
+the framework that the program has imported already, else torch, else mindspore. Refusals, so that this room stays
+small: nothing that no model uses, no tensor subclass, no patching of a framework, no einsum, no writes in place;
+arithmetic, `reshape`, `permute`, `flatten`, `chunk`, `split`, `mean(-1, keepdim=True)` and slicing are used as methods
+of the framework's own tensors. `training` (optimiser, mixed precision) exists on PyTorch alone, and is imported when it
+is asked for.
 """
 
 from __future__ import annotations
@@ -49,7 +49,16 @@ def choose() -> str:
 name = choose()
 if TYPE_CHECKING:
     from longtake.backend.torch import (
-        eight, kernels, modules, nn, ops, parallel, runtime, thirdparty, transfer, training,
+        eight,
+        kernels,
+        modules,
+        nn,
+        ops,
+        parallel,
+        runtime,
+        thirdparty,
+        training,
+        transfer,
     )
 else:
     try:
@@ -76,4 +85,6 @@ def __getattr__(attribute: str) -> Any:
     return importlib.import_module("longtake.backend.torch.training")
 
 
-__all__ = ["eight", "kernels", "modules", "name", "nn", "ops", "parallel", "runtime", "thirdparty", "transfer", "training"]
+__all__ = [
+    "eight", "kernels", "modules", "name", "nn", "ops", "parallel", "runtime", "thirdparty", "training", "transfer",
+]  # fmt: skip

@@ -128,7 +128,7 @@ def _met(job: Job, machine: Machine) -> Any:
 
 @contextlib.contextmanager
 def _company(networks: Networks) -> Iterator[None]:
-    """Inside, the other processes follow; afterwards they end too. A loss that one of them told is not told again."""
+    """Inside, the other processes follow; afterwards they end too. What one of them has told is not told again."""
     ranks = getattr(networks, "ranks", None)
     try:
         yield

@@ -133,6 +133,7 @@ class Parts:
             local_files_only=local_files_only,
             token=token,
             force_download=force_download,
+            placed=False,
         )
         return cls(**networks.components, settings=networks.settings)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import nn, ops
+from longtake.backend import nn, ops, runtime
 from longtake.errors import ModelError
 
 Tensor = Any
@@ -41,6 +41,13 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
 def beside(array: np.ndarray, tensor: Tensor) -> Tensor:
     """The array as a tensor of its own dtype, on the device of `tensor`."""
     return ops.from_numpy(array).to(tensor.device)
+
+
+def rows_of(table: Any, places: Tensor, like: Tensor) -> Tensor:
+    """The rows of an embedding that lies anywhere and in any dtype, beside `like` and in its dtype."""
+    weight = table.weight
+    rows = table(runtime.place(places, weight.device))
+    return runtime.place(rows, like.device, like.dtype)
 
 
 def sinusoid(values: Tensor, dim: int = 256) -> Tensor:

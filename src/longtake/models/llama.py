@@ -12,10 +12,10 @@ from itertools import islice
 
 import numpy as np
 
-from longtake.backend import nn, ops
+from longtake.backend import modules, nn, ops
 from longtake.config import LlamaConfig
 from longtake.errors import ModelError
-from longtake.models.layers import activation
+from longtake.models.layers import activation, rows_of
 from longtake.models.outputs import TextStates
 from longtake.models.pretrained import PretrainedModel
 
@@ -147,7 +147,7 @@ class LlamaModel(PretrainedModel):
         count = depth if layers is None else layers + depth * (layers < 0)
         if not 0 <= count <= depth:
             raise ModelError(f"LlamaModel has {depth} layers and cannot stop after layers={layers}.")
-        x = self.embed_tokens(input_ids)
+        x = self._embedded(input_ids)
         cos, sin = (ops.from_numpy(table, like=x) for table in angles(self.config, input_ids.shape[1]))
         mask = None if attention_mask is None else causal_mask(attention_mask)
         states = [x]
@@ -157,3 +157,9 @@ class LlamaModel(PretrainedModel):
             states = [*states, x] if output_hidden_states else states
         out = TextStates(x, hidden_states=tuple(states) if output_hidden_states else None)
         return out.to_tuple() if return_dict is False else out
+
+    def _embedded(self, ids: ops.Tensor) -> ops.Tensor:
+        """The rows (B, L, C) of the tokens, from a table that may have stayed in its file."""
+        if "embed_tokens.weight" in self.apart:
+            return rows_of(self.embed_tokens, ids, modules.placed(self))
+        return self.embed_tokens(ids)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,12 +73,19 @@ Replace = Callable[[str, Any, Mapping[str, Stored]], Any]
 them in a form of its own (quantised, say) and is called alike; None keeps the module."""
 
 
+Mapped = Callable[[Mapping[str, Weight]], Collection[str]]
+"""(weights by name, as their headers say) -> the names of those that stay mapped from their files."""
+
 Walk = Callable[[Iterable[Any]], Iterable[Any]]
 """A policy around a sequence of blocks: (blocks in their order) -> a callable in the place of each, in the same order.
 
 It is called at each run of the network, and may make each callable when it is asked for: the run goes through them
 once and holds on to none. Modules that it gives are compiled if the process compiles; a callable of its own in the
 place of a module calls `runtime.compiled(module)`."""
+
+
+ALL, MODULATIONS, REST = "all", "modulations", "rest"
+"""What a pass over blocks may need: all of their weights, those of their modulations alone, or all others."""
 
 
 class PretrainedModel(nn.Module):
@@ -91,6 +98,11 @@ class PretrainedModel(nn.Module):
     """The lists of its blocks, in the order in which they run."""
     quantization: Any = None
     """The form (`forms.Form`) that its layers were given while they were read; None if nobody asked for one."""
+    apart: frozenset[str] = frozenset()
+    """Its weights that lie in main memory as their files have them, in whatever dtype, and are not copied: those of
+    blocks, which a walk brings to where they compute, and of tables, whose rows are read where they lie."""
+    needed: str = ALL
+    """What the present pass over its blocks needs of them, for whoever brings their weights."""
     replaced: tuple[str, ...] = ()
     """The modules, each with a dot at its end, that stand in the place of the network's own."""
 
@@ -115,6 +127,12 @@ class PretrainedModel(nn.Module):
             blocks = walk(blocks)
         return blocks
 
+    def brought(self, blocks: Iterable[Any]) -> Iterable[Any]:
+        """The blocks with their weights where they compute, and without any other policy."""
+        for walk in self.walks:
+            blocks = walk(blocks) if getattr(walk, "brings", False) else blocks
+        return blocks
+
     @classmethod
     def rename(cls, name: str) -> str:
         """Our name of a weight that a file calls `name`, since libraries spell one network's names in several ways."""
@@ -132,6 +150,7 @@ class PretrainedModel(nn.Module):
         device: Any = None,
         *,
         replace: Replace | None = None,
+        mapped: Mapped | None = None,
         revision: str | None = None,
         cache_dir: Any = None,
         local_files_only: bool = False,
@@ -153,10 +172,11 @@ class PretrainedModel(nn.Module):
         never a second copy of the network (`low_cpu_mem_usage`, always). `replace` is asked for each module that has
         weights, before any of them is read, and may put another in its place (`Replace`). Linear layers that lie in 8
         bits in the file stay so (`quantised.keep_stored`). `quantization_config` gives those of the blocks a form
-        while they are read (`forms.asked` says which are known). `device_map` may name a device. Unlike the reference:
-        a missing or surplus weight is an error.
-        Raises ModelError, naming the file and the key, for anything that is not as the config says, and for keywords
-        that ask for what is not done here.
+        while they are read (`forms.asked` says which are known). With `mapped` all weights are in main memory, and
+        those that it names are not even converted (`apart`): a placement brings them to where the network runs.
+        `device_map` may name a device. Unlike the reference: a missing or surplus weight is an error. Raises
+        ModelError, naming the file and the key, for anything that is not as the config says, and for keywords that
+        ask for what is not done here.
         """
         _check_keywords(use_safetensors, attn_implementation)
         device = runtime.check_device(_one_device(device, device_map))
@@ -173,7 +193,7 @@ class PretrainedModel(nn.Module):
                 )
             found = single.read_checkpoint(file, cls.config_class)
             chosen = _one_dtype(found.weights, *asked)
-            return cls._assembled(found, file, chosen, device, replace, form)
+            return cls._assembled(found, file, chosen, device, replace, form, mapped=mapped)
         source = model_source(folder, options)
         part, stem = subfolder or "", STEMS[cls.config_class.library]
         place = part_of(source.fetch([Part(part, ("config.json",))]), subfolder)
@@ -187,7 +207,7 @@ class PretrainedModel(nn.Module):
         inside = {own: (name, weights[name]) for own, name in names.items()}
         found = single.Checkpoint(config, *single.without_scales(place, inside))
         chosen = _one_dtype(found.weights, *asked)
-        return cls._assembled(found, place, chosen, device, replace, form or own_form, own_form)
+        return cls._assembled(found, place, chosen, device, replace, form or own_form, own_form, mapped)
 
     @classmethod
     def from_single_file(
@@ -201,6 +221,7 @@ class PretrainedModel(nn.Module):
         device: Any = None,
         *,
         replace: Replace | None = None,
+        mapped: Mapped | None = None,
         revision: str | None = None,
         cache_dir: Any = None,
         local_files_only: bool = False,
@@ -233,7 +254,7 @@ class PretrainedModel(nn.Module):
             config = cls.config_class.of(config)
         found = single.read_checkpoint(found_file, cls.config_class, config)
         chosen = _one_dtype(found.weights, torch_dtype, mindspore_dtype, dtype)
-        return cls._assembled(found, found_file, chosen, device, replace, form)
+        return cls._assembled(found, found_file, chosen, device, replace, form, mapped=mapped)
 
     @classmethod
     def _assembled(
@@ -245,6 +266,7 @@ class PretrainedModel(nn.Module):
         replace: Replace | None,
         form: forms.Form | None = None,
         stored_form: quantised.EightBitConfig | None = None,
+        mapped: Mapped | None = None,
     ) -> M:
         """The network of weights that lie in files, which are checked before any of them is read.
 
@@ -255,8 +277,9 @@ class PretrainedModel(nn.Module):
         expected = {name: tuple(weight.shape) for name, weight in runtime.named_weights(model).items()}
         files.check_weights(expected, found.weights, place, cls.__name__)
         modules.note_place(model, device, dtype)
+        lying = device if mapped is None else None
         stored = {
-            own: Stored(found.names[own], weight, dtype, device) for own, weight in found.weights.items()
+            own: Stored(found.names[own], weight, dtype, lying) for own, weight in found.weights.items()
         }
         model.quantization = form
         in_turn = [] if replace is None else [replace]
@@ -264,7 +287,13 @@ class PretrainedModel(nn.Module):
         in_turn += [quantised.keeping(stored_form is not None and stored_form.dynamic)]
         model.replaced = _replaced(model, stored, in_turn)
         plain = {own: weight for own, weight in found.weights.items() if not own.startswith(model.replaced)}
-        runtime.assign_weights(model, dict(files.read_tensors(plain, found.names, dtype, device)))
+        wanted = set() if mapped is None else mapped(plain)
+        apart = {own for own, weight in plain.items() if own in wanted and _is_plain(weight)}
+        read = {own: weight for own, weight in plain.items() if own not in apart}
+        runtime.assign_weights(model, dict(files.read_tensors(read, found.names, dtype, lying)))
+        left = {own: plain[own] for own in apart}
+        runtime.assign_weights(model, dict(files.read_tensors(left, found.names)))
+        model.apart = frozenset(apart)
         model.eval()
         return model
 
@@ -323,6 +352,16 @@ class PretrainedModel(nn.Module):
                 )
             names[own] = name
         return names
+
+
+@contextmanager
+def needing(network: PretrainedModel, what: str) -> Iterator[None]:
+    """Inside, a pass over the network's blocks needs this of them: ALL, MODULATIONS or REST."""
+    before, network.needed = network.needed, what
+    try:
+        yield
+    finally:
+        network.needed = before
 
 
 @contextmanager
@@ -387,6 +426,11 @@ def _check_keywords(use_safetensors: bool | None, attn_implementation: str | Non
             f"attn_implementation {attn_implementation!r} is not known here; the framework's own fused attention "
             "('sdpa') is always used: leave it out."
         )
+
+
+def _is_plain(weight: Weight) -> bool:
+    """Tell if a weight's bytes in its file are those of a tensor that converts to any other dtype."""
+    return weight.dtype in runtime.DTYPES and weight.file.suffix == ".safetensors"
 
 
 def _one_device(device: Any, device_map: Any) -> Any:

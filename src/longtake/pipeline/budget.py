@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from longtake.pipeline.sizes import NETWORKS, Sizes
+from longtake.pipeline.sizes import NETWORKS, STREAMED, Sizes
 from longtake.pipeline.working import (
     Work,
     decode_bytes,
@@ -37,6 +37,8 @@ SPARE = 1.08
 """An allocator's holes: by so much more than what lives at once."""
 BASE, BASE_BESIDE_DEVICE = int(0.45 * GB), int(2.0 * GB)
 """Main memory of the process itself, without and with an accelerator's libraries."""
+PIN = 1.19
+"""Pinned memory is rounded up: torch takes powers of two, for a block of the published transformer so much more."""
 RING = 2
 """Blocks that are on their way or at work, beside those that stay."""
 SMALL = 256 * 10**6
@@ -58,6 +60,8 @@ class Lies:
     how: str
     blocks: int = 0
     resident: int = 0
+    modulations: bool = False
+    """The weights that blocks make their modulations of stay too; else they come once a job."""
     source: str = "mapped"
     device: int = 0
     """Bytes of its weights on the device while it runs."""
@@ -98,7 +102,11 @@ class Layout:
     @property
     def is_plain(self) -> bool:
         """Tell if every part lies whole where it runs and stays there, as if there were no placement."""
-        return self.together and self.tile is None and not any(lies.streamed for lies in self.parts.values())
+        plain = (
+            lies.how == "mapped" or (lies.how == "whole" and (lies.modulations or not lies.blocks))
+            for lies in self.parts.values()
+        )
+        return self.together and self.tile is None and all(plain)
 
     @property
     def resident_blocks(self) -> frozenset[int]:
@@ -140,7 +148,7 @@ def lay_out(
     if "vae" in working:
         working["vae"] = int(SPARE * decoding)
     free = {name: allowed - RESERVE - working[name] for name in sizes}
-    parts = {name: _on_device(each, free[name], working[name], work) for name, each in _ordered(sizes)}
+    parts = {name: _on_device(each, free[name], working[name]) for name, each in _ordered(sizes)}
     total, most = sum(lies.device for lies in parts.values()), max(working.values(), default=0)
     together = all(lies.how == "whole" for lies in parts.values()) and total + most + RESERVE <= allowed
     room = None if memory is None else int(memory * GB) - BASE_BESIDE_DEVICE
@@ -161,7 +169,8 @@ def smaller(
 ) -> Layout | None:
     """The next smaller layout after this one did not fit in truth; None if there is none.
 
-    It is made for four fifths of what this one expected, or of what was `measured` to be there.
+    It is made for four fifths of what this one expected, or of what was `measured` to be there. The last one may not
+    fit by these sums: they are made for the worst moment, and it is tried before a job is given up.
     """
     if layout.vram is None:
         return None
@@ -169,7 +178,7 @@ def smaller(
     memory = None if layout.memory is None else layout.memory / GB
     for part in (0.8, 0.65, 0.5, 0.4, 0.3):
         other = lay_out(sizes, work, at * part / GB, memory, layout.device, pins)
-        if other.fits and _weight(other) != _weight(layout):
+        if _weight(other) != _weight(layout):
             return other
     return None
 
@@ -219,23 +228,24 @@ def _tile(
     return (None if (height, width) == sides[0] else (height, width)), need
 
 
-def _on_device(each: Sizes, free: int, working: int, work: Work) -> Lies:
+def _on_device(each: Sizes, free: int, working: int) -> Lies:
     """One part on the device within `free` bytes: whole if it fits, else with as many blocks as do."""
-    # All modulations of a job are computed first, block by block; their weights never stay. Tables stay on the host.
-    whole = sum(each.blocks) + each.rest
-    if whole <= free or not each.blocks:
-        return Lies(
-            each.part, "whole", len(each.blocks), len(each.blocks), "mapped", whole, working, 0, each.stored
-        )
+    usual = Lies(each.part, "whole", len(each.blocks), working=working, mapped=each.stored)
+    # A table stays in main memory: single rows of it are read.
+    everything = each.whole - (each.table if each.part in STREAMED else 0)
+    if everything <= free or not each.blocks:
+        return replace(usual, resident=usual.blocks, modulations=True, device=everything)
+    # All modulations of a job are computed first, block by block; their weights need not stay.
+    ring = RING * max(each.modulations, default=0)
+    whole = sum(each.blocks) + each.rest + ring
+    if whole <= free:
+        return replace(usual, resident=usual.blocks, device=whole)
     ring = RING * max(each.blocks)
-    for resident in range(len(each.blocks) - RING, -1, -1):
-        kept = sum(each.blocks[number] for number in spread(resident, len(each.blocks)))
-        if each.rest + ring + kept <= free:
+    for resident in range(usual.blocks - RING, -1, -1):
+        kept = sum(each.blocks[number] for number in spread(resident, usual.blocks))
+        if each.rest + ring + kept <= free or resident == 0:
             break
-    else:
-        resident, kept = 0, 0
-    device = each.rest + ring + kept
-    return Lies(each.part, "streamed", len(each.blocks), resident, "mapped", device, working, 0, each.stored)
+    return replace(usual, how="streamed", resident=resident, device=each.rest + ring + kept)
 
 
 def _sourced(lies: Lies, each: Sizes, room: int | None, pins: bool) -> Lies:
@@ -246,8 +256,8 @@ def _sourced(lies: Lies, each: Sizes, room: int | None, pins: bool) -> Lies:
     stay = spread(lies.resident, lies.blocks)
     need = sum(size for number, size in enumerate(each.blocks) if number not in stay)
     # The file's pages lie in main memory too while it is copied, but the kernel can drop them.
-    if pins and (room is None or need <= 0.7 * room):
-        return replace(lies, source="pinned", host=need)
+    if pins and (room is None or PIN * need <= 0.8 * room):
+        return replace(lies, source="pinned", host=int(PIN * need))
     return replace(lies, source="mapped", host=RING * max(each.blocks))
 
 
@@ -276,17 +286,16 @@ def _without_device(sizes: Mapping[str, Sizes], work: Work, memory: float | None
 
 def _on_cpu(each: Sizes, working: int, left: int | None) -> Lies:
     if not each.converted:
-        return Lies(each.part, "mapped", len(each.blocks), 0, "mapped", 0, working, 0, each.stored)
+        return Lies(each.part, "mapped", len(each.blocks), working=working, mapped=each.stored)
     encoder = each.part not in ("transformer", "vae")
     fits = left is None or each.whole <= left / 2
     if not each.blocks or each.whole <= SMALL or (fits and not encoder):
-        return Lies(
-            each.part, "whole", len(each.blocks), len(each.blocks), "plain", 0, working, each.whole, 0
-        )
+        count = len(each.blocks)
+        return Lies(each.part, "whole", count, count, True, "plain", working=working, host=each.whole)
     # What runs once is converted block by block: a copy of all of it would only cost. What lies outside the blocks
     # is copied; a table is read where it lies, row by row.
     passing = each.largest + each.rest
-    return Lies(each.part, "streamed", len(each.blocks), 0, "mapped", 0, working, passing, each.stored)
+    return Lies(each.part, "streamed", len(each.blocks), working=working, host=passing, mapped=each.stored)
 
 
 # In words -------------------------------------------------------------------------------------------------------------

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from longtake.backend import exchange, ops, runtime
-from longtake.errors import LongtakeWarning, RunError
-from longtake.events import FramesReady, SectionDone
+from longtake.errors import LongtakeWarning, MemoryRunError, RunError
+from longtake.events import FramesReady, Moved, SectionDone
 from longtake.models.vae.streaming import StreamingDecoder
-from longtake.pipeline.placement import room_for
+from longtake.pipeline.placed import less
+from longtake.pipeline.placement import Placement, Resident, room_for
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.plan.lengths import video_frames
 from longtake.plan.plans import Plan
@@ -34,29 +35,52 @@ class Decoding:
     At most `plan.frames` frames come, each piece as `convert` makes it. `mode` is the decoder's. Frames that are not
     finite raise a RunError that names the section. Frames of one plain colour cause a warning, unless `plain` says that
     the video begins so. `first` is the number of the section that the latents begin with.
+    `placement` brings the autoencoder to where it runs; if memory ends there, it goes on with less, and says so.
     """
 
     def __init__(
-        self, vae: Any, plan: Plan, convert: Convert, mode: str = "exact", plain: bool = False, first: int = 0
+        self,
+        vae: Any,
+        plan: Plan,
+        convert: Convert,
+        mode: str = "exact",
+        plain: bool = False,
+        first: int = 0,
+        placement: Placement | None = None,
     ) -> None:
         self.start = 0
+        self._placement = placement or Resident()
         self._vae, self._plan, self._convert, self._plain, self._first = vae, plan, convert, plain, first
         self._decoder = StreamingDecoder(vae, mode)
         self._run = 0
 
-    def push(self, latents: np.ndarray) -> Iterator[FramesReady]:
+    def push(self, latents: np.ndarray) -> Iterator[FramesReady | Moved]:
         """Take the next latent frames; the frames that are final now."""
         if self.start < self._plan.frames:
             yield from self._ready(lambda: self._decoder.push(unscaled(self._vae, latents)))
 
-    def finish(self) -> Iterator[FramesReady]:
+    def finish(self) -> Iterator[FramesReady | Moved]:
         """The rest."""
         if self.start < self._plan.frames:
             yield from self._ready(self._decoder.finish)
 
-    def _ready(self, decoded: Callable[[], list[Any]]) -> Iterator[FramesReady]:
-        with room_for("decoding the latents"), runtime.no_grad():
-            pieces = decoded()
+    def _decoded(self, decoded: Callable[[], list[Any]]) -> Generator[Moved, None, list[Any]]:
+        while True:
+            forget = self._decoder.remembered()
+            try:
+                with (
+                    room_for("decoding the latents"),
+                    self._placement.using("vae", self._vae),
+                    runtime.no_grad(),
+                ):
+                    return decoded()
+            except MemoryRunError as error:
+                forget()
+                moved = less(self._placement, error)
+            yield moved
+
+    def _ready(self, decoded: Callable[[], list[Any]]) -> Iterator[FramesReady | Moved]:
+        pieces = yield from self._decoded(decoded)
         for piece in pieces:
             self._check_finite(piece)
             piece = piece[:, :, : self._plan.frames - self.start]

@@ -53,15 +53,18 @@ class Run:
         The latents are None if the consumer stopped. Raises RunError if a step leaves what is not finite.
         """
         said = [text]
-        transformer = self.request.networks.part("transformer")
+        networks = self.request.networks
+        transformer = networks.part("transformer")
 
         def velocity(x: Any, sigma: float) -> Any:
-            # Another stream over the same networks may have changed them meanwhile.
+            # Another stream over the same networks may have changed them meanwhile, or taken their place.
             set_strengths(transformer, self.strengths)
-            return self.predict(said[0], self.request.negative, self.request.image_states, x, sigma)
+            with networks.using("transformer"):
+                return self.predict(said[0], self.request.negative, self.request.image_states, x, sigma)
 
         latents = runtime.place(ops.from_numpy(noise), exchange.device_of(transformer))
         solve, steps = solver_of(self.request, noise.shape)
+        self.predict.levels = levels_of(self.request, noise.shape)
         solver, checked = solve(velocity, latents), Lagging(self.section.number, steps)
         step = self._advance(solver, None, 0)
         while step is not None:
@@ -123,18 +126,41 @@ def solver_of(request: Request, shape: tuple[int, ...]) -> tuple[Solve, int]:
     scheduler is asked for each step.
     """
     job, scheduler = request.job, request.scheduler
-    transformer = request.networks.part("transformer")
-    tokens = float(np.prod(shape[2:])) / transformer.config.patch_size**2
-    even = np.linspace(1.0, 0.0, job.steps + 1)[:-1]
-    plain = [float(sigma) for sigma in (even if request.sigmas is None else request.sigmas)]
-    if job.shift is None and job.solver is None and not isinstance(scheduler, Schedule):
-        return driven(scheduler, plain, tokens, exchange.device_of(transformer)), len(plain)
-    schedule = schedule_of(scheduler)
-    if job.shift is not None:
-        schedule = schedule.shifted_by(job.shift)
-    levels = schedule.sigmas(sigmas=plain, tokens=tokens)
-    solver = SOLVERS[job.solver] if job.solver else schedule.solve()
+    if _is_driven(request):
+        device = exchange.device_of(request.networks.part("transformer"))
+        plain = _plain(request)
+        return driven(scheduler, plain, _tokens(request, shape), device), len(plain)
+    levels = levels_of(request, shape)
+    solver = SOLVERS[job.solver] if job.solver else _schedule(request).solve()
     return partial(_solved, solver, levels), len(levels) - 1
+
+
+def levels_of(request: Request, shape: tuple[int, ...]) -> list[float]:
+    """The noise levels of a section with latents of this shape, 0 at the end; none if a scheduler is asked for each."""
+    if _is_driven(request):
+        return []
+    return _schedule(request).sigmas(sigmas=_plain(request), tokens=_tokens(request, shape))
+
+
+def _is_driven(request: Request) -> bool:
+    """Tell if the scheduler is no data of ours, and is asked for each step."""
+    job = request.job
+    return job.shift is None and job.solver is None and not isinstance(request.scheduler, Schedule)
+
+
+def _plain(request: Request) -> list[float]:
+    """The noise levels before the schedule's shift."""
+    even = np.linspace(1.0, 0.0, request.job.steps + 1)[:-1]
+    return [float(sigma) for sigma in (even if request.sigmas is None else request.sigmas)]
+
+
+def _tokens(request: Request, shape: tuple[int, ...]) -> float:
+    return float(np.prod(shape[2:])) / request.networks.part("transformer").config.patch_size ** 2
+
+
+def _schedule(request: Request) -> Schedule:
+    schedule = schedule_of(request.scheduler)
+    return schedule if request.job.shift is None else schedule.shifted_by(request.job.shift)
 
 
 def _solved(solver: Solver, levels: list[float], velocity: Velocity, latents: Any) -> Steps:

@@ -7,7 +7,8 @@ begin and end the video.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,6 +136,19 @@ def encode_latents(vae: Any, pixels: np.ndarray, what: str, noise: Noise, videos
     return np.asarray(ops.to_numpy(latents), dtype=np.float32)
 
 
+@contextmanager
+def _whole_frames(vae: Any) -> Iterator[None]:
+    """Inside, frames are not cut for want of memory: one needs little, and what is seen in it decides sections."""
+    tile = getattr(vae, "decoding_tile", None)
+    try:
+        if tile is not None:
+            vae.decoding_tile = None
+        yield
+    finally:
+        if tile is not None:
+            vae.decoding_tile = tile
+
+
 def repeated(rows: Any, count: int) -> Any:
     """`count` rows: each of the given ones is repeated equally often; JobError if `count` is no multiple of them."""
     have = rows.shape[0]
@@ -151,6 +165,6 @@ def decode_picture(vae: Any, latents: Any) -> np.ndarray:
     unscaled = runtime.place(
         ops.from_numpy(latents / vae.config.scaling_factor), exchange.device_of(vae), vae.dtype
     )
-    with runtime.no_grad():
+    with runtime.no_grad(), _whole_frames(vae):
         frame = vae.decode(unscaled, return_dict=False)[0]
     return np.asarray(ops.to_numpy(frame)[:, :, 0].clip(-1.0, 1.0), dtype=np.float32)

@@ -7,7 +7,7 @@ which plan it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from longtake.backend import exchange, ops, runtime
-from longtake.errors import JobTypeError, RunError
-from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone
+from longtake.errors import JobTypeError, MemoryRunError, RunError
+from longtake.events import Encoded, Event, FramesReady, Moved, Planned, Preview, SectionDone
 from longtake.job import Job
 from longtake.pipeline.decode import Convert, Decoding, reference_frames, to_frames
 from longtake.pipeline.denoise import Change, Run
@@ -25,11 +25,13 @@ from longtake.pipeline.encode import Text
 from longtake.pipeline.loras import applied
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import noise_source
+from longtake.pipeline.placed import less
 from longtake.pipeline.placement import room_for
 from longtake.pipeline.predict import Predictor, Wrap
 from longtake.pipeline.prepare import Asked, Inputs, Request, ask, encode
 from longtake.pipeline.preview import previewer
 from longtake.pipeline.store import Scratch, Store
+from longtake.pipeline.working import work_of
 from longtake.plan.history import History
 from longtake.plan.plans import Section
 from longtake.plan.timeline import Direction, direct
@@ -49,10 +51,11 @@ def generate(
 ) -> Events:
     """Make the videos that the job and its inputs ask for; to cancel is to close the iterator.
 
-    First comes `Planned`, then `Encoded`, then for each section its `Stepped`, a `SectionDone` and, if `preview` ("rgb"
-    or "decode") asks for it, a `Preview`. Frames come as soon as they are final, exactly as many as planned: after each
-    section if the plan goes forward, else when all sections are there. Memory does not depend on the length:
-    the history is pruned, and latents that wait are on disk.
+    First comes `Planned`, then `Moved` if networks do not lie whole where they run, then `Encoded`, then for each
+    section its `Stepped`, a `SectionDone` and, if `preview` ("rgb" or "decode") asks for it, a `Preview`. Frames come
+    as soon as they are final, exactly as many as planned: after each section if the plan goes forward, else when all
+    sections are there. Memory does not depend on the length: the history is pruned, and latents that wait are on disk.
+    If a device's memory ends, and nobody has said how much to take, a `Moved` tells how it goes on with less.
 
     Sections that lie in `store` are not made again: their `SectionDone` comes without any `Stepped`. `convert` turns
     decoded frames into what `FramesReady` holds; with None nothing is decoded. `wrap` may replace the velocity (by a
@@ -69,11 +72,13 @@ def generate(
     show = None if preview is None else previewer(networks, preview)
     if store is not None:
         store.begin(asked.job, networks.form)
-    return _events(asked, store, show, convert, wrap)
+    placed = networks.placement.prepare(work_of(asked.job, asked.plan, asked.rows))
+    return _events(asked, placed, store, show, convert, wrap)
 
 
 def _events(
     asked: Asked,
+    placed: Sequence[str],
     store: Store | None,
     show: Callable[[np.ndarray], np.ndarray] | None,
     convert: Convert | None,
@@ -82,14 +87,26 @@ def _events(
     plan, networks = asked.plan, asked.networks
     steps = asked.job.steps if asked.inputs.sigmas is None else len(asked.inputs.sigmas)
     yield Planned(plan.count, plan.frames, steps, plan.notice)
+    if placed:
+        yield Moved("; ".join(placed))
     with applied(asked.job.loras, networks.part("transformer")) as adapters:
-        request = encode(asked)
+        request = yield from _encoded(asked)
         yield Encoded(request.anchors, request.texts[request.job.prompt])
         with _waiting(request, store, convert) as kept:
             sections = sample(request, adapters, kept, wrap)
             frames = _frames(asked, request, sections, kept, show, convert)
             with closing(sections), closing(frames):
                 yield from frames
+
+
+def _encoded(asked: Asked) -> Generator[Event, Change | None, Request]:
+    """The request; if memory ends, encoded again with less on the device."""
+    while True:
+        try:
+            return encode(asked)
+        except MemoryRunError as error:
+            moved = less(asked.networks.placement, error)
+        yield moved
 
 
 def _waiting(
@@ -118,8 +135,7 @@ def _frames(
     done: list[SectionDone] = []
     numbers: list[int] = []
     if decoding is not None:
-        with request.networks.using("vae"):
-            yield from decoding.push(start)
+        yield from decoding.push(start)
     change: Change | None = None
     while (event := advance(sections, change)) is not None:
         change = yield event
@@ -128,32 +144,33 @@ def _frames(
         numbers.append(event.number)
         if job.reference:
             done.append(event)
-        with request.networks.using("vae"):
-            if show is not None:
-                yield Preview(event.number, show(event.latents))
-            if decoding is not None:
-                yield from decoding.push(event.latents)
+        if show is not None:
+            with request.networks.using("vae"):
+                shown = show(event.latents)
+            yield Preview(event.number, shown)
+        if decoding is not None:
+            yield from decoding.push(event.latents)
     if convert is None:
         return
-    with request.networks.using("vae") as vae:
-        if decoding is not None:
-            yield from decoding.finish()
-        elif job.reference:
-            yield _converted_reference(vae, request, done, convert)
-        else:
-            yield from _waited(asked, request, sorted(numbers), kept, convert)
+    if decoding is not None:
+        yield from decoding.finish()
+    elif job.reference:
+        yield _converted_reference(request, done, convert)
+    else:
+        yield from _waited(asked, request, sorted(numbers), kept, convert)
 
 
 def _decoding(asked: Asked, request: Request, convert: Convert, first: int = 0) -> Decoding:
     pixels = asked.pixels[0]
     plain = pixels is not None and bool((pixels == pixels[..., :1, :1]).all())
-    vae = request.networks.part("vae")
-    return Decoding(vae, request.plan, convert, request.job.decoding, plain, first)
+    networks = request.networks
+    vae = networks.part("vae")
+    return Decoding(vae, request.plan, convert, request.job.decoding, plain, first, networks.placement)
 
 
 def _waited(
     asked: Asked, request: Request, numbers: list[int], kept: Store | None, convert: Convert
-) -> Iterator[FramesReady]:
+) -> Iterator[FramesReady | Moved]:
     """The frames of sections that did not come in the video's order, and that lie in the store now."""
     assert kept is not None
     whole = not numbers or numbers[0] == 0
@@ -171,12 +188,10 @@ def _waited(
     yield from decoding.finish()
 
 
-def _converted_reference(
-    vae: Any, request: Request, done: list[SectionDone], convert: Convert
-) -> FramesReady:
+def _converted_reference(request: Request, done: list[SectionDone], convert: Convert) -> FramesReady:
     """All frames as the reference decodes them: it holds the whole video."""
     plan = request.plan
-    with room_for("decoding the latents"):
+    with request.networks.using("vae") as vae, room_for("decoding the latents"):
         frames = reference_frames(vae, request.anchors[0], done, plan.forward, plan.window)
     return FramesReady(0, convert(frames[:, :, : plan.frames]))
 
@@ -211,10 +226,8 @@ def sample(
         finished = None if kept is None else kept.read_section(section.number)
         if finished is None:
             strengths = dict(zip(adapters, told.strengths, strict=True))
-            with request.networks.using("transformer"):
-                predict.begin(section, history)
-                run = Run(request, predict, strengths, made, section)
-                latents, texts[told.prompt] = yield from run.denoise(texts[told.prompt], noise)
+            run = Run(request, predict, strengths, made, section)
+            latents, texts[told.prompt] = yield from _denoised(run, history, texts[told.prompt], noise)
             if latents is None:
                 return
             finished = np.asarray(ops.to_numpy(latents), dtype=np.float32)
@@ -224,6 +237,21 @@ def sample(
         change = yield SectionDone(made, section.number, finished)
         if change is not None and change.stop:
             return
+
+
+def _denoised(
+    run: Run, history: History, text: Text, noise: np.ndarray
+) -> Generator[Event, Change | None, tuple[Any, Text]]:
+    """One section's latents and text; if memory ends, made again from the same noise with less on the device."""
+    while True:
+        run.predict.begin(run.section, history)
+        try:
+            return (yield from run.denoise(text, noise))
+        except MemoryRunError as error:
+            run.predict.forget()
+            moved = less(run.request.networks.placement, error)
+        # Out here, where the error and all that its frames held is gone.
+        yield moved
 
 
 def _noise(request: Request, section: Section, told: Direction) -> np.ndarray:

@@ -25,6 +25,7 @@ from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.named import named, places, trained_for
+from longtake.pipeline.placed import Placed, check_vram, left_mapped
 from longtake.pipeline.placement import Placement, Resident
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
@@ -171,6 +172,7 @@ def load_networks(
     token: str | bool | None = None,
     force_download: bool = False,
     told: Told | None = None,
+    placed: bool = True,
 ) -> Networks:
     """Read a model, one part after the other: a folder, a name on the hub ("owner/name"), "embedded", or a short name.
 
@@ -182,7 +184,9 @@ def load_networks(
     networks may take and which kernels they run on. Parts in `given` are taken as they are, None too, and not read.
     `quantize` is the form of the transformer's blocks, as a job names it ("none": as it lies in the files), or a
     `quantization_config` of the field's for a pipeline (`forms.by_part`); layers get it while they are read.
-    Of a model on the hub only the files of the parts that are read are fetched, as the last six say (`HubOptions`).
+    Networks come to an accelerator while they run, as much of them as there is memory for (docs/placement.md); with
+    `placed` False all of them are put there at once, and stay. Of a model on the hub only the files of the parts that
+    are read are fetched, as `revision` to `told` say (`HubOptions`).
     Raises ModelError, naming file and key, for what is missing or not as the config says, and BackendError for a
     `device` that is not here.
     """
@@ -191,7 +195,7 @@ def load_networks(
     device = machine.device if device == "auto" else device
     device = runtime.best_device() if device == "auto" else device
     runtime.check_device(device)
-    wanted = _quantization(quantize, given or {}, device)
+    forms_of = _quantization(quantize, given or {}, device)
     options = HubOptions(revision, cache_dir, local_files_only, token, force_download, told)
     known, trained = named(model), trained_for(model, parts)
     _check_hidden(model)
@@ -210,11 +214,21 @@ def load_networks(
         settings["sampling"] = trained
     plain = known is not None and runtime.auto_dtype("cpu" if device is None else device) == "float32"
     auto = known.dtype if known is not None and plain else None
+
+    def reading(name: str) -> dict[str, Any]:
+        wanted = _dtype_of(dtype, name, device, auto)
+        mapped = left_mapped(name, device, wanted, machine.memory) if placed else None
+        return {
+            "dtype": wanted,
+            "device": device,
+            "quantization_config": forms_of.get(name),
+            "mapped": mapped,
+        }
+
     for place, names in by_place.items():
         file = single.find(place, options)
         if file is not None:
-            for name in names:
-                found[name] = _read_file(file, name, _dtype_of(dtype, name, device, auto), device)
+            found |= {name: _read_file(file, name, reading(name)) for name in names}
             continue
         whole = place == model
         source = Source(model_source(place, options), (subfolder or "") if whole else "", variant, whole)
@@ -222,11 +236,13 @@ def load_networks(
             source.check(name)
         source.fetch(names)
         settings |= source.settings()
-        for name in names:
-            how = _dtype_of(dtype, name, device, auto)
-            found[name] = source.read(name, how, device, wanted.get(name))
+        found |= {name: source.read(name, reading(name)) for name in names}
     _run_on(machine, found["transformer"])
-    return Networks(**found, settings=settings)
+    networks = Networks(**found, settings=settings)
+    if not placed:
+        return networks
+    read = {name: found[name] for name in NETWORKS if name not in given}
+    return replace(networks, placement=Placed(read, device, machine.vram, machine.memory))
 
 
 def save_networks(
@@ -290,10 +306,8 @@ def _quantization(quantize: Any, given: Mapping[str, Any], device: Any) -> dict[
 
 def _check_machine(machine: Machine, device: Any, dtype: Any) -> None:
     """Raise BackendError for what this machine does not serve, before anything is read."""
-    for name, asked in (("vram", machine.vram), ("memory", machine.memory)):
-        if asked is not None:
-            raise BackendError(f"--{name} is not served here yet; leave it out.")
     here = "cpu" if device is None else device  # without one, networks stay where files are read
+    check_vram(machine.vram, here)
     kernels.check(machine.attention, here, runtime.dtype_name(runtime.dtype(dtype)))
 
 
@@ -321,13 +335,13 @@ def _check_hidden(model: Any) -> None:
         )
 
 
-def _read_file(file: Path, name: str, dtype: Any, device: Any) -> Any:
+def _read_file(file: Path, name: str, how: Mapping[str, Any]) -> Any:
     """A part from one file."""
     if name not in NETWORKS:
         raise ModelError(
             f"{file} is one file, which is a network's weights; {name} is read from a folder or a repository."
         )
-    return NETWORKS[name].from_pretrained(file, dtype=dtype, device=device)
+    return NETWORKS[name].from_pretrained(file, **how)
 
 
 def _dtype_of(dtype: Any, name: str, device: Any, auto: str | None = None) -> Any:
@@ -378,11 +392,10 @@ class Source:
                 NETWORKS[name].read_config(root / part.folder / "config.json")
         self.place.fetch((replace(part, files=(), instead=()) for part in wanted), self.variant)
 
-    def read(self, name: str, dtype: Any, device: Any, quantization: Any = None) -> Any:
-        """One part, ready to run."""
+    def read(self, name: str, how: Mapping[str, Any]) -> Any:
+        """One part, ready to run; `how` are keywords of `from_pretrained` for a network."""
         folder = self.place.folder / self._folder(name)
         if name in NETWORKS:
-            how = {"dtype": dtype, "device": device, "quantization_config": quantization}
             return NETWORKS[name].from_pretrained(folder, variant=self.variant, **how)
         if name == "scheduler":
             entry = self.index.parts[name] if self.whole else None

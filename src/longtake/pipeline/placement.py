@@ -8,13 +8,20 @@ from typing import Any, Protocol
 
 from longtake.backend import runtime
 from longtake.errors import MemoryRunError
+from longtake.pipeline.working import Work
 
 
 class Placement(Protocol):
     """Brings a part of the model to where it runs, for as long as it is used."""
 
     def using(self, part: str, network: Any) -> AbstractContextManager[Any]:
-        """Inside, the network is ready to run; gives what is to be called."""
+        """Inside, the network is ready to run; gives what is to be called. Nothing is yielded to anybody inside."""
+
+    def prepare(self, work: Work) -> tuple[str, ...]:
+        """Make ready for a job; in words, what lies elsewhere than where it was loaded."""
+
+    def smaller(self) -> str | None:
+        """Let the parts take less of the device, since memory ended; in words, or None if nothing can be done."""
 
 
 class Resident:
@@ -23,6 +30,14 @@ class Resident:
     def using(self, part: str, network: Any) -> AbstractContextManager[Any]:
         """The network as it is."""
         return nullcontext(network)
+
+    def prepare(self, work: Work) -> tuple[str, ...]:
+        """Nothing is to be done."""
+        return ()
+
+    def smaller(self) -> str | None:
+        """Nothing can be done."""
+        return None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 
 from longtake.backend import exchange, ops, runtime
 from longtake.models import adapters
-from longtake.models.pretrained import is_untouched
+from longtake.models.pretrained import ALL, REST, is_untouched, needing
 from longtake.models.transformer import (
     SLOTS,
     Context,
@@ -71,6 +71,8 @@ class Predictor:
         self.revision = adapters.revision(transformer)
         self.texts: dict[tuple[int, int], Known] = {}
         self.begun: Begun | None = None
+        self.levels: Sequence[float] = ()
+        """The noise levels of the section's steps, as far as they are known."""
 
     def begin(self, section: Section, history: History) -> None:
         """Read what the section sees. Raises JobError for clean frames at a scale that the transformer cannot take."""
@@ -129,10 +131,28 @@ class Predictor:
         if known.sight is None:
             known.sight = network.sight(begun.context, known.prompted)
         if sigma not in known.moments:
-            timestep, guidance = self._levels(begun, latents, sigma)
-            known.moments[sigma] = network.moment(known.prompted, timestep, guidance, keep=True)
-        tokens = network.tokens(latents, known.moments[sigma], begun.context, known.sight)
-        return network.head(network.run_blocks(tokens), tokens)
+            self._add_moments(known, begun, latents, sigma)
+        moment = known.moments[sigma]
+        tokens = network.tokens(latents, moment, begun.context, known.sight)
+        complete = moment.modulations is not None and len(moment.modulations) == len(network.blocks)
+        with needing(network, REST if complete else ALL):
+            window = network.run_blocks(tokens)
+        return network.head(window, tokens)
+
+    def _add_moments(self, known: Known, begun: Begun, latents: Any, sigma: float) -> None:
+        """The moment of this noise level; where blocks come one by one, those of all the section's levels at once.
+
+        Their modulations are made in one pass then, and no later pass needs the weights that made them.
+        """
+        network = self.transformer
+        brought = any(getattr(walk, "brings", False) for walk in network.walks)
+        missing = [each for each in self.levels if each not in known.moments]
+        levels = missing if brought and sigma in missing else [sigma]
+        for each in levels:
+            timestep, guidance = self._levels(begun, latents, each)
+            known.moments[each] = network.moment(known.prompted, timestep, guidance, keep=True)
+        if brought:
+            network.modulate([known.moments[each] for each in levels])
 
     def _whole(self, branch: Branch, latents: Any, sigma: float) -> Any:
         text, begun = branch.text, branch.begun
@@ -165,6 +185,11 @@ class Predictor:
             made = self.transformer.prompted(text.states, text.mask, text.pooled, branch.image_states)
             self.texts[branch.key] = Known(branch, made)
         return self.texts[branch.key]
+
+    def forget(self) -> None:
+        """Forget all results, which may be on a device without room for them."""
+        self.texts.clear()
+        self.begun = None
 
     def _forget_what_adapters_changed(self) -> None:
         """Forget all results if adapters have changed: a callback may weigh or remove them between two steps."""

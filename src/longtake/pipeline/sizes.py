@@ -25,6 +25,9 @@ from longtake.weights.hub import HubOptions, Part, Repository
 NETWORKS = ("text_encoder", "text_encoder_2", "image_encoder", "transformer", "vae")
 """The parts that have weights, in the order in which they run."""
 
+STREAMED = ("text_encoder", "transformer")
+"""Those whose blocks can come to the device one by one; the others are small."""
+
 WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "bool": 1}
 BLOCK = re.compile(r"(?:^|\.)(transformer_blocks|single_transformer_blocks|layers)\.(\d+)\.")
 MODULATION = re.compile(r"\.(?:norm|norm1|norm1_context)\.linear\.")
@@ -102,7 +105,7 @@ def sizes_of(
         converted = converted or (dtype != "auto" and floating and weight.dtype not in (dtype, *EIGHT))
         if TABLE.search(name):
             table += size
-        elif found is None or part == "vae":
+        elif found is None or part not in STREAMED:
             rest += size
         else:
             place = (KINDS.index(found[1]), int(found[2]))

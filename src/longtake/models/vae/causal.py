@@ -32,6 +32,12 @@ class Memory:
         self.reach = reach
         self._kept: dict[int, list[Tensor]] = {}
 
+    def copied(self) -> Memory:
+        """Another memory of the same frames."""
+        other = Memory(self.reach)
+        other._kept = dict(self._kept)
+        return other
+
     def of(self, layer: nn.Module) -> list[Tensor]:
         """The tensors that the layer kept last; none when the video begins."""
         return self._kept.get(id(layer), [])

@@ -8,6 +8,8 @@ that each latent frame is decoded once and there is no grid; its frames are near
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 from longtake.backend import ops, runtime
@@ -62,6 +64,16 @@ class StreamingDecoder:
         self._memories = []
         with runtime.no_grad():
             return list(self._tiles.finish())
+
+    def remembered(self) -> Callable[[], None]:
+        """A function that takes the decoder back to where it is now, after a push or a finish that failed."""
+        tiles = copy.copy(self._tiles)
+        memories = [memory.copied() for memory in self._memories]
+
+        def forget() -> None:
+            self._tiles, self._memories = tiles, memories
+
+        return forget
 
     def _continued(self, latents: Tensor) -> Tensor:
         turn = 0

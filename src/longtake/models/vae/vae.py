@@ -49,7 +49,7 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
 
     Frames are (B, 3, T, H, W) in [-1, 1] with T = 1 + 4n, latents (B, C, 1 + n, H/8, W/8), not yet scaled.
     Time is tiled above 16 frames (unless `use_framewise_encoding` or `use_framewise_decoding` is False), space after
-    `enable_tiling`.
+    `enable_tiling`; `decoding_tile`, (height, width) in pixels, tiles the space of decoding alone.
     """
 
     config_class = VAEConfig
@@ -78,6 +78,7 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
             usual.stride_frames,
         )
         self.use_tiling = False
+        self.decoding_tile: tuple[int, int] | None = None
         self.use_slicing = False
         self.use_framewise_encoding = True
         self.use_framewise_decoding = True
@@ -215,12 +216,22 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
     def decode_space(self, z: Tensor, function: Callable[[Tensor], Tensor], over: Over = map) -> Tensor:
         """`function` over latents; with tiling, over tiles of space."""
         tiles, ratio = self.tiles, self.spatial_compression_ratio
-        size = (tiles.height // ratio, tiles.width // ratio)
-        if not self.use_tiling or (z.shape[3] <= size[0] and z.shape[4] <= size[1]):
+        tiled = (tiles.height, tiles.width), (tiles.stride_height, tiles.stride_width)
+        if self.decoding_tile is not None and not self.use_tiling:
+            frame = (z.shape[3] * ratio, z.shape[4] * ratio)
+            high, wide = (min(each) for each in zip(self.decoding_tile, frame, strict=True))
+            # A side that is not cut has one tile as long as it is; the others overlap by a quarter.
+            tiled = (
+                (high, wide),
+                (high if high == frame[0] else high * 3 // 4, wide if wide == frame[1] else wide * 3 // 4),
+            )
+        (height, width), out_stride = tiled
+        size = (height // ratio, width // ratio)
+        cuts = self.use_tiling or self.decoding_tile is not None
+        if not cuts or (z.shape[3] <= size[0] and z.shape[4] <= size[1]):
             return function(z)
-        out_stride = (tiles.stride_height, tiles.stride_width)
         stride = (out_stride[0] // ratio, out_stride[1] // ratio)
-        overlap = (tiles.height - out_stride[0], tiles.width - out_stride[1])
+        overlap = (height - out_stride[0], width - out_stride[1])
         return tiled_space(z, function, size, stride, out_stride, overlap, over)
 
 
