@@ -5,8 +5,8 @@
 
 Weights are random and made on the device, so that nothing is downloaded or read from a disk. For 640 x 608 and
 480 x 832: stock diffusers' class, ours on each attention kernel, compiled, in 8 bits, with step caches, and within
-allowances of memory. A section is 9 latent frames, 36 frames of video; the table's sections and frames are computed from
-the step (25 of them) and the decoding that were measured, but for "section", which is one as the loop makes it.
+allowances of memory. A section is 9 latent frames, 36 frames of video; the table's sections and frames are computed
+from the step (25 of them) and the decoding that were measured, but for "section", which is one as the loop makes it.
 
 Each measurement has a time limit of its own, and fails alone: its row says why. Tables, then one line of JSON.
 """
@@ -188,7 +188,7 @@ def timed(step: Callable[[], Any], scale: Scale, warm: int = 1) -> float:
     return statistics.median(spent)
 
 
-# The machine -----------------------------------------------------------------------------------------------------------
+# The machine ----------------------------------------------------------------------------------------------------------
 
 
 def rates(scale: Scale) -> dict[str, float]:
@@ -220,7 +220,7 @@ def flops(scale: Scale, tokens: int) -> float:
     return blocks * (2 * 12 * scale.width**2 * tokens + 4 * scale.width * tokens**2)
 
 
-# The networks ----------------------------------------------------------------------------------------------------------
+# The networks ---------------------------------------------------------------------------------------------------------
 
 
 def filled(make: Callable[[], nn.Module], scale: Scale) -> Any:
@@ -369,7 +369,7 @@ class Inside:
         return made
 
 
-# The measurements ------------------------------------------------------------------------------------------------------
+# The measurements -----------------------------------------------------------------------------------------------------
 
 
 def step_row(inside: Inside, model: Any, rate: float | None) -> dict[str, float]:
@@ -464,7 +464,7 @@ def quantised_rows(report: Report, scale: Scale, insides: list[Inside], rate: fl
         if model is None:
             continue
         for inside in insides:
-            report.run(form, 30, lambda i=inside: step_row(i, model, rate), size=shown(inside))
+            report.run(form, 30, lambda i=inside, m=model: step_row(i, m, rate), size=shown(inside))
         if not scale.small and form.endswith("dynamic"):
             compiled_rows(report, model, insides[:1], rate, f"{form}, ")
 
@@ -508,7 +508,7 @@ def networks_of(scale: Scale, model: Any) -> Networks:
     return load_networks("embedded", device="cpu", given={**given, "transformer": model, "vae": vae})
 
 
-# The end ---------------------------------------------------------------------------------------------------------------
+# The end --------------------------------------------------------------------------------------------------------------
 
 
 def tables(report: Report) -> str:
@@ -516,9 +516,8 @@ def tables(report: Report) -> str:
     decoding = {
         row["size"]: row["decode_s"] for row in report.rows if row["name"] == "section" and "decode_s" in row
     }
-    lines = [
-        f"{'size':9} {'what':38} {'step s':>8} {'section s':>10} {'frame s':>8} {'TFLOP/s':>8} {'share':>6} {'peak GB':>8}"
-    ]
+    heads = ("step s", "section s", "frame s", "TFLOP/s", "share", "peak GB")
+    lines = [f"{'size':9} {'what':38}" + "".join(f"{head:>11}" for head in heads)]
     for row in report.rows:
         if "step_s" in row and "section_s" not in row and row.get("size") in decoding:
             row["section_s"] = STEPS * row["step_s"] + decoding[row["size"]]
@@ -526,16 +525,9 @@ def tables(report: Report) -> str:
         if "reason" in row:
             lines.append(f"{row.get('size', ''):9} {row['name']:38} {row['reason']}")
         elif "step_s" in row:
-            cells = [
-                ("step_s", 8, 3),
-                ("section_s", 10, 2),
-                ("frame_s", 8, 3),
-                ("tflops", 8, 1),
-                ("share", 6, 2),
-                ("peak_gb", 8, 1),
-            ]
-            said = (f"{row[n]:{w}.{d}f}" if row.get(n) is not None else " " * w for n, w, d in cells)
-            lines.append(f"{row['size']:9} {row['name']:38} {' '.join(said)}")
+            cells = {"step_s": 3, "section_s": 2, "frame_s": 3, "tflops": 1, "share": 2, "peak_gb": 1}
+            said = (f"{row[n]:11.{d}f}" if row.get(n) is not None else " " * 11 for n, d in cells.items())
+            lines.append(f"{row['size']:9} {row['name']:38}{''.join(said).rstrip()}")
     return "\n".join(lines)
 
 
