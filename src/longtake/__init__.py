@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         PictureError,
         RunError,
     )
-    from longtake.events import Encoded, FramesReady, Planned, Preview, SectionDone, Stepped
+    from longtake.events import Encoded, FramesReady, Moved, Planned, Preview, SectionDone, Stepped
     from longtake.job import Anchor, Job, Lora, PromptSpan, SectionChange
     from longtake.jobs.folder import JobFolder
     from longtake.models.clip import CLIPTextModel
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from longtake.pipeline.denoise import Change
     from longtake.pipeline.loop import generate
     from longtake.pipeline.networks import load_networks
+    from longtake.pipeline.place import place
     from longtake.pipeline.prepare import Inputs
     from longtake.processors.siglip import SiglipImageProcessor
     from longtake.video import export_to_video
@@ -65,6 +66,7 @@ _HOMES = {
     "MemoryRunError": "longtake.errors",
     "ModelError": "longtake.errors",
     "PictureError": "longtake.errors",
+    "Moved": "longtake.events",
     "Planned": "longtake.events",
     "Preview": "longtake.events",
     "PromptSpan": "longtake.job",
@@ -79,6 +81,7 @@ _HOMES = {
     "generate": "longtake.pipeline.loop",
     "load_image": "longtake.picture",
     "load_networks": "longtake.pipeline.networks",
+    "place": "longtake.pipeline.place",
 }
 
 __all__ = [
@@ -103,6 +106,7 @@ __all__ = [
     "Lora",
     "MemoryRunError",
     "ModelError",
+    "Moved",
     "PictureError",
     "Planned",
     "Preview",
@@ -119,6 +123,7 @@ __all__ = [
     "generate",
     "load_image",
     "load_networks",
+    "place",
 ]
 
 
