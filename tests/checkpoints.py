@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import ops, runtime
+from longtake.backend import ops
+from longtake.models import quantised
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.weights import arrays
 from longtake.weights.header import CODES, compose
@@ -35,7 +36,8 @@ def transformer(**fields: Any) -> HunyuanVideoFramepackTransformer3DModel:
 
 
 def values_of(network: Any) -> dict[str, np.ndarray]:
-    return {name: ops.to_numpy(value) for name, value in runtime.named_weights(network).items()}
+    """The weights of a network; those that lie in 8 bits as the numbers that they stand for."""
+    return {name: ops.to_numpy(value) for name, value in quantised.full_weights(network).items()}
 
 
 def same(one: Any, other: Any) -> bool:

@@ -5,7 +5,8 @@ LongtakeError
 │   ├── JobTypeError    a value of the wrong type in it (also a TypeError)
 │   └── PictureError    a picture or video file that cannot be read or written (also an OSError)
 ├── RunError            a run that failed on its way; `section` and `step` say where, finished sections are unharmed
-│   └── MemoryRunError  there was not enough memory for it (also a MemoryError)
+│   ├── MemoryRunError  there was not enough memory for it (also a MemoryError)
+│   └── LostRunError    another process of the same run has ended
 ├── ModelError          a model folder, weight file or config that is wrong (also an OSError and a ValueError)
 └── BackendError        the framework is missing, or lacks what was asked for (also a RuntimeError)
 
@@ -46,6 +47,12 @@ class RunError(LongtakeError, RuntimeError):
 
 class MemoryRunError(RunError, MemoryError):
     """There was not enough memory for what a run needs."""
+
+
+class LostRunError(RunError):
+    """Another process of the same run has ended, so that this one cannot go on; `told`: that one has said why."""
+
+    told = False
 
 
 class ModelError(LongtakeError, OSError, ValueError):

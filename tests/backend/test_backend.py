@@ -21,7 +21,7 @@ SOURCES = [
     for path in PACKAGE.rglob("*.py")
     if not {"torch", "mindspore"} & set(path.relative_to(PACKAGE).parts)
 ]
-MODULES = ("kernels", "modules", "nn", "ops", "runtime", "transfer")
+MODULES = ("eight", "kernels", "modules", "nn", "ops", "runtime", "thirdparty")
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 4)).astype(np.float32)
 HALVES = ("float16", "bfloat16") if backend.name == "torch" else ("float16",)
@@ -159,7 +159,7 @@ def test_the_choice_follows_the_environment(monkeypatch):
     [
         ({"torch"}, {"torch", "mindspore"}, "torch"),
         ({"mindspore"}, {"torch", "mindspore"}, "mindspore"),
-        # Many libraries import torch by themselves.
+        # Many thirdparty import torch by themselves.
         ({"torch", "mindspore"}, {"torch", "mindspore"}, "mindspore"),
         (set(), {"torch", "mindspore"}, "torch"),
         (set(), {"mindspore"}, "mindspore"),

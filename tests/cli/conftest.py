@@ -35,11 +35,12 @@ def pipeline(place, monkeypatch):
         numbers=None, preview=None, job_events=job_events,
     )  # fmt: skip
 
-    def load_networks(model, dtype, *, parts, machine):
+    def load_networks(model, dtype, *, parts, machine, quantize, told):
         calls.model, calls.dtype, calls.device, calls.parts = model, dtype, machine.device, dict(parts)
         name = "float32" if dtype == "auto" else dtype
         return SimpleNamespace(
             settings={"width": 64, "height": 48}, default_size=(64, 48), dtype_name=name, form=name,
+            quantized=quantize,
             transformer=SimpleNamespace(chosen_kernel="native", device="cpu"),
         )  # fmt: skip
 
@@ -54,5 +55,5 @@ def pipeline(place, monkeypatch):
     modules = {name: importlib.import_module(f"longtake.pipeline.{name}") for name in ("networks", "loop")}
     monkeypatch.setattr(modules["networks"], "load_networks", load_networks)
     monkeypatch.setattr(modules["loop"], "generate", generate)
-    monkeypatch.setattr("longtake.weights.folder.describe", lambda name: {"parts": {}})
+    monkeypatch.setattr("longtake.weights.folder.describe", lambda name, without: {"parts": {}})
     return calls

@@ -112,19 +112,23 @@ def test_a_lora_is_looked_for_once(pipeline, monkeypatch, keeping):
 
 
 def test_the_parts_of_a_model_can_lie_elsewhere(pipeline, monkeypatch):
-    places = {"base": ["transformer", "vae"], "other": ["transformer"], "siglip": ["image_encoder", "vae"]}
     described = []
 
-    def describe(name):
-        described.append(name)
-        return {"parts": {part: {"class": "Net", "bytes": 1} for part in places[name]}}
+    def describe(name, without):
+        described.append((name, *without))
+        return {"parts": {}}
+
+    def describe_part(name, place):
+        described.append((name, place))
+        return {"class": "Net", "bytes": 1}
 
     monkeypatch.setattr("longtake.weights.folder.describe", describe)
+    monkeypatch.setattr("longtake.weights.folder.describe_part", describe_part)
     words = ["--model", "base", "--part", "transformer=other", "--part", "image_encoder=siglip"]
     assert main(["generate", "a.png", "It moves.", "--frames", "2", *words]) == 0
     parts = {"transformer": "other", "image_encoder": "siglip"}
     assert (pipeline.model, pipeline.parts, pipeline.job.parts) == ("base", parts, parts)
-    assert described == ["base", "other", "siglip"]
+    assert described == [("base", *parts), *parts.items()]
     assert read_metadata("a.mp4").job.parts == parts
 
 

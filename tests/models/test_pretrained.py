@@ -367,7 +367,7 @@ def test_keywords_that_cost_nothing_are_taken(folder: Path, keywords: dict[str, 
         ({"device_map": {"first": 0, "second": "cpu"}}, "spread one network over devices"),
         ({"device_map": HERE, "device": "meta"}, "one setting"),
         ({"attn_implementation": "flash_attention_2"}, "'sdpa'.* leave it out"),
-        ({"quantization_config": {"bits": 4}}, "pass replace="),
+        ({"quantization_config": {"bits": 4}}, "replace=, which makes modules of your own"),
     ],
 )
 def test_keywords_that_ask_for_more_are_refused(

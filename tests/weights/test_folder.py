@@ -15,7 +15,7 @@ from longtake.config import LlamaConfig, VAEConfig
 from longtake.errors import ModelError
 from longtake.weights import folder as model_folder
 from longtake.weights import saving
-from longtake.weights.folder import ModelIndex
+from longtake.weights.folder import ModelIndex, describe, describe_part, embedded_model
 
 
 @pytest.fixture
@@ -117,3 +117,18 @@ def test_a_missing_embedded_model_is_said_clearly(tmp_path: Path, monkeypatch: p
     (tmp_path / "embedded").mkdir()
     (tmp_path / "embedded" / "model_index.json").write_text("{}")
     assert model_folder.find_model("embedded") == tmp_path / "embedded"
+
+
+def test_a_part_is_described_wherever_it_lies(tmp_path: Path) -> None:
+    whole = embedded_model()
+    for part, entry in describe(whole)["parts"].items():
+        inside = describe_part(part, whole)
+        assert inside["bytes"] == entry["bytes"] and inside.get("parameters") == entry.get("parameters"), part
+        alone = describe_part(part, whole / part)
+        assert alone["bytes"] == entry["bytes"], part
+    assert "vae" not in describe(whole, without=["vae"])["parts"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(
+        ModelError, match=r"empty has no part 'vae': neither a folder of that name, nor config.json"
+    ):
+        describe_part("vae", tmp_path / "empty")

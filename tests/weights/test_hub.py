@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -34,15 +35,18 @@ from longtake.models.llama import LlamaModel
 from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
+from longtake.named import places
 from longtake.pipeline.encode import PROMPT_TEMPLATE
 from longtake.pipeline.networks import COMPONENTS, Networks, load_networks, save_networks
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
 from longtake.toy.tokenizers import train_tokenizers
-from longtake.weights import hub
+from longtake.weights import hub, transfer
+from longtake.weights.fingerprint import fingerprint
 from longtake.weights.folder import describe, find_model, model_source
 from longtake.weights.hub import HubOptions, Part
 from longtake.weights.lora import find_file
+from longtake.weights.transfer import Downloading
 
 WHOLE, SIGLIP = "tiny/framepack", "tiny/redux"
 STEM = "diffusion_pytorch_model"
@@ -692,6 +696,178 @@ def test_a_download_that_breaks_off_for_good_keeps_what_is_complete(
     server.cuts.clear()
     HunyuanVideoFramepackTransformer3DModel.from_pretrained("tiny/packed")
     assert shards[-1] in server.fetched() and shards[0] not in server.fetched()
+
+
+@pytest.fixture
+def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of 3 kB are large ones, and come in pieces of 1 kB."""
+    monkeypatch.setattr(hub, "LARGE", 3000)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)
+
+
+SHARD = "image_encoder/model.safetensors"
+
+
+def broken_off(server: Hub, published: Path, at: int) -> None:
+    """A download that breaks off for good, at this byte."""
+    server.add(SIGLIP, published / "siglip")
+    server.cuts[SHARD] = [at, *[0] * 8]  # and then not a byte more in all the client's tries
+    with pytest.raises(ModelError, match="was cut off"):
+        SiglipVisionModel.from_pretrained(SIGLIP, subfolder="image_encoder")
+    server.forget()
+    server.cuts.clear()
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_another_load_goes_on_where_the_last_one_broke_off(
+    server: Hub, published: Path, cache: Path, quick: None, small_is_large: None, told: bool
+) -> None:
+    broken_off(server, published, 2500)
+    seen: list[Downloading] = []
+    options = HubOptions(told=seen.append if told else None)
+    size = (published / "siglip" / SHARD).stat().st_size
+    place = model_source(SIGLIP, options).fetch([Part("image_encoder", ("config.json",), "model")])
+    assert server.ranges == [(SHARD, "bytes=2000-")]  # whole pieces were kept
+    assert (place / SHARD).read_bytes() == (published / "siglip" / SHARD).read_bytes()
+    assert not (cache / "models--tiny--redux" / hub.PARTS).exists()
+    if told:
+        last = seen[-1]
+        assert (last.name, last.begun, last.done, last.total) == (SIGLIP, 2000, size, size)
+        assert last.files == 1 and last.rate is not None and last.rate > 0
+    same_as = SiglipVisionModel.from_pretrained(published / "siglip", subfolder="image_encoder")
+    assert same(SiglipVisionModel.from_pretrained(place, subfolder="image_encoder"), same_as)
+
+
+def test_what_was_taken_up_wrongly_is_fetched_anew(
+    server: Hub, published: Path, cache: Path, quick: None, small_is_large: None
+) -> None:
+    broken_off(server, published, 2500)
+    (part,) = (cache / "models--tiny--redux" / hub.PARTS).iterdir()
+    part.write_bytes(b"x" * 2000)
+    with pytest.raises(
+        ModelError, match=r"model.safetensors of 'tiny/redux' is not what the hub has, after its"
+    ):
+        SiglipVisionModel.from_pretrained(SIGLIP, subfolder="image_encoder")
+    read = SiglipVisionModel.from_pretrained(SIGLIP, subfolder="image_encoder")
+    assert same(read, SiglipVisionModel.from_pretrained(published / "siglip", subfolder="image_encoder"))
+
+
+def test_if_one_large_file_fails_the_others_stop_and_keep_what_they_have(
+    server: Hub, published: Path, cache: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "LARGE", 3000)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)
+    server.add("tiny/packed", published / "transformer")
+    shards = sorted(path.name for path in (published / "transformer").glob(f"{STEM}-0*.safetensors"))
+    server.cuts[shards[0]] = [1100, *[0] * 8]
+    with pytest.raises(ModelError, match="was cut off"):
+        HunyuanVideoFramepackTransformer3DModel.from_pretrained("tiny/packed")
+    parts = list((cache / "models--tiny--packed" / hub.PARTS).iterdir())
+    assert 1000 in {part.stat().st_size for part in parts}
+    server.cuts.clear()
+    read = HunyuanVideoFramepackTransformer3DModel.from_pretrained("tiny/packed")
+    assert same(read, HunyuanVideoFramepackTransformer3DModel.from_pretrained(published / "transformer"))
+
+
+def test_the_free_disk_is_asked_before_the_first_byte(
+    server: Hub, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add(SIGLIP, published / "siglip")
+    free = transfer.SPARE + 2000
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda place: SimpleNamespace(free=free))
+    with pytest.raises(ModelError) as told:
+        SiglipVisionModel.from_pretrained(SIGLIP, subfolder="image_encoder")
+    said = str(told.value)
+    assert (
+        "'tiny/redux' needs 268.4 MB on the disk" in said or "'tiny/redux' needs 268.5 MB on the disk" in said
+    )
+    assert "where 268.4 MB are free" in said and "\n" not in said and "HF_HUB_CACHE" in said
+    assert SHARD not in server.fetched()
+    free += 10**6
+    SiglipVisionModel.from_pretrained(SIGLIP, subfolder="image_encoder")
+
+
+def test_the_program_tells_a_download(
+    server: Hub, published: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    server.add(WHOLE, published / "whole")
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "a.png")
+    words = ["generate", str(tmp_path / "a.png"), "a ball", "-o", str(tmp_path / "a.mp4"), "--json"]
+    assert main([*words, "--frames", "5", "--steps", "1", "--window", "2", "--model", WHOLE]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    told = [event for event in events if event["event"] == "downloading"]
+    last = told[-1]
+    assert last["model"] == WHOLE and last["bytes"] == last["total"] > 10_000 and last["files"] > 3
+    assert {"rate", "seconds_left"} <= last.keys()
+    assert events.index(last) < [event["event"] for event in events].index("loaded")
+
+
+def test_the_names_of_the_published_models_lead_to_their_repositories(
+    server: Hub, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, parts = places("framepack-f1")
+    server.add(base, published / "whole")
+    server.add(parts["transformer"], published / "transformer")
+    server.add(parts["image_encoder"], published / "siglip")
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "a.png")
+    video, job = str(tmp_path / "a.mp4"), str(tmp_path / "job")
+    words = ["generate", str(tmp_path / "a.png"), "a ball", "-o", video, "--job", job, "--size", "64x48"]
+    short = ["--frames", "5", "--steps", "1", "--window", "2"]
+    assert main([*words, *short, "--model", "framepack-f1"]) == 0
+    said = capsys.readouterr()
+    assert "note:" not in said.err.replace("note: MindSpore", "")
+    assert not any("transformer/" in name for name in server.fetched())  # the base's own stays there
+    written = json.loads((tmp_path / "job" / "job.json").read_text())["job"]
+    assert (written["model"], written["sampling"], written["steps"]) == (base, "vanilla", 1)
+    assert written["parts"] == parts and written["guidance"] == 10.0
+    assert main(["extend", job, "--frames", "8"]) == 0
+    assert main(["info", "framepack-f1"]) == 0
+    told = capsys.readouterr().out
+    assert "framepack-f1: HunyuanVideoFramepackPipeline" in told and parts["transformer"] in told
+
+    wrong = [*words[:-4], *words[-2:], *short, "--model", "framepack-f1", "--sampling", "inverted"]
+    assert main(wrong) == 0
+    assert (
+        capsys.readouterr().err.count("This model was trained for vanilla sampling, and inverted was asked")
+        == 1
+    )
+
+    pipe = HunyuanVideoFramepackPipeline.from_pretrained("framepack-f1", dtype="float32")
+    assert pipe.settings["sampling"] == "vanilla"
+    assert same(
+        pipe.transformer, HunyuanVideoFramepackTransformer3DModel.from_pretrained(published / "transformer")
+    )
+
+
+def test_a_part_is_one_file_of_a_repository(
+    server: Hub, published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = tiny_siglip_for_files()
+    network.save_pretrained(tmp_path / "files" / "clip_vision")
+    server.add("who/files", tmp_path / "files")
+    server.add(WHOLE, published / "whole")
+    name = "who/files/clip_vision/model.safetensors"
+    facts = describe(name)
+    assert server.fetched() <= {"clip_vision/model.safetensors"} and facts["repository"] == "who/files"
+    assert all(asked == "bytes=0-100000" for _, asked in server.ranges)  # its header alone
+    assert facts["parts"]["model"]["class"] == "SiglipVisionModel"
+    networks = load_networks(WHOLE, "float32", parts={"image_encoder": name})
+    assert same(networks.image_encoder, network)
+    assert fingerprint(WHOLE, {"image_encoder": name}) != fingerprint(WHOLE)
+    assert main(["info", WHOLE, "--part", f"image_encoder={name}"]) == 0
+    assert name in capsys.readouterr().out
+    with pytest.raises(ModelError, match=r"has no gone.safetensors; it holds .*model.safetensors"):
+        load_networks(WHOLE, parts={"image_encoder": "who/files/clip_vision/gone.safetensors"})
+    with pytest.raises(
+        ModelError, match=r"is one file, which is a network's weights; tokenizer is read from"
+    ):
+        load_networks(WHOLE, parts={"tokenizer": name})
+
+
+def tiny_siglip_for_files() -> SiglipVisionModel:
+    """One whose config a file alone tells: heads of 72."""
+    fields = {"hidden_size": 72, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
+    return SiglipVisionModel(**fields, image_size=28, patch_size=14)
 
 
 def test_a_full_disk(server: Hub, published: Path, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:

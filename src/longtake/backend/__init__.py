@@ -1,12 +1,14 @@
 """The framework, chosen once per process: `from longtake.backend import nn, ops, runtime`.
 
 `nn` holds weights, `ops` does not, `runtime` is the world (devices, dtypes, files), `modules` says what a network knows
-of itself and what others have done to it, `kernels` what attention runs on, `transfer` carries weights to a device and
-back. Names, argument order and defaults are torch's. The choice: LONGTAKE_BACKEND, else the framework that the program
-has imported already, else torch, else mindspore. Refusals, so that this room stays small: nothing that no model uses,
-no tensor subclass, no patching of a framework, no einsum, no writes in place; arithmetic, `reshape`, `permute`,
-`flatten`, `chunk`, `split`, `mean(-1, keepdim=True)` and slicing are used as methods of the framework's own tensors.
-`training` (optimiser, mixed precision) exists on PyTorch alone, and is imported when it is asked for.
+of itself and what others have done to it, `kernels` what attention runs on, `parallel` how processes compute together,
+`eight` is the arithmetic of weights in 8 bits, `thirdparty` makes quantised layers of other libraries, `transfer`
+carries weights to a device and back. Names, argument order and defaults are torch's. The choice: LONGTAKE_BACKEND, else
+the framework that the program has imported already, else torch, else mindspore. Refusals, so that this room stays
+small: nothing that no model uses, no tensor subclass, no patching of a framework, no einsum, no writes in place;
+arithmetic, `reshape`, `permute`, `flatten`, `chunk`, `split`, `mean(-1, keepdim=True)` and slicing are used as methods
+of the framework's own tensors. `training` (optimiser, mixed precision) exists on PyTorch alone, and is imported when it
+is asked for.
 """
 
 from __future__ import annotations
@@ -46,15 +48,29 @@ def choose() -> str:
 
 name = choose()
 if TYPE_CHECKING:
-    from longtake.backend.torch import kernels, modules, nn, ops, runtime, training, transfer
+    from longtake.backend.torch import (
+        eight,
+        kernels,
+        modules,
+        nn,
+        ops,
+        parallel,
+        runtime,
+        thirdparty,
+        training,
+        transfer,
+    )
 else:
     try:
         nn = importlib.import_module(f"longtake.backend.{name}.nn")
         ops = importlib.import_module(f"longtake.backend.{name}.ops")
         runtime = importlib.import_module(f"longtake.backend.{name}.runtime")
         modules = importlib.import_module(f"longtake.backend.{name}.modules")
-        transfer = importlib.import_module(f"longtake.backend.{name}.transfer")
+        eight = importlib.import_module(f"longtake.backend.{name}.eight")
+        thirdparty = importlib.import_module(f"longtake.backend.{name}.thirdparty")
         kernels = importlib.import_module(f"longtake.backend.{name}.kernels")
+        parallel = importlib.import_module(f"longtake.backend.{name}.parallel")
+        transfer = importlib.import_module(f"longtake.backend.{name}.transfer")
     except ModuleNotFoundError as error:
         raise BackendError(f"The {name} backend needs {error.name}, which is not installed.") from error
 
@@ -69,4 +85,16 @@ def __getattr__(attribute: str) -> Any:
     return importlib.import_module("longtake.backend.torch.training")
 
 
-__all__ = ["kernels", "modules", "name", "nn", "ops", "runtime", "training", "transfer"]
+__all__ = [
+    "eight",
+    "kernels",
+    "modules",
+    "name",
+    "nn",
+    "ops",
+    "parallel",
+    "runtime",
+    "thirdparty",
+    "training",
+    "transfer",
+]

@@ -12,8 +12,10 @@ from functools import partial
 from typing import Any
 
 from longtake.cli import extend, generate, info, plan, redo, resume, scene, train
+from longtake.cli.follow import follow
 from longtake.cli.parser import Parser, build_parser
-from longtake.errors import LongtakeError, LongtakeWarning, RunError
+from longtake.errors import LongtakeError, LongtakeWarning, LostRunError, RunError
+from longtake.launched import launched
 from longtake.option import check_text
 
 VERBS = {
@@ -31,6 +33,9 @@ def parser() -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code: 0 done, 1 failed on its way, 2 refused, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    rank, size = launched()
+    if rank:
+        return follow(words, rank, size)
     try:
         with warnings.catch_warnings():
             # Ours are notes to the user, whatever Python is told to do with warnings.
@@ -42,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args.run(args)
             sys.stdout.flush()
         return DONE
+    except LostRunError as error:
+        if not error.told:
+            _tell_end(f"{str(error).rstrip('.')}.", "--json" in words, error)
+        return FAILED
     except LongtakeError as error:
         _tell_end(f"{str(error).rstrip('.')}.", "--json" in words, error)
         return FAILED if isinstance(error, RunError) else REFUSED

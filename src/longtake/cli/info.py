@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from longtake.cli.options import add_option, mute_hub, parts_of
-from longtake.errors import JobError, ModelError
+from longtake.errors import JobError
 from longtake.named import places
 
 USAGE = "WHAT [options]"
@@ -51,16 +51,12 @@ def facts_of(what: str, parts: Mapping[str, str]) -> dict[str, Any]:
 
 def describe_model(model: str, parts: Mapping[str, str]) -> dict[str, Any]:
     """The facts in a model's headers, with those of its `parts` that are elsewhere; ModelError if one is wrong."""
-    from longtake.weights.folder import describe
+    from longtake.weights.folder import describe, describe_part
 
     base, elsewhere = places(model, parts)
-    facts = describe(base)
+    facts = describe(base, without=elsewhere)
     for name, place in elsewhere.items():
-        found = describe(place)["parts"]
-        part = found.get(name) or (next(iter(found.values())) if len(found) == 1 else None)
-        if part is None:
-            raise ModelError(f"{place} has no part {name!r}; its parts: {', '.join(found)}.")
-        facts["parts"] = {**facts["parts"], name: {**part, "from": place}}
+        facts["parts"] = {**facts["parts"], name: {**describe_part(name, place), "from": place}}
     if base != model:
         facts = {"name": model, **facts}
     facts["parameters"] = sum(part.get("parameters", 0) for part in facts["parts"].values())

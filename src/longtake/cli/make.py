@@ -10,22 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from longtake.cli.follow import Load, Make
 from longtake.cli.info import describe_model
 from longtake.cli.outputs import SHEET_FRAMES, Outputs, outputs_in
 from longtake.cli.place import Place
 from longtake.cli.preview import previewing
 from longtake.cli.progress import Progress
-from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
+from longtake.errors import JobError, LongtakeError, LongtakeWarning, LostRunError, RunError
 from longtake.events import FramesReady, Planned
 from longtake.job import Job
 from longtake.jobs.folder import JobFolder
 from longtake.jobs.section import DONE
 from longtake.jobs.stored import read_job
+from longtake.launched import launched
 from longtake.named import mismatch, trained_for
 from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.video import VideoWriter
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.header import read_header
+from longtake.weights.hub import HubOptions
 from longtake.weights.lora import find_file
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     _check_trained(job)
-    mark = _checked_model(job, place is not None)
+    mark = _checked_model(job, place is not None, progress)
     networks = load(job, machine, progress)
     job = _settled(job, networks, picture, progress)
     outputs = outputs.sized(job)
@@ -54,6 +57,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
             kept = outputs.kept_in(place)
             folder = stack.enter_context(JobFolder.create(place, found, picture, last_picture, mark, kept))
             job = found = folder.job
+        stack.enter_context(_company(networks))
         events = _events(found, networks, Inputs(picture, last_picture), outputs, folder)
         run(job, events, outputs, folder, progress)
 
@@ -62,7 +66,9 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
     """Change the job in a folder by `change`, make the sections that it then lacks, and write its video anew."""
     asked, _ = read_job(place.folder)
     at = replace(asked, model=place.model or asked.model, parts={**asked.parts, **place.parts})
-    with JobFolder.open(place.folder, fingerprint(at.model, at.parts)) as folder:
+    with JobFolder.open(
+        place.folder, fingerprint(at.model, at.parts, HubOptions(told=progress.downloading))
+    ) as folder:
         outputs = outputs_in(folder, place.output)  # refused before anything is changed
         changed = change(folder.job)
         changed.check()
@@ -72,21 +78,67 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
         networks = load(at, place.machine, progress)
         _settled(folder.job, networks, folder.picture, progress)
         folder.log("resumed")
-        events = _events(folder.job, networks, folder.inputs, outputs, folder)
-        run(folder.job, events, outputs, folder, progress)
+        with _company(networks):
+            events = _events(folder.job, networks, folder.inputs, outputs, folder)
+            run(folder.job, events, outputs, folder, progress)
 
 
 def load(job: Job, machine: Machine, progress: Progress) -> Networks:
-    """The networks that the job names, as the machine runs them."""
+    """The networks that the job names, as the machine runs them; shared, if several processes were started."""
+    ranks = _met(job, machine)
     with progress.loading(job.model):
         # Here, since it brings the framework: what is refused before is refused at once.
         from longtake.pipeline.networks import load_networks
 
-        networks = load_networks(job.model, job.dtype, parts=job.parts, machine=machine)
+        if ranks is not None:
+            machine = replace(machine, device=ranks.device)
+        networks = load_networks(
+            job.model,
+            job.dtype,
+            parts=job.parts,
+            machine=machine,
+            quantize=job.quantize,
+            told=progress.downloading,
+        )
+    if ranks is not None:
+        from longtake.pipeline import together
+
+        networks = together.shared(networks, ranks)
+        progress.shares(ranks.size)
     kernel, device = networks.transformer.chosen_kernel, str(networks.transformer.device)
     if machine.attention != "auto" or not device.lower().startswith("cpu"):
         progress.runs_on(device, kernel)
     return networks
+
+
+def _met(job: Job, machine: Machine) -> Any:
+    """The processes that share the job, told to load it; None if this one is alone."""
+    rank, size = launched()
+    if size == 1:
+        return None
+    from longtake.pipeline import together
+
+    together.check_job(job)
+    config = describe_model(job.model, job.parts)["parts"].get("transformer", {}).get("config", {})
+    together.check_heads(int(config.get("num_attention_heads", size)), size)
+    ranks = together.join(rank, size, machine.device)
+    ranks.share(Load(job, machine))
+    return ranks
+
+
+@contextlib.contextmanager
+def _company(networks: Networks) -> Iterator[None]:
+    """Inside, the other processes follow; afterwards they end too. A loss that one of them has told is not told again."""
+    ranks = getattr(networks, "ranks", None)
+    try:
+        yield
+    except BaseException as error:
+        if ranks is not None and not ranks.may_speak() and isinstance(error, LostRunError):
+            error.told = True
+        raise
+    if ranks is not None:
+        ranks.share(None)
+        ranks.close()
 
 
 def run(job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress) -> None:
@@ -146,10 +198,10 @@ def _check_trained(job: Job) -> None:
         warnings.warn(note, LongtakeWarning, stacklevel=2)
 
 
-def _checked_model(job: Job, kept: bool) -> str:
+def _checked_model(job: Job, kept: bool, progress: Progress) -> str:
     """The fingerprint of the job's model if it is to be kept; ModelError if a header of it is not as it should be."""
     if kept:
-        return fingerprint(job.model, job.parts)
+        return fingerprint(job.model, job.parts, HubOptions(told=progress.downloading))
     describe_model(job.model, job.parts)
     return ""
 
@@ -158,6 +210,13 @@ def _events(job: Job, networks: Networks, inputs: Inputs, outputs: Outputs, fold
     from longtake.pipeline.loop import generate
 
     shown = None if outputs.preview is None else outputs.preview.by
+    ranks = getattr(networks, "ranks", None)
+    if ranks is not None:
+        from longtake.pipeline.together import TheirStore
+
+        ranks.share(Make(job, (inputs.picture, inputs.last_picture), shown, folder is not None))
+        store = None if folder is None else TheirStore(folder, ranks)
+        return generate(job, networks, inputs, store=store, preview=shown)
     return generate(job, networks, inputs, store=folder, preview=shown)
 
 

@@ -17,9 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from longtake.cli.options import mute_hub
 from longtake.events import Encoded, Event, FramesReady, Moved, Planned, Preview, SectionDone, Stepped
+from longtake.weights.transfer import gigabytes
 
 if TYPE_CHECKING:
     from longtake.job import Job
+    from longtake.weights.transfer import Downloading
+
+
+SAID = 10**7
+"""Bytes of a download that is worth a line of its own when it is over."""
 
 
 class Progress:
@@ -38,6 +44,7 @@ class Progress:
         self._steps_done = self._steps_kept = 0
         self._stepped = False
         self._wide = False
+        self._tenths: dict[str, int] = {}
 
     @property
     def seconds_left(self) -> float | None:
@@ -64,6 +71,37 @@ class Progress:
             self.clear()
         self.seconds["load"] += self._clock() - begun
 
+    def downloading(self, at: Downloading) -> None:
+        """Tell how far the download of a model is."""
+        left = at.seconds_left
+        self.emit(
+            "downloading",
+            model=at.name,
+            files=at.files,
+            bytes=at.done,
+            total=at.total,
+            rate=None if at.rate is None else round(at.rate),
+            seconds_left=None if left is None else round(left, 1),
+        )
+        share = f"{100 * at.done / at.total:.0f}%" if at.total else ""
+        rate = f"{gigabytes(at.rate)}/s" if at.rate else "…"
+        self.show(
+            f"downloading {at.name}: {gigabytes(at.done)} of {gigabytes(at.total)}  {share}  {rate}  {_left(left)}"
+        )
+        if at.done >= at.total:
+            self._tell_fetched(at)
+        elif self.style == "log" and (said := int(10 * at.done / at.total)) > self._tenths.get(at.name, 0):
+            self._tenths[at.name] = said
+            self.say(
+                f"downloading {at.name}: {gigabytes(at.done)} of {gigabytes(at.total)}  {rate}  {_left(left)}"
+            )
+
+    def _tell_fetched(self, at: Downloading) -> None:
+        self._tenths.pop(at.name, None)
+        if at.total >= SAID:
+            before = f", {gigabytes(at.begun)} of them earlier" if at.begun else ""
+            self.say(f"downloaded {at.name}: {gigabytes(at.total)} in {_count(at.files, 'file')}{before}")
+
     def loaded(self, job: Job) -> None:
         """Tell the job as it will be made, with its size and dtype."""
         self.emit("loaded", seconds=round(self.seconds["load"], 2), job=json.loads(job.to_json()))
@@ -72,6 +110,11 @@ class Progress:
         """Tell where the transformer runs, and on which kernel its attention does."""
         self.emit("running", device=device, attention=kernel)
         self.say(f"attention on {device}: {kernel}")
+
+    def shares(self, processes: int) -> None:
+        """Tell how many processes make the video."""
+        self.emit("shared", processes=processes)
+        self.say(f"{processes} processes share every step")
 
     def follow(self, events: Iterable[Event]) -> Generator[Event, None, None]:
         """The events, each told as it comes; what is done with them in between counts as writing."""

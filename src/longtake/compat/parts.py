@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from longtake.backend import exchange, runtime
-from longtake.compat.keywords import INTEGRATION, one_device, only_safetensors
+from longtake.compat.keywords import one_device, only_safetensors
 from longtake.compat.schedulers import scheduler_of
 from longtake.errors import ModelError
 from longtake.named import named as short_name
@@ -104,14 +104,12 @@ class Parts:
         a mapping by part with `default`, and is float32 if none is named (of a model with a short name bfloat16).
         `device_map` may name one device, as `device` does. `low_cpu_mem_usage` and `attn_implementation` change
         nothing: there is never a second copy of a weight, and the framework chooses the kernel.
+        `quantization_config` is diffusers' PipelineQuantizationConfig, one config by part, or one for the transformer
+        (`models.forms` says which are known).
 
         Raises ModelError for what cannot be read, and for a keyword that is not done here.
         """
         only_safetensors(use_safetensors)
-        if quantization_config is not None:
-            raise ModelError(
-                f"Quantised networks are not made here; {INTEGRATION} takes a quantization_config."
-            )
         named = {
             "text_encoder": text_encoder,
             "tokenizer": tokenizer,
@@ -130,6 +128,7 @@ class Parts:
             one_device(device, device_map),
             {name: part for name, part in named.items() if part is not OWN},
             variant,
+            quantize=quantization_config,
             subfolder=subfolder,
             revision=revision,
             cache_dir=cache_dir,

@@ -260,6 +260,12 @@ def _is_neutral(key: str, value: Any) -> bool:
     """Tell if the value of a key of `NEUTRAL` changes nothing."""
     if isinstance(value, list | tuple):
         return all(_is_neutral(key, each) for each in value)
+    if (
+        key == "quantization_config"
+        and isinstance(value, Mapping)
+        and value.get("quant_method") == "longtake"
+    ):
+        return True  # the form of the weights, which the reading of them knows
     return value is None or value is False or value == {} or value == NEUTRAL[key]
 
 

@@ -126,7 +126,18 @@ def shapes(model: Any) -> dict[str, tuple[int, ...]]:
     weights = published_weights(model)
     sides = {name: tuple(int(side) for side in weight.shape) for name, weight in weights.items()}
     ends = {name: shape for name, shape in sides.items() if name.endswith(".weight") and len(shape) in (2, 5)}
-    return {name.removesuffix(".weight"): shape for name, shape in ends.items()}
+    found = {name.removesuffix(".weight"): shape for name, shape in ends.items()}
+    if not getattr(model, "replaced", ()):
+        return found
+    # A quantised weight may lie packed, in another shape than the layer's own.
+    layers = {name: _module(model, name) for name in found}
+    bases = {name: layer.base if isinstance(layer, Adapted) else layer for name, layer in layers.items()}
+    return {
+        name: (int(bases[name].out_features), int(bases[name].in_features))
+        if len(shape) == 2 and hasattr(bases[name], "out_features")
+        else shape
+        for name, shape in found.items()
+    }
 
 
 def attach(model: Any, name: str, changes: Mapping[str, LowRank], strength: float = 1.0) -> None:
@@ -309,8 +320,8 @@ def merge(
         for name, (layer, parts) in layers.items():
             if not _is_plain(layer.base.weight):
                 raise JobError(
-                    f"Adapters cannot be merged into weights of {runtime.dtype_name(layer.base.weight.dtype)}; "
-                    "use them at run time, without merging."
+                    f"Adapters cannot be merged into weights of {_told(layer.base.weight)}, whose steps are wider than "
+                    "much of what they change; use them at run time, without merging."
                 )
             if only_finite and not _is_finite(_sum(layer, parts, factor)):
                 dtype = runtime.dtype_name(layer.base.weight.dtype)
@@ -369,7 +380,14 @@ def _wanted(part: Any, layer: Any, wanted: Collection[str] | None) -> bool:
 
 def _is_plain(weight: Tensor) -> bool:
     """Tell if a weight holds the numbers that the layer computes with, and not a quantised form of them."""
-    return runtime.dtype_name(weight.dtype) in runtime.DTYPES
+    # torchao's tensors say the dtype that they stand for.
+    own = type(weight).__module__.partition(".")[0] != "torchao"
+    return own and runtime.dtype_name(weight.dtype) in runtime.DTYPES
+
+
+def _told(weight: Tensor) -> str:
+    name = runtime.dtype_name(weight.dtype)
+    return f"torchao's {type(weight).__name__}" if name in runtime.DTYPES else name
 
 
 def _plain(weight: Tensor) -> Tensor:

@@ -103,6 +103,7 @@ class LlamaModel(PretrainedModel):
     """Llama without its language head; parameter names and hidden states are those of transformers' LlamaModel."""
 
     config_class = LlamaConfig
+    block_lists = ("layers",)
     config: LlamaConfig
 
     def __init__(self, config: object = None, **fields: object) -> None:

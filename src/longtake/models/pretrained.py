@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from longtake.backend import modules, nn, runtime
+from longtake.backend import eight, modules, nn, ops, runtime
 from longtake.config import Config, class_of, read_json
 from longtake.errors import ModelError
-from longtake.models import adapters
+from longtake.models import adapters, forms, quantised
 from longtake.weights import files, saving, single
 from longtake.weights.folder import STEMS, model_source, part_of
 from longtake.weights.header import Weight
@@ -44,6 +44,28 @@ class Stored:
             self.device if device is None else device,
         )
         return next(files.read_tensors({self.name: self.weight}, {self.name: self.name}, *wanted))[1]
+
+    def as_stored(self) -> Any:
+        """The weight's values in the file's own dtype, on the network's device; mapped if that is the CPU."""
+        return next(files.read_tensors({self.name: self.weight}, {self.name: self.name}, None, self.device))[
+            1
+        ]
+
+    def code(self) -> Any:
+        """A weight of 8 bits without its scale, as `eight` has it; mapped if the device is the CPU."""
+        rows = self.weight.view.rows if self.weight.view else None
+        found = eight.read_code(self.weight.file, self.name, self.device)
+        found = found if rows is None else found[rows[0] : rows[1]]
+        return found.reshape(self.weight.shape)
+
+    def scale(self) -> Any:
+        """The numbers that a weight of 8 bits is multiplied by, as an array: one, or one for each row; None if none."""
+        view = self.weight.view
+        return None if view is None or view.scale is None else files.read_scale(self.weight)
+
+    def on_device(self, values: Any) -> Any:
+        """An array as a tensor of the network: in its dtype, on its device."""
+        return runtime.place(ops.from_numpy(values), self.device, self.dtype)
 
 
 Replace = Callable[[str, Any, Mapping[str, Stored]], Any]
@@ -77,6 +99,10 @@ class PretrainedModel(nn.Module):
     blocks, which a walk brings to where they compute, and of tables, whose rows are read where they lie."""
     needed: str = ALL
     """What the present pass over its blocks needs of them, for whoever brings their weights."""
+    block_lists: ClassVar[tuple[str, ...]] = ()
+    """The lists of its blocks, in the order in which they run."""
+    quantization: Any = None
+    """The form (`forms.Form`) that its layers were given while they were read; None if nobody asked for one."""
     replaced: tuple[str, ...] = ()
     """The modules, each with a dot at its end, that stand in the place of the network's own."""
 
@@ -144,14 +170,19 @@ class PretrainedModel(nn.Module):
         The dtype goes by any of the field's three names; None or "auto" is the dtype of the files (float32 if they mix
         several). Files are memory-mapped and checked by their headers before anything is loaded, so there is
         never a second copy of the network (`low_cpu_mem_usage`, always). `replace` is asked for each module that has
-        weights, before any of them is read, and may put another in its place (`Replace`). With `mapped` all weights are
-        in main memory, and those that it names are not even converted (`apart`): a placement brings them to where the
-        network runs. `device_map` may name a device. Unlike the reference: a missing or surplus weight is an
-        error. Raises ModelError, naming the file and the key, for anything that is not as the config says, and for
-        keywords that ask for what is not done here.
+        weights, before any of them is read, and may put another in its place (`Replace`). Linear layers that lie in 8
+        bits in the file stay so (`quantised.keep_stored`). `quantization_config` gives those of the blocks a form
+        while they are read (`forms.asked` says which are known). With `mapped` all weights are in main memory, and
+        those that it names are not even converted (`apart`): a placement brings them to where the network runs.
+        `device_map` may name a device. Unlike the reference: a missing or surplus weight is an error.
+        Raises ModelError, naming the file and the key, for anything that is not as the config says, and for keywords
+        that ask for what is not done here.
         """
-        _check_keywords(use_safetensors, attn_implementation, quantization_config)
+        _check_keywords(use_safetensors, attn_implementation)
         device = runtime.check_device(_one_device(device, device_map))
+        form = forms.asked(quantization_config)
+        if form is not None:
+            form.check(device)
         options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
         asked = (torch_dtype, mindspore_dtype, dtype)
         file = single.find(folder, options)
@@ -161,16 +192,22 @@ class PretrainedModel(nn.Module):
                     f"{file} is one file, which has neither subfolder nor variant; leave them out."
                 )
             found = single.read_checkpoint(file, cls.config_class)
-            return cls._assembled(found, file, _one_dtype(found.weights, *asked), device, replace, mapped)
+            chosen = _one_dtype(found.weights, *asked)
+            return cls._assembled(found, file, chosen, device, replace, mapped, form)
         source = model_source(folder, options)
         part, stem = subfolder or "", STEMS[cls.config_class.library]
         place = part_of(source.fetch([Part(part, ("config.json",))]), subfolder)
         config = cls.read_config(place / "config.json")  # before gigabytes come of another network than this
+        own_form = quantised.stored_config(read_json(place / "config.json"))
+        if form is None and own_form is not None:
+            own_form.check(device)
         source.fetch([Part(part, stem=stem)], variant)
         weights = files.read_weights(place, stem, variant)
         names = cls._own_names(weights, class_of(read_json(place / "config.json")))
-        found = single.Checkpoint(config, {own: weights[name] for own, name in names.items()}, names)
-        return cls._assembled(found, place, _one_dtype(found.weights, *asked), device, replace, mapped)
+        inside = {own: (name, weights[name]) for own, name in names.items()}
+        found = single.Checkpoint(config, *single.without_scales(place, inside))
+        chosen = _one_dtype(found.weights, *asked)
+        return cls._assembled(found, place, chosen, device, replace, mapped, form or own_form, own_form)
 
     @classmethod
     def from_single_file(
@@ -190,6 +227,7 @@ class PretrainedModel(nn.Module):
         local_files_only: bool = False,
         token: str | bool | None = None,
         force_download: bool = False,
+        quantization_config: Any = None,
     ) -> M:
         """The network of one safetensors or GGUF file, here or on the hub ("owner/name/file.safetensors").
 
@@ -197,6 +235,9 @@ class PretrainedModel(nn.Module):
         from the shapes; `config` is one instead, or the folder or repository that has one (in `subfolder`).
         """
         device = runtime.check_device(device)
+        form = forms.asked(quantization_config)
+        if form is not None:
+            form.check(device)
         options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
         found_file = single.find(file, options)
         if found_file is None:
@@ -213,7 +254,7 @@ class PretrainedModel(nn.Module):
             config = cls.config_class.of(config)
         found = single.read_checkpoint(found_file, cls.config_class, config)
         chosen = _one_dtype(found.weights, torch_dtype, mindspore_dtype, dtype)
-        return cls._assembled(found, found_file, chosen, device, replace, mapped)
+        return cls._assembled(found, found_file, chosen, device, replace, mapped, form)
 
     @classmethod
     def _assembled(
@@ -224,19 +265,27 @@ class PretrainedModel(nn.Module):
         device: Any,
         replace: Replace | None,
         mapped: Mapped | None,
+        form: forms.Form | None = None,
+        stored_form: quantised.EightBitConfig | None = None,
     ) -> M:
-        """The network of weights that lie in files, which are checked before any of them is read."""
+        """The network of weights that lie in files, which are checked before any of them is read.
+
+        Its layers get the form that is asked for; of those that lie in 8 bits already, `stored_form` says how they run.
+        """
         with runtime.empty_weights():
             model = cls(found.config)
         expected = {name: tuple(weight.shape) for name, weight in runtime.named_weights(model).items()}
         files.check_weights(expected, found.weights, place, cls.__name__)
         modules.note_place(model, device, dtype)
         lying = device if mapped is None else None
-        if replace is not None:
-            stored = {
-                own: Stored(found.names[own], weight, dtype, lying) for own, weight in found.weights.items()
-            }
-            model.replaced = _replaced(model, stored, replace)
+        stored = {
+            own: Stored(found.names[own], weight, dtype, lying) for own, weight in found.weights.items()
+        }
+        model.quantization = form
+        in_turn = [] if replace is None else [replace]
+        in_turn += [] if form is None or form is stored_form else [form.making(model)]
+        in_turn += [quantised.keeping(stored_form is not None and stored_form.dynamic)]
+        model.replaced = _replaced(model, stored, in_turn)
         plain = {own: weight for own, weight in found.weights.items() if not own.startswith(model.replaced)}
         wanted = set() if mapped is None else mapped(plain)
         apart = {own for own, weight in plain.items() if own in wanted and _is_plain(weight)}
@@ -259,10 +308,11 @@ class PretrainedModel(nn.Module):
         place = Path(folder)
         if not safe_serialization:
             raise ModelError("safe_serialization=False asks for a pickle, which can run code; leave it out.")
-        if self.replaced:
+        if not quantised.all_eight(self, self.replaced):
             raise ModelError(
                 f"{type(self).__name__} was read with other modules in the place of its own (the first is "
-                f"{self.replaced[0][:-1]!r}), which its config does not describe; save the network they were made of."
+                f"{self.replaced[0][:-1]!r}), which its config does not describe; save the network they were made of, "
+                "or quantise it by longtake's own form, which is saved."
             )
         if place.exists() and not place.is_dir():
             raise ModelError(f"{place} is a file; save_pretrained needs a folder.")
@@ -271,6 +321,8 @@ class PretrainedModel(nn.Module):
         weights = {prefix + name: weight for name, weight in adapters.published_weights(self).items()}
         saving.write_weights(place, STEMS[self.config_class.library], weights, max_shard_size, variant)
         config = self.config.published()
+        if self.replaced:
+            config["quantization_config"] = quantised.config_of(self).to_dict()
         if self.config_class.library == "transformers":
             config["dtype"] = runtime.dtype_name(self.dtype)
         saving.write_json(place / "config.json", dict(sorted(config.items())))
@@ -349,22 +401,21 @@ def _owner(kind: type, method: str) -> type:
     return next(each for each in kind.__mro__ if method in vars(each))
 
 
-def _replaced(model: Any, stored: Mapping[str, Stored], replace: Replace) -> tuple[str, ...]:
-    """Let `replace` choose each module that has weights; the names of those that it replaced, each with a dot."""
+def _replaced(model: Any, stored: Mapping[str, Stored], replaces: Sequence[Replace]) -> tuple[str, ...]:
+    """Let each in turn, until one has, replace the modules that have weights; their names, each with a dot."""
     done: list[str] = []
     for name, module in modules.leaves(model).items():
         start = f"{name}."
         own = {key.removeprefix(start): value for key, value in stored.items() if key.startswith(start)}
-        other = replace(name, module, {key: value for key, value in own.items() if "." not in key})
+        own = {key: value for key, value in own.items() if "." not in key}
+        other = next((new for replace in replaces if (new := replace(name, module, own)) is not None), None)
         if other is not None:
             adapters.put(model, name, other)
             done.append(start)
     return tuple(done)
 
 
-def _check_keywords(
-    use_safetensors: bool | None, attn_implementation: str | None, quantization_config: Any
-) -> None:
+def _check_keywords(use_safetensors: bool | None, attn_implementation: str | None) -> None:
     """Raise ModelError for what the field's keywords ask for and is not done here."""
     if use_safetensors is False:
         raise ModelError(
@@ -374,11 +425,6 @@ def _check_keywords(
         raise ModelError(
             f"attn_implementation {attn_implementation!r} is not known here; the framework's own fused attention "
             "('sdpa') is always used: leave it out."
-        )
-    if quantization_config is not None:
-        raise ModelError(
-            "quantization_config is not read here; pass replace=, which makes quantised modules while the weights "
-            "are read, or use longtake.integrations.diffusers."
         )
 
 

@@ -13,10 +13,13 @@ from typing import Any
 from longtake.backend import exchange, kernels, runtime
 from longtake.config import read_json
 from longtake.errors import BackendError, LongtakeWarning, ModelError
+from longtake.job import QUANTIZED
 from longtake.machine import Machine
+from longtake.models import forms, quantised
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
-from longtake.models.pretrained import Mapped
+from longtake.models.pretrained import Mapped, PretrainedModel
+from longtake.models.quantised import EightBitConfig
 from longtake.models.running import Running
 from longtake.models.siglip import SiglipVisionModel
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
@@ -31,6 +34,7 @@ from longtake.weights import single
 from longtake.weights.folder import (
     Folder,
     ModelIndex,
+    library_of,
     model_source,
     part_files,
     read_model_index,
@@ -38,6 +42,7 @@ from longtake.weights.folder import (
 )
 from longtake.weights.hub import HubOptions, Part, Repository
 from longtake.weights.saving import write_json
+from longtake.weights.transfer import Told
 
 NETWORKS: dict[str, type[Any]] = {
     "text_encoder": LlamaModel,
@@ -52,6 +57,8 @@ PREPARATION: dict[str, type[Any]] = {
     "feature_extractor": SiglipImageProcessor,
 }
 COMPONENTS = (*NETWORKS, *PREPARATION, "scheduler")
+QUANTISABLE = tuple(name for name, kind in NETWORKS.items() if kind.block_lists)
+"""Networks whose linear layers can have a form of quantisation."""
 ENCODERS = ("text_encoder", "text_encoder_2", "image_encoder")
 """Networks that may be of PyTorch while the others are of another framework."""
 SETTINGS = "_longtake"
@@ -63,6 +70,11 @@ Also the attribute under which a transformer carries them from one pipeline to t
 DEFAULT_SIZE = (832, 480)
 
 
+def _form_of(network: Any) -> str:
+    own = isinstance(network, PretrainedModel)
+    return forms.form_of(network) if own else exchange.dtype_name_of(network)
+
+
 @dataclass(frozen=True)
 class Networks:
     """Everything that a job runs on, ours or the field's (accepted by behaviour); None is a part that is not there.
@@ -70,6 +82,7 @@ class Networks:
     `scheduler` is a `Schedule`, or a scheduler of the field that is asked for each step. `settings` is what the model's
     folder says about itself: width, height, prompt_template, max_sequence_length, and what it was trained for:
     sampling, buckets. `placement` brings each part to where it runs.
+    `ranks` are the processes that share the work (`pipeline.together`); None is this one alone.
     """
 
     transformer: Any = None
@@ -83,6 +96,7 @@ class Networks:
     scheduler: Any = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     placement: Placement = field(default_factory=Resident)
+    ranks: Any = None
 
     def __post_init__(self) -> None:
         for name in NETWORKS:
@@ -114,11 +128,21 @@ class Networks:
 
     @property
     def form(self) -> str:
-        """The dtypes of all networks in one word: one name if they agree, else each by its part."""
+        """The dtypes of all networks, and the forms of quantised ones: one word if they agree, else each by its part.
+
+        >>> Networks().form
+        'none'
+        """
         present = {name: getattr(self, name) for name in NETWORKS if getattr(self, name) is not None}
-        dtypes = {name: exchange.dtype_name_of(network) for name, network in sorted(present.items())}
+        dtypes = {name: _form_of(network) for name, network in sorted(present.items())}
         each = [f"{name}={dtype}" for name, dtype in dtypes.items()]
         return ",".join(each) if len(set(dtypes.values())) > 1 else next(iter(dtypes.values()), "none")
+
+    @property
+    def quantized(self) -> str:
+        """The form of the transformer's blocks, as a job names it: "none" if it is plain, or in a form of others."""
+        found = quantised.forms(self.transformer) if isinstance(self.transformer, PretrainedModel) else []
+        return found[0] if len(found) == 1 and found[0] in QUANTIZED else "none"
 
     @property
     def components(self) -> dict[str, Any]:
@@ -140,6 +164,7 @@ def load_networks(
     *,
     parts: Mapping[str, Any] | None = None,
     machine: Machine | None = None,
+    quantize: Any = "none",
     subfolder: str | None = None,
     revision: str | None = None,
     cache_dir: Any = None,
@@ -147,6 +172,7 @@ def load_networks(
     token: str | bool | None = None,
     force_download: bool = False,
     placed: bool = True,
+    told: Told | None = None,
 ) -> Networks:
     """Read a model, one part after the other: a folder, a name on the hub ("owner/name"), "embedded", or a short name.
 
@@ -156,7 +182,9 @@ def load_networks(
     model with a short name has the dtype that it was published in.
     `device` "auto" is the `machine`'s, which is an accelerator if there is one; `machine` also says what memory the
     networks may take and which kernels they run on. Parts in `given` are taken as they are, None too, and not read.
-    Of a model on the hub only the files of the parts that are read are fetched, as the next five say (`HubOptions`).
+    `quantize` is the form of the transformer's blocks, as a job names it ("none": as it lies in the files), or a
+    `quantization_config` of the field's for a pipeline (`forms.by_part`); layers get it while they are read.
+    Of a model on the hub only the files of the parts that are read are fetched, as the last six say (`HubOptions`).
     Networks come to an accelerator while they run, as much of them as there is memory for (docs/placement.md); with
     `placed` False all of them are put there at once, and stay.
     Raises ModelError, naming file and key, for what is missing or not as the config says, and BackendError for a
@@ -167,7 +195,8 @@ def load_networks(
     device = machine.device if device == "auto" else device
     device = runtime.best_device() if device == "auto" else device
     runtime.check_device(device)
-    options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
+    wanted = _quantization(quantize, given or {}, device)
+    options = HubOptions(revision, cache_dir, local_files_only, token, force_download, told)
     known, trained = named(model), trained_for(model, parts)
     _check_hidden(model)
     model, parts = places(model, parts)
@@ -183,14 +212,15 @@ def load_networks(
     found, settings = dict(given), dict(known.settings if known else {})
     if trained is not None and "transformer" not in given:
         settings["sampling"] = trained
-    auto = known.dtype if known is not None and runtime.auto_dtype(device) == "float32" else None
+    plain = known is not None and runtime.auto_dtype("cpu" if device is None else device) == "float32"
+    auto = known.dtype if known is not None and plain else None
     for place, names in by_place.items():
         file = single.find(place, options)
         if file is not None:
             for name in names:
-                wanted = _dtype_of(dtype, name, device, auto)
-                mapped = left_mapped(name, device, wanted, machine.memory) if placed else None
-                found[name] = _read_file(file, name, wanted, device, mapped)
+                how = _dtype_of(dtype, name, device, auto)
+                mapped = left_mapped(name, device, how, machine.memory) if placed else None
+                found[name] = _read_file(file, name, how, device, mapped, wanted.get(name))
             continue
         whole = place == model
         source = Source(model_source(place, options), (subfolder or "") if whole else "", variant, whole)
@@ -199,9 +229,9 @@ def load_networks(
         source.fetch(names)
         settings |= source.settings()
         for name in names:
-            wanted = _dtype_of(dtype, name, device, auto)
-            mapped = left_mapped(name, device, wanted, machine.memory) if placed else None
-            found[name] = source.read(name, wanted, device, mapped)
+            how = _dtype_of(dtype, name, device, auto)
+            mapped = left_mapped(name, device, how, machine.memory) if placed else None
+            found[name] = source.read(name, how, device, mapped, wanted.get(name))
     _run_on(machine, found["transformer"])
     networks = Networks(**found, settings=settings)
     if not placed:
@@ -231,7 +261,7 @@ def save_networks(
             write_json(place / name / CONFIG_NAME, part.published())
         else:
             part.save_pretrained(place / name)
-        library = "diffusers" if name in ("transformer", "vae", "scheduler") else "transformers"
+        library = library_of(name)
         # A schedule and a tokenizer of ours are published under another name than their own.
         entries[name] = (library, getattr(part, "published_class", type(part).__name__))
     write_model_index(place, ModelIndex(class_name, entries))
@@ -249,10 +279,31 @@ def _check_names(names: Iterable[str], known: Sequence[str], sentence: str) -> N
         raise ModelError(sentence.format(repr(unknown[0]), ", ".join(known)))
 
 
+def _quantization(quantize: Any, given: Mapping[str, Any], device: Any) -> dict[str, Any]:
+    """The form of each network that is asked for one, which runs on the device.
+
+    Raises ModelError for a form of a network that is given as it is.
+    """
+    if quantize is None or quantize == "none":
+        return {}
+    own = {"transformer": EightBitConfig(quantize)} if isinstance(quantize, str) else None
+    found = own or forms.by_part(quantize, QUANTISABLE)
+    made = {name: forms.asked(config) for name, config in found.items()}
+    for name, form in made.items():
+        if name in given:
+            raise ModelError(
+                f"The {name} is given as it is, and cannot get another form; load it in that form."
+            )
+        if form is not None:
+            form.check(device)
+    return made
+
+
 def _check_machine(machine: Machine, device: Any, dtype: Any) -> None:
     """Raise BackendError for what this machine does not serve, before anything is read."""
     check_vram(machine.vram, device)
-    kernels.check(machine.attention, device, runtime.dtype_name(runtime.dtype(dtype)))
+    here = "cpu" if device is None else device  # without one, networks stay where files are read
+    kernels.check(machine.attention, here, runtime.dtype_name(runtime.dtype(dtype)))
 
 
 def _run_on(machine: Machine, transformer: Any) -> None:
@@ -279,13 +330,16 @@ def _check_hidden(model: Any) -> None:
         )
 
 
-def _read_file(file: Path, name: str, dtype: Any, device: Any, mapped: Mapped | None = None) -> Any:
+def _read_file(
+    file: Path, name: str, dtype: Any, device: Any, mapped: Mapped | None, quantization: Any
+) -> Any:
     """A part from one file."""
     if name not in NETWORKS:
         raise ModelError(
             f"{file} is one file, which is a network's weights; {name} is read from a folder or a repository."
         )
-    return NETWORKS[name].from_pretrained(file, dtype=dtype, device=device, mapped=mapped)
+    how = {"dtype": dtype, "device": device, "quantization_config": quantization, "mapped": mapped}
+    return NETWORKS[name].from_pretrained(file, **how)
 
 
 def _dtype_of(dtype: Any, name: str, device: Any, auto: str | None = None) -> Any:
@@ -336,12 +390,14 @@ class Source:
                 NETWORKS[name].read_config(root / part.folder / "config.json")
         self.place.fetch((replace(part, files=(), instead=()) for part in wanted), self.variant)
 
-    def read(self, name: str, dtype: Any, device: Any, mapped: Mapped | None = None) -> Any:
+    def read(
+        self, name: str, dtype: Any, device: Any, mapped: Mapped | None = None, quantization: Any = None
+    ) -> Any:
         """One part, ready to run."""
         folder = self.place.folder / self._folder(name)
         if name in NETWORKS:
-            kind, variant = NETWORKS[name], self.variant
-            return kind.from_pretrained(folder, dtype=dtype, device=device, variant=variant, mapped=mapped)
+            how = {"dtype": dtype, "device": device, "quantization_config": quantization, "mapped": mapped}
+            return NETWORKS[name].from_pretrained(folder, variant=self.variant, **how)
         if name == "scheduler":
             entry = self.index.parts[name] if self.whole else None
             return Schedule.read_folder(folder, entry[1] if entry else None)

@@ -17,6 +17,7 @@ from longtake.backend import ops, runtime
 from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Anchor, Job
 from longtake.named import mismatch
+from longtake.pipeline import together
 from longtake.pipeline.encode import (
     Text,
     decode_picture,
@@ -109,7 +110,7 @@ class Request:
 
 
 def settled(job: Job, networks: Networks, picture: Any) -> Job:
-    """The job with the size and the dtype that its video will have: its own, else the model's.
+    """The job with the size, the dtype and the form that its video will have: its own, else the model's.
 
     A model that has no size takes the bucket nearest to the picture's shape.
     """
@@ -118,7 +119,8 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
         shape = None if "width" in networks.settings else pictures.size_of(picture)
         other = pictures.bucket(*shape) if shape else networks.default_size
         width, height = width or other[0], height or other[1]
-    return replace(job, width=width, height=height, dtype=networks.dtype_name)
+    dtype, form = networks.dtype_name, networks.quantized
+    return replace(job, width=width, height=height, dtype=dtype, quantize=form)
 
 
 def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
@@ -131,8 +133,13 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
             f"The job asks for {job.dtype} and the networks are {networks.dtype_name}; "
             "load them in the job's dtype, or leave it to them (dtype auto)."
         )
-    if job.quantize != "none" or job.cache:
-        raise JobError("Neither quantize nor cache is served here yet; leave them out.")
+    if job.quantize not in ("none", networks.quantized):
+        raise JobError(
+            f"The job asks for quantize {job.quantize} and the transformer's blocks are {networks.quantized}; load "
+            "them in that form, or leave it to them (quantize none)."
+        )
+    if job.cache:
+        raise JobError("cache is not served here yet; leave it out.")
     if given[0] is None and inputs.latents is None:
         raise JobError("A video begins with a picture; none was given.")
     job = settled(job, networks, given[0])
@@ -162,6 +169,28 @@ GIVEN = "a picture that was given as a value"
 
 def encode(asked: Asked) -> Request:
     """Run the encoders on what was asked: text first, then pictures, in the order in which noise is drawn."""
+    networks, inputs, noise = asked.networks, asked.inputs, asked.noise
+    if networks.ranks is None:
+        found = _encodings(asked)
+    else:
+        found = together.told(networks.ranks, lambda: _encodings(asked))
+        noise = together.told_noise(networks.ranks, noise)
+    texts, negative, states, anchors = found
+    scheduler = _first(inputs.scheduler, networks.part("scheduler"))
+    if inputs.scheduler is None and not isinstance(scheduler, Schedule):
+        scheduler = copy.deepcopy(scheduler)
+    return Request(
+        asked.job, networks, asked.plan,
+        {prompt: Text(*text) for prompt, text in texts.items()}, None if negative is None else Text(*negative),
+        states, dict(zip(asked.plan.anchors, anchors, strict=True)),
+        noise, scheduler, inputs.sigmas, inputs.attention_kwargs,
+    )  # fmt: skip
+
+
+def _encodings(
+    asked: Asked,
+) -> tuple[dict[str, tuple[Any, ...]], tuple[Any, ...] | None, Any, list[np.ndarray]]:
+    """The texts by prompt, the negative one, SigLIP's states and the anchors' latents."""
     job, networks, inputs, rows = asked.job, asked.networks, asked.inputs, asked.rows
     with room_for("encoding the prompts"):
         own = _encoded(asked, inputs.prompts or [job.prompt], inputs.prompts_2, inputs.text, "prompt")
@@ -176,13 +205,12 @@ def encode(asked: Asked) -> Request:
             negative = _encoded(asked, prompts, inputs.negatives_2, known, "negative_prompt")
     with room_for("encoding the pictures"):
         states, anchors = _pictures(asked)
-    scheduler = _first(inputs.scheduler, networks.part("scheduler"))
-    if inputs.scheduler is None and not isinstance(scheduler, Schedule):
-        scheduler = copy.deepcopy(scheduler)
-    return Request(
-        job, networks, asked.plan, texts, negative, states, dict(zip(asked.plan.anchors, anchors, strict=True)),
-        asked.noise, scheduler, inputs.sigmas, inputs.attention_kwargs,
-    )  # fmt: skip
+    return (
+        {prompt: (text.states, text.mask, text.pooled) for prompt, text in texts.items()},
+        None if negative is None else (negative.states, negative.mask, negative.pooled),
+        states,
+        anchors,
+    )
 
 
 def _encoded(

@@ -1,7 +1,6 @@
 """The tensors of a safetensors file as numpy arrays, without a framework.
 
 numpy has neither bfloat16 nor 8-bit floats; they come as float32, which holds their values exactly.
-The 8-bit formats are those of Micikevicius et al., FP8 Formats for Deep Learning (arXiv 2209.05433).
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from longtake.errors import ModelError
+from longtake.fp8 import TABLES
 from longtake.weights.header import read_layout
 
 
@@ -37,11 +37,8 @@ def decode(data: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     if dtype == "bfloat16":
         # Its 16 bits are the upper half of a float32.
         values = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
-    elif dtype == "float8_e5m2":
-        # Its 8 bits are the upper half of a float16.
-        values = (np.frombuffer(data, np.uint8).astype(np.uint16) << 8).view(np.float16).astype(np.float32)
-    elif dtype == "float8_e4m3fn":
-        values = E4M3[np.frombuffer(data, np.uint8)]
+    elif dtype in TABLES:
+        values = TABLES[dtype][np.frombuffer(data, np.uint8)]
     else:
         try:
             kind = np.dtype(dtype).newbyteorder("<")
@@ -51,13 +48,4 @@ def decode(data: Any, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     return values.reshape(shape)
 
 
-def _e4m3() -> np.ndarray:
-    """The values of the 256 bytes: a sign, 4 bits of exponent (bias 7), 3 bits of mantissa, no infinity."""
-    byte = np.arange(256)
-    exponent, mantissa = byte >> 3 & 15, byte & 7
-    values = np.where(exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent - 7))
-    values = np.where(byte & 127 == 127, np.nan, values)
-    return np.where(byte & 128, -values, values).astype(np.float32)
-
-
-E4M3 = _e4m3()
+E4M3 = TABLES["float8_e4m3fn"]

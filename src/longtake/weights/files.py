@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from longtake.config import read_json
 from longtake.errors import ModelError
 from longtake.weights import gguf
@@ -20,6 +22,8 @@ from longtake.weights.header import View, Weight, read_header
 
 FLOAT8 = ("float8_e4m3fn", "float8_e5m2")
 LOADABLE = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "bool", *FLOAT8)
+CODES = ("int8",)
+"""Of matrices alone, which are multiplied by a scale."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -112,8 +116,12 @@ def check_weights(
                 f"{weight.file} has the weight {name!r} in the shape {list(weight.shape)}, "
                 f"where {network} with this config has {list(shape)}."
             )
-        if weight.dtype not in LOADABLE and not gguf.is_kind(weight.dtype):
-            raise ModelError(f"{weight.file} has the weight {name!r} as {weight.dtype}, which is not read.")
+        coded = weight.dtype in CODES and len(shape) == 2 and weight.view is not None and weight.view.scale
+        if weight.dtype not in LOADABLE and not coded and not gguf.is_kind(weight.dtype):
+            without = " without a scale beside it" if weight.dtype in CODES else ""
+            raise ModelError(
+                f"{weight.file} has the weight {name!r} as {weight.dtype}{without}, which is not read."
+            )
 
 
 def read_tensors(
@@ -143,13 +151,26 @@ def _viewed(
 ) -> Iterator[tuple[str, Any]]:
     """Weights that are views of a file's tensors."""
     views = {name: weights[name].view or View() for name in own}
-    scales = sorted({view.scale for view in views.values() if view.scale})
-    scale_of = dict(zip(scales, _stored(file, [(scale, None) for scale in scales]), strict=True))
+    scale_of = {
+        (view.scale, view.scale_file): next(_stored(view.scale_file or file, [(view.scale, None)]))
+        for view in views.values()
+        if view.scale
+    }
     stored = _stored(file, [(names[name], view.rows) for name, view in views.items()])
     for (name, view), tensor in zip(views.items(), stored, strict=True):
         if view.scale:
-            tensor = scaled(tensor, scale_of[view.scale], view.rows)
+            tensor = scaled(tensor, scale_of[view.scale, view.scale_file], view.rows)
         yield name, _taken(tensor, view, weights[name].shape, dtype, device)
+
+
+def read_scale(weight: Weight) -> np.ndarray:
+    """The scale of a weight that has one, as a list of float32: one number, or one for each of the weight's rows."""
+    from longtake.backend import ops
+
+    view = weight.view or View()
+    values = ops.to_numpy(next(_stored(view.scale_file or weight.file, [(view.scale or "", None)])))
+    values = np.asarray(values, np.float32).reshape(-1)
+    return values[view.rows[0] : view.rows[1]] if view.rows and values.size > 1 else values
 
 
 def scaled(tensor: Any, scale: Any, rows: tuple[int, int] | None = None) -> Any:

@@ -12,8 +12,8 @@ from pathlib import Path
 from longtake.errors import ModelError
 from longtake.named import places
 from longtake.weights import files, header, single
-from longtake.weights.folder import Folder, model_source, part_files, read_model_index
-from longtake.weights.hub import Part, Repository
+from longtake.weights.folder import Folder, library_of, model_source, part_files, read_model_index
+from longtake.weights.hub import HubOptions, Part, Repository
 
 INDEX = Part(files=("model_index.json",))
 
@@ -24,25 +24,27 @@ SAMPLE, SAMPLES = 2**20, 16
 """Of a larger one its size, its header, and so many pieces of so many bytes, evenly spread with both ends."""
 
 
-def fingerprint(model: str | os.PathLike[str], parts: Mapping[str, str] | None = None) -> str:
+def fingerprint(
+    model: str | os.PathLike[str], parts: Mapping[str, str] | None = None, hub: HubOptions | None = None
+) -> str:
     """A hexadecimal number that changes when a model's configs, tokenizers or weights do, wherever they lie.
 
     `parts` are in other places; the model's own parts of these names are not read then. Cheap for any size: of large
     files a sample is read. Fetches what is on the hub. Raises ModelError if something is missing.
     """
     model, parts = places(model, parts)
-    source = model_source(model)
+    source = model_source(model, hub)
     index = source.fetch([INDEX]) / INDEX.files[0]
     own = {name: entry[0] for name, entry in read_model_index(index.parent).parts.items() if entry}
     digests = {index.name: file_fingerprint(index)}
     digests |= _digests(source, {name: library for name, library in own.items() if name not in parts})
     for name, place in parts.items():
-        file = single.find(place)
+        file = single.find(place, hub)
         if file is not None:
             digests[name] = file_fingerprint(file)
             continue
-        library = "diffusers" if name in ("transformer", "vae", "scheduler") else "transformers"
-        digests |= _digests(model_source(place), {name: library})
+        library = library_of(name)
+        digests |= _digests(model_source(place, hub), {name: library})
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 

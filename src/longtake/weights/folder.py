@@ -134,6 +134,11 @@ def part_files(name: str, library: str) -> Part:
     return Part(name, ("config.json",), STEMS.get(library, "model"))
 
 
+def library_of(name: str) -> str:
+    """The library whose layout a part of this name has."""
+    return "diffusers" if name in ("transformer", "vae", "scheduler") else "transformers"
+
+
 def part_of(folder: Path, subfolder: str | None = None) -> Path:
     """The folder of one network, with its config.json: `folder` itself, or the part of it that `subfolder` names."""
     place = folder / subfolder if subfolder else folder
@@ -177,11 +182,13 @@ def write_model_index(folder: Path, index: ModelIndex) -> None:
     write_json(folder / "model_index.json", {"_class_name": index.class_name, **dict(sorted(parts.items()))})
 
 
-def describe(name_or_folder: str | os.PathLike[str], hub: HubOptions | None = None) -> dict[str, Any]:
+def describe(
+    name_or_folder: str | os.PathLike[str], hub: HubOptions | None = None, without: Iterable[str] = ()
+) -> dict[str, Any]:
     """The content of a model, as JSON values: for each part its class, parameters, bytes, dtypes and config.
 
     Reads configs and headers only (of a model on the hub, fetches no more than these), and raises ModelError if one of
-    them is not what it should be. A single file is a model of one part.
+    them is not what it should be. A single file is a model of one part. Parts in `without` are left out.
     """
     file = single.locate(name_or_folder, hub)
     if file is not None:
@@ -190,7 +197,7 @@ def describe(name_or_folder: str | os.PathLike[str], hub: HubOptions | None = No
     folder = source.fetch([HEAD])
     if (folder / "model_index.json").is_file():
         index = read_model_index(folder)
-        present = {name: entry for name, entry in index.parts.items() if entry}
+        present = {name: entry for name, entry in index.parts.items() if entry and name not in without}
         source.fetch(replace(part_files(name, entry[0]), stem=None) for name, entry in present.items())
         parts = {name: _describe_part(source, folder, name, *entry) for name, entry in present.items()}
         class_name = index.class_name
@@ -208,6 +215,28 @@ def describe(name_or_folder: str | os.PathLike[str], hub: HubOptions | None = No
         "bytes": sum(part["bytes"] for part in parts.values()),
         "parts": parts,
     }
+
+
+def describe_part(name: str, place: str | os.PathLike[str], hub: HubOptions | None = None) -> dict[str, Any]:
+    """The content of one part that is elsewhere: in a file, in the folder of its name, or in the place itself."""
+    file = single.locate(place, hub)
+    if file is not None:
+        return dict(next(iter(_describe_file(file)["parts"].values())))
+    source = model_source(place, hub)
+    inner = name if source.has_folder(name) else ""
+    library = library_of(name)
+    root = source.fetch([replace(part_files(name, library), folder=inner, stem=None)])
+    there = next((root / inner / file for file in PART_FILES if (root / inner / file).is_file()), None)
+    if there is None:
+        raise ModelError(
+            f"{place} has no part {name!r}: neither a folder of that name, nor {' or '.join(PART_FILES)}."
+        )
+    values = read_json(there)
+    if there.name == "config.json":
+        return {"library": library, **_describe_network(source, root, inner, class_of(values) or "unknown")}
+    kinds = ("_class_name", "tokenizer_class", "image_processor_type", "feature_extractor_type")
+    kind = next((values[key] for key in kinds if isinstance(values.get(key), str)), "unknown")
+    return {"library": library, "class": kind, "bytes": _bytes_in(root / inner)}
 
 
 def _describe_file(file: single.Single) -> dict[str, Any]:

@@ -58,6 +58,8 @@ class View:
     rows: tuple[int, int] | None = None
     scale: str | None = None
     swapped: bool = False
+    scale_file: Path | None = None
+    """Where the scale lies, if that is another file than the tensor's."""
 
 
 @dataclass(frozen=True)

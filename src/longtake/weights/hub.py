@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from longtake import disk
 from longtake.config import read_json
 from longtake.errors import ModelError
 from longtake.weights import files
 from longtake.weights.header import DTYPES, Weight, read_header
+from longtake.weights.transfer import Meter, Told, check_room, sha256_of
 
 # What huggingface_hub takes for a repository: two words, neither of which begins or ends in a dot or a dash.
 REPOSITORY = re.compile(r"(?!.*(?:--|\.\.))\w(?:[\w.-]*\w)?/\w(?:[\w.-]*\w)?", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}")
+LARGE = 2**26
+"""Bytes of a file whose download goes on where another process broke it off."""
+AT_ONCE = 4
+"""Large files that are fetched side by side."""
+PARTS = "longtake-parts"
+"""The folder of unfinished files, beside the cache's own folders of a repository."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class HubOptions:
 
     `revision` is a branch, a tag or a commit (None: the main branch); `cache_dir` stands in for the hub's cache;
     `local_files_only` asks nothing of the hub; `token` is a token, True for the saved one or False for none;
-    `force_download` fetches the files again that the cache has.
+    `force_download` fetches the files again that the cache has. `told` is called with each `Downloading` on the way.
     """
 
     revision: str | None = None
@@ -39,6 +50,7 @@ class HubOptions:
     local_files_only: bool = False
     token: str | bool | None = None
     force_download: bool = False
+    told: Told | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -189,9 +201,47 @@ class Repository:
         return revision == self.commit or (ref.is_file() and ref.read_text().strip() == self.commit)
 
     def _download(self, wanted: Sequence[str], revision: str | None) -> Path:
+        """Fetch files that are missing, if the disk has room for them; large ones go on where they broke off."""
+        sizes = self._missing(wanted)
+        meter = Meter(self.name, sizes, self.options.told)
+        large = {} if self.options.force_download else {n: s for n, s in sizes.items() if s >= LARGE}
+        begun = {name: self._part(name) for name in large}
+        check_room(self.name, self.folder, sizes, sum(size_of(part) for part in begun.values()))
+        blobs = self._fetch_all(large, meter)
+        if blobs:
+            with suppress(OSError):  # not empty: another process fetches other files
+                (self.folder.parents[1] / PARTS).rmdir()
+        place = Path(self._snapshot(wanted, revision, tqdm_class=_bars(meter)))
+        for name, blob in blobs.items():
+            if blob is not None and (place / name).exists() and not (place / name).is_symlink():
+                blob.unlink(missing_ok=True)  # where there are no links the client has made a copy
+        if sizes:
+            meter.end()
+        return place
+
+    def _fetch_all(self, names: Iterable[str], meter: Meter) -> dict[str, Path | None]:
+        """Large files, some side by side; if one fails, or the user has enough, the others stop too."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            running = {name: pool.submit(self._fetch_large, name, meter) for name in names}
+            try:
+                wait(running.values(), return_when=FIRST_EXCEPTION)
+                failed = next((each for each in running.values() if each.done() and each.exception()), None)
+                return {name: (failed or each).result() for name, each in running.items()}
+            except BaseException:
+                meter.stop()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _missing(self, wanted: Sequence[str]) -> dict[str, int]:
+        """The sizes of the files that the cache does not have, as the hub tells them before the first byte comes."""
+        silent = Meter(self.name, {}, None).bars()
+        infos = self._snapshot(wanted, self.commit, dry_run=True, tqdm_class=silent)
+        return {info.filename: info.file_size or 0 for info in infos if info.will_download}
+
+    def _snapshot(self, wanted: Sequence[str], revision: str | None, **options: Any) -> Any:
         from huggingface_hub import snapshot_download
 
-        place = snapshot_download(
+        return snapshot_download(
             self.name,
             revision=revision,
             cache_dir=self.options.cache_dir,
@@ -199,8 +249,59 @@ class Repository:
             force_download=self.options.force_download,
             endpoint=_endpoint(),
             allow_patterns=[glob.escape(name) for name in wanted],
+            **options,
         )
-        return Path(place)
+
+    def _part(self, name: str) -> Path:
+        """The part of a large file that is here already, or will be."""
+        digest = hashlib.sha256(f"{self.commit}/{name}".encode()).hexdigest()[:32]
+        return self.folder.parents[1] / PARTS / digest
+
+    def _fetch_large(self, name: str, meter: Meter) -> Path | None:
+        """Bring a file into the cache by a part that outlives this process; the client finds it there.
+
+        Unlike the client's own downloads, which begin anew in each process (huggingface_hub from version 2 on).
+        """
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        from huggingface_hub.file_download import http_get
+        from huggingface_hub.utils import build_hf_headers
+
+        url = hf_hub_url(self.name, name, revision=self.commit, endpoint=_endpoint())
+        facts = get_hf_file_metadata(url, token=self.options.token, endpoint=_endpoint())
+        etag, size = facts.etag or "", facts.size
+        if not size or facts.commit_hash != self.commit or not re.fullmatch(r"[\w-]+", etag):
+            return None  # what becomes of such an answer is the client's own matter
+        repository, part = self.folder.parents[1], self._part(name)
+        blob = repository / "blobs" / etag
+        locks = disk.make_folder(repository.parent / ".locks" / repository.name)
+        for folder in (part.parent, blob.parent):
+            disk.make_folder(folder)
+        try:
+            lock = disk.lock(locks / f"{etag}.lock")  # the client's own
+        except BlockingIOError:
+            raise ModelError(
+                f"Another process fetches {name} of {self.name!r} at this moment; wait for it, and ask again."
+            ) from None
+        try:
+            if size_of(part) > size:
+                part.unlink()
+            begun = size_of(part)
+            meter.skip(begun)
+            with part.open("ab") as opened:
+                http_get(
+                    url, opened, resume_size=begun, headers=build_hf_headers(token=self.options.token),
+                    expected_size=size, displayed_filename=name, tqdm_class=_bars(meter),
+                )  # fmt: skip
+            if begun and len(etag) == 64 and sha256_of(part) != etag:
+                part.unlink()
+                raise ModelError(
+                    f"{name} of {self.name!r} is not what the hub has, after its download was taken up where it broke "
+                    "off; what was here is deleted: ask again to fetch it anew."
+                )
+            os.replace(part, blob)
+        finally:
+            lock.release()
+        return blob
 
     def _header(self, file: str) -> dict[str, Weight]:
         from huggingface_hub import HfApi
@@ -313,6 +414,8 @@ def _told(name: str, options: HubOptions) -> Iterator[None]:
     kinds = (errors.HTTPError, OSError, ValueError, RuntimeError, errors.SafetensorsParsingError)
     try:
         yield
+    except ModelError:
+        raise
     except kinds as error:
         raise ModelError(_sentence(error, name, options)) from error
 
@@ -362,6 +465,25 @@ def _reason(error: Exception, name: str, options: HubOptions) -> str:
     if isinstance(error, (ValueError, LookupError)):
         return f"{hub} does not answer as a hub does"
     return f"{hub} cannot be reached ({_first_line(error)})"
+
+
+def _bars(meter: Meter) -> Any:
+    """What the client counts bytes with: the meter's, or its own bars on the terminal if nobody is told."""
+    from huggingface_hub.utils import tqdm
+
+    if meter.is_told:
+        return meter.bars()
+
+    def update(bar: Any, count: float | None = 1) -> Any:
+        meter.check()
+        return tqdm.update(bar, count)
+
+    return type("StoppableBar", (tqdm,), {"update": update})
+
+
+def size_of(file: Path) -> int:
+    """The bytes of a file; 0 if there is none."""
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _first_line(error: BaseException) -> str:

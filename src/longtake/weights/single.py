@@ -208,7 +208,7 @@ def read_checkpoint(
     if known is None:
         raise ModelError(f"{file} {_told(found)}; {_expected(kind)} was expected.")
     inside = _inside(file, found, _start(known, found) or "", kind)
-    weights, names = _without_scales(file, inside)
+    weights, names = without_scales(file, inside)
     if known.marks[1].startswith("double_blocks."):
         weights, names = layouts.from_original(file, weights, names)
     elif known.marks[0].startswith("decoder.up."):
@@ -251,24 +251,25 @@ def _inside(
     return inside
 
 
-def _without_scales(file: Path, inside: Mapping[str, tuple[str, Weight]]) -> tuple[Weights, Names]:
+def without_scales(file: Path, inside: Mapping[str, tuple[str, Weight]]) -> tuple[Weights, Names]:
     """Weights with their scales in their views, and without what is no weight."""
-    scales: dict[str, str] = {}
-    for name, (stored, _) in inside.items():
+    scales: dict[str, tuple[str, Path]] = {}
+    for name, (stored, weight) in inside.items():
         for end in SCALES:
             if name.endswith(end):
-                scales[name.removesuffix(end) + ".weight"] = stored
+                scales[name.removesuffix(end) + ".weight"] = (stored, weight.file)
     weights: Weights = {}
     names: Names = {}
     for name, (stored, weight) in inside.items():
         if name.endswith((*SCALES, *UNUSED)):
             continue
         scale = scales.pop(name, None)
-        weights[name] = replace(weight, view=View(scale=scale)) if scale else weight
+        view = None if scale is None else View(scale=scale[0], scale_file=scale[1])
+        weights[name] = weight if view is None else replace(weight, view=view)
         names[name] = stored
     if scales:
         raise ModelError(
-            f"{file} has the scale {next(iter(scales.values()))!r} and no weight that it is for."
+            f"{file} has the scale {next(iter(scales.values()))[0]!r} and no weight that it is for."
         )
     return weights, names
 

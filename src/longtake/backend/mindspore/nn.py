@@ -19,6 +19,7 @@ from mindspore.nn import Cell, CellList, SequentialCell
 from longtake.backend.mindspore import modules, ops, runtime
 
 __all__ = [
+    "Coded",
     "Conv2d",
     "Conv3d",
     "Embedding",
@@ -99,6 +100,10 @@ class Module(Eager):
         super().__setattr__(name, value)
         if name == "forward":
             super().__setattr__("construct", value)
+
+
+class Coded(Module):
+    """A module whose `weight` is a code of its numbers in 8 bits: it goes along with the module, in its own dtype."""
 
 
 class ModuleList(CellList):

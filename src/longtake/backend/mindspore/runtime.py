@@ -54,6 +54,8 @@ NUMPY = {
     "F16": np.float16,
     "I64": np.int64,
     "I32": np.int32,
+    "I8": np.int8,
+    "U8": np.uint8,
     "BOOL": np.bool_,
 }
 COMPILED = "_longtake_compiled"

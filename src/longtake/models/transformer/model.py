@@ -93,6 +93,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
     """The velocity (noise - clean) of one window of latents, given the clean frames around it, picture and text."""
 
     config_class = TransformerConfig
+    block_lists = ("transformer_blocks", "single_transformer_blocks")
 
     def __init__(self, config: Any = None, **fields: Any) -> None:
         super().__init__(config, **fields)

@@ -6,8 +6,9 @@ Letters: B batch, C channels, T frames (of pixels or of latents), H height, W wi
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from longtake.backend import ops
 from longtake.errors import JobError
@@ -59,6 +60,10 @@ UNCUT = Grid(sys.maxsize, sys.maxsize, sys.maxsize, 0)
 """One tile, as long as the video."""
 
 
+Over = Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterator[Tensor]]
+"""Applies a function to tiles, as `map` does: the results in order, each made when it is asked for, or some at once."""
+
+
 class TimeTiles:
     """`function` over the tiles of a video that comes in pieces: each tile once, as soon as its frames are there.
 
@@ -66,8 +71,8 @@ class TimeTiles:
     dropped from the result. Held between pieces: fewer frames than a tile has, and the frames to fade from.
     """
 
-    def __init__(self, grid: Grid, function: Callable[[Tensor], Tensor]) -> None:
-        self.grid, self.function = grid, function
+    def __init__(self, grid: Grid, function: Callable[[Tensor], Tensor], over: Over = map) -> None:
+        self.grid, self.function, self.over = grid, function, over
         self._waiting: Tensor | None = None
         self._before: Tensor | None = None
 
@@ -75,11 +80,13 @@ class TimeTiles:
         """Take the next frames (B, C, T, H, W); the results that are final now, in order."""
         grid = self.grid
         x = x if self._waiting is None else ops.cat([self._waiting, x], 2)
-        start = 0
+        start, cuts = 0, []
         while x.shape[2] - start > grid.size:
-            yield self._tile(x[:, :, start : start + grid.size + 1])
+            cuts.append(x[:, :, start : start + grid.size + 1])
             start += grid.stride
         self._waiting = _own(x[:, :, start:])
+        for done in self.over(self.function, cuts):
+            yield self._final(done)
 
     def finish(self) -> Iterator[Tensor]:
         """The rest of the results; nothing can be pushed afterwards."""
@@ -90,12 +97,14 @@ class TimeTiles:
             yield self.function(x)  # shorter than a tile
         else:
             # A tile of one frame primes nothing: the reference computes it and drops it.
-            for start in range(0, x.shape[2] - 1, grid.stride):
-                yield self._tile(x[:, :, start : start + grid.size + 1])
+            starts = range(0, x.shape[2] - 1, grid.stride)
+            for done in self.over(self.function, [x[:, :, n : n + grid.size + 1] for n in starts]):
+                yield self._final(done)
         self._waiting = self._before = None
 
-    def _tile(self, x: Tensor) -> Tensor:
-        done, before, grid = self.function(x), self._before, self.grid
+    def _final(self, done: Tensor) -> Tensor:
+        """What is final of a tile's result."""
+        before, grid = self._before, self.grid
         if before is not None:
             done = blend(before, done[:, :, 1:], grid.overlap, 2)
         self._before = _own(done[:, :, max(done.shape[2] - grid.overlap, 0) :])
@@ -127,14 +136,19 @@ def tiled_space(
     stride: tuple[int, int],
     out_stride: tuple[int, int],
     overlap: tuple[int, int],
+    over: Over = map,
 ) -> Tensor:
     """Apply `function` to tiles of `size` every `stride`, and cross-fade `overlap` rows and columns of the results."""
+    tops, lefts = range(0, x.shape[3], stride[0]), range(0, x.shape[4], stride[1])
+    done = over(
+        function,
+        [x[:, :, :, top : top + size[0], left : left + size[1]] for top in tops for left in lefts],
+    )
     rows: list[Tensor] = []
     above: list[Tensor] = []
-    for top in range(0, x.shape[3], stride[0]):
+    for _ in tops:
         line: list[Tensor] = []
-        for left in range(0, x.shape[4], stride[1]):
-            tile = function(x[:, :, :, top : top + size[0], left : left + size[1]])
+        for tile in islice(done, len(lefts)):
             if above:
                 tile = blend(above[len(line)], tile, overlap[0], 3)
             if line:

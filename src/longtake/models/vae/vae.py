@@ -21,7 +21,7 @@ from longtake.models.outputs import Encoded, Sample
 from longtake.models.pretrained import PretrainedModel, is_untouched
 from longtake.models.vae.causal import Memory
 from longtake.models.vae.halves import Decoder, Encoder
-from longtake.models.vae.tiles import UNCUT, Grid, Tiles, TimeTiles, tiled_space
+from longtake.models.vae.tiles import UNCUT, Grid, Over, Tiles, TimeTiles, tiled_space
 
 Tensor = ops.Tensor
 
@@ -53,6 +53,8 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
     """
 
     config_class = VAEConfig
+    sharing: Any = None
+    """Whose `over` the decoder goes over its tiles by, if they are shared out (`pipeline.together`); None is `map`."""
 
     def __init__(self, config: Any = None, **fields: Any) -> None:
         super().__init__(config, **fields)
@@ -193,8 +195,13 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
         if self.use_framewise_decoding:
             overlap = tiles.frames - tiles.stride_frames
             grid = Grid(tiles.frames // ratio, tiles.stride_frames // ratio, tiles.stride_frames, overlap)
+        # Tiles of space are shared out, if there are any; else those of time.
+        over: Over = map if self.sharing is None else self.sharing.over
+        in_time, in_space = (map, over) if self.use_tiling else (over, map)
         return TimeTiles(
-            grid, lambda z: self.sliced(lambda each: self.decode_space(each, self.decode_tile), z)
+            grid,
+            lambda z: self.sliced(lambda each: self.decode_space(each, self.decode_tile, in_space), z),
+            in_time,
         )
 
     def _encode_space(self, x: Tensor) -> Tensor:
@@ -206,7 +213,7 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
         overlap = (tiles.height // ratio - out_stride[0], tiles.width // ratio - out_stride[1])
         return tiled_space(x, self.encode_tile, (tiles.height, tiles.width), stride, out_stride, overlap)
 
-    def decode_space(self, z: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def decode_space(self, z: Tensor, function: Callable[[Tensor], Tensor], over: Over = map) -> Tensor:
         """`function` over latents; with tiling, over tiles of space."""
         tiles, ratio = self.tiles, self.spatial_compression_ratio
         tiled = (tiles.height, tiles.width), (tiles.stride_height, tiles.stride_width)
@@ -225,7 +232,7 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
             return function(z)
         stride = (out_stride[0] // ratio, out_stride[1] // ratio)
         overlap = (height - out_stride[0], width - out_stride[1])
-        return tiled_space(z, function, size, stride, out_stride, overlap)
+        return tiled_space(z, function, size, stride, out_stride, overlap, over)
 
 
 def whole(tiles: TimeTiles, x: Tensor) -> Tensor:

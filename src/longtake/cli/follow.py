@@ -1,0 +1,95 @@
+"""The other processes of one run (`torchrun … -m longtake generate …`): they do their part, say and write nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from longtake.errors import LongtakeError, LostRunError
+from longtake.job import Job
+from longtake.machine import Machine
+
+ENCODING = (
+    "text_encoder", "text_encoder_2", "image_encoder", "tokenizer", "tokenizer_2", "feature_extractor",
+)  # fmt: skip
+"""Parts that process 0 alone has, since it tells the others what they make."""
+GRACE = 1.0
+"""Seconds in which process 0 may say first what went wrong, if it went wrong everywhere."""
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+
+
+@dataclass(frozen=True)
+class Load:
+    """Process 0's word to load the networks of this job."""
+
+    job: Job
+    machine: Machine
+
+
+@dataclass(frozen=True)
+class Make:
+    """Process 0's word to make the video of this job."""
+
+    job: Job
+    pictures: tuple[Any, Any]
+    preview: str | None
+    keeps: bool
+    """Whether process 0 has a store of finished sections."""
+
+
+def follow(words: Sequence[str], rank: int, size: int) -> int:
+    """Do what process 0 says, until it says no more; returns the exit code."""
+    if not words or words[0] not in ("generate", "resume", "extend", "redo") or {"-h", "--help"} & set(words):
+        return DONE  # process 0 does it alone
+    ranks = None
+    try:
+        from longtake.pipeline import together
+
+        ranks = together.join(rank, size)
+        networks = None
+        while (word := ranks.share(None)) is not None:
+            networks = load(word, ranks) if isinstance(word, Load) else make(word, networks)
+        ranks.close()
+    except LostRunError:
+        return FAILED  # process 0, or who else has ended, has said why
+    except (LongtakeError, MemoryError) as error:
+        time.sleep(GRACE)
+        if ranks is not None and ranks.may_speak():
+            reason = str(error).rstrip(".") or "there is not enough memory"
+            print(f"longtake: process {rank}: {reason}.", file=sys.stderr, flush=True)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return DONE
+
+
+def load(word: Load, ranks: Any) -> Any:
+    """The networks of the job that do not encode, with this process's part of the work."""
+    from longtake.pipeline import together
+    from longtake.pipeline.networks import load_networks
+
+    job, given = word.job, dict.fromkeys(ENCODING)
+    networks = load_networks(job.model, job.dtype, ranks.device, given, parts=job.parts, machine=word.machine)
+    return together.shared(networks, ranks)
+
+
+def make(word: Make, networks: Any) -> Any:
+    """This process's part of the video; its frames are process 0's to write."""
+    from longtake.pipeline.loop import generate
+    from longtake.pipeline.prepare import Inputs
+    from longtake.pipeline.together import TheirStore
+
+    store = TheirStore(None, networks.ranks) if word.keeps else None
+    events = generate(
+        word.job, networks, Inputs(*word.pictures), store=store, preview=word.preview, convert=_unseen
+    )
+    for _ in events:
+        pass
+    return networks
+
+
+def _unseen(frames: Any) -> Any:
+    return frames

@@ -1,0 +1,315 @@
+"""Linear layers of 8 bits: made while reading, kept as they lie in files; on either framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from longtake import backend, fp8
+from longtake.backend import eight, ops, runtime
+from longtake.errors import BackendError, ModelError
+from longtake.models import quantised
+from longtake.models.quantised import EightBitConfig, EightBitLinear
+from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
+from longtake.weights.header import CODES, compose
+
+NAME = "diffusion_pytorch_model.safetensors"
+RNG = np.random.default_rng(0)
+WEIGHT = RNG.standard_normal((6, 40)).astype(np.float32)
+FORMS = ["int8", "fp8", *(["int8-dynamic", "fp8-dynamic"] if backend.name == "torch" else [])]
+# A step is 1/127 of a row's largest value, and an error at most half of it; an 8-bit float has 4 bits of a number. Over
+# a network that is a share of a percent, and a few; activations in 8 bits double it.
+NETWORK_ERROR = {"int8": 0.02, "fp8": 0.08, "int8-dynamic": 0.04, "fp8-dynamic": 0.12}
+LINEARS = 17
+"""In one double and one single block."""
+
+
+@pytest.fixture(scope="module")
+def plain(filled: Any) -> Any:
+    return filled(
+        Transformer(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_layers=1,
+            num_single_layers=1,
+            num_refiner_layers=1,
+            in_channels=4,
+            out_channels=4,
+            text_embed_dim=24,
+            pooled_projection_dim=12,
+            rope_axes_dim=(4, 6, 6),
+            image_proj_dim=20,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(plain: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("plain")
+    plain.save_pretrained(place)
+    return place
+
+
+def velocity(network: Any) -> np.ndarray:
+    source = np.random.default_rng(1)
+
+    def noise(*shape: int) -> Any:
+        return ops.from_numpy(source.standard_normal(shape).astype(np.float32))
+
+    with runtime.no_grad():
+        made = network(
+            hidden_states=noise(1, 4, 3, 4, 6),
+            timestep=ops.from_numpy(np.asarray([500.0], np.float32)),
+            encoder_hidden_states=noise(1, 5, 24),
+            pooled_projections=noise(1, 12),
+            image_embeds=noise(1, 4, 20),
+            guidance=ops.from_numpy(np.asarray([6000.0], np.float32)),
+            latents_clean=noise(1, 4, 2, 4, 6),
+            indices_latents_clean=[0, 4],
+            return_dict=False,
+        )
+    return np.asarray(ops.to_numpy(made[0]))
+
+
+def far(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+def weights_of(network: Any) -> dict[str, np.ndarray]:
+    return {name: np.array(_array(weight)) for name, weight in runtime.named_weights(network).items()}
+
+
+def _array(weight: Any) -> np.ndarray:
+    """A weight's values, or the bytes of an 8-bit float."""
+    if backend.name == "torch" and weight.itemsize == 1:
+        import torch
+
+        weight = weight.detach().view(torch.uint8)
+    return ops.to_numpy(weight)
+
+
+def write(file: Path, arrays: Mapping[str, tuple[str, np.ndarray]]) -> None:
+    """A safetensors file of (dtype, values or bytes) by name."""
+    order = sorted(arrays, key=lambda name: -arrays[name][1].itemsize)
+    entries = {name: (CODES[arrays[name][0]], arrays[name][1].shape) for name in order}
+    data = b"".join(np.ascontiguousarray(arrays[name][1]).tobytes() for name in order)
+    file.write_bytes(compose(entries, {"format": "pt"}) + data)
+
+
+# Numbers --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "most"), [("int8", 0.5), ("float8_e4m3fn", 16)])
+def test_every_code_is_the_nearest(kind: str, most: float) -> None:
+    weight = ops.from_numpy(WEIGHT)
+    step = eight.steps(weight, kind)
+    code = eight.codes(weight, step, kind)
+    steps = ops.to_numpy(step)
+    # Not larger than the largest code, and not much smaller: a bfloat16 number has 8 bits.
+    highest = np.abs(WEIGHT).max(1, keepdims=True) / steps
+    assert (highest <= eight.LARGEST[kind] * (1 + 1e-6)).all() and (
+        highest > 0.99 * eight.LARGEST[kind]
+    ).all()
+    assert not (steps.view(np.uint32) & 0xFFFF).any()
+    found = ops.to_numpy(eight.widened(code, step, kind))
+    if kind == "int8":
+        expected = np.rint(WEIGHT / steps) * steps
+    else:
+        expected = fp8.TABLES[kind][fp8.encode(WEIGHT / steps)] * steps
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    # Half a step; of the 8-bit float half of its widest, 32, between 256 and 448.
+    assert (np.abs(found - WEIGHT) <= most * steps * 1.001).all()
+
+
+def test_an_8_bit_float_is_rounded_as_torch_rounds_it(torch_only: Any) -> None:
+    torch = torch_only
+    values = np.concatenate(
+        [fp8.TABLES["float8_e4m3fn"], RNG.uniform(-448, 448, 999), RNG.normal(0, 0.02, 999)]
+    )
+    values = values[np.isfinite(values)].astype(np.float32)
+    middles = (values[:-1] + values[1:]) / 2
+    values = np.concatenate([values, middles[np.abs(middles) <= 448]])
+    expected = torch.from_numpy(values).to(torch.float8_e4m3fn).view(torch.uint8).numpy()
+    np.testing.assert_array_equal(fp8.encode(values), expected)
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
+def test_every_byte_of_an_8_bit_float_is_widened_to_its_value(kind: str) -> None:
+    table = fp8.TABLES[kind]
+    known = np.isfinite(table)
+    code = np.where(known, np.arange(256), 0).astype(np.uint8).reshape(16, 16)
+    found = eight.widened(_codes(code, kind), ops.ones(16, 1), kind)
+    np.testing.assert_array_equal(ops.to_numpy(found), np.where(known, table, 0).reshape(16, 16))
+    assert eight.finite(_codes(code, kind), kind)
+    for byte in np.flatnonzero(~known):
+        code[3, 4] = byte
+        assert not eight.finite(_codes(code, kind), kind)
+
+
+def _codes(code: np.ndarray, kind: str) -> Any:
+    if backend.name == "torch":
+        import torch
+
+        return torch.from_numpy(code.copy()).view(getattr(torch, kind))
+    return ops.from_numpy(code)
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8_e4m3fn"])
+def test_a_row_of_zeros_stays_zero_and_tiny_values_are_numbers(kind: str) -> None:
+    weight = WEIGHT.copy()
+    weight[2], weight[3], weight[4] = 0, weight[3] * 1e-38, weight[4] * 1e-44
+    tensor = ops.from_numpy(weight)
+    step = eight.steps(tensor, kind)
+    found = ops.to_numpy(eight.widened(eight.codes(tensor, step, kind), step, kind))
+    assert not found[2].any() and np.isfinite(found).all()
+    assert np.abs(found[3:] - weight[3:]).max() < 1e-1  # others keep their own steps
+
+
+# Layers of a network --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_layers_change_memory_falls_and_the_network_hardly(plain: Any, folder: Path, form: str) -> None:
+    network = Transformer.from_pretrained(folder, replace=quantised.making(plain, EightBitConfig(form)))
+    changed = [name for name, part in _modules(network) if isinstance(part, EightBitLinear)]
+    assert len(changed) == LINEARS and quantised.forms(network) == [form]
+    assert all("blocks" in name and "norm" not in name for name in changed)
+    before, after = weights_of(plain), weights_of(network)
+    codes = [f"{name}.weight" for name in changed]
+    # One byte for each value of four, and a step for each row.
+    fall = sum(before[name].nbytes - after[name].nbytes for name in codes)
+    assert fall == 0.75 * sum(before[name].nbytes for name in codes)
+    assert all(np.array_equal(before[name], after[name]) for name in before if name not in codes)
+    error = far(velocity(network), velocity(plain))
+    assert 1e-4 < error < NETWORK_ERROR[form]
+
+
+def _modules(network: Any) -> Any:
+    from longtake.backend import modules
+
+    return modules.leaves(network).items()
+
+
+@pytest.mark.skipif(backend.name == "torch", reason="about MindSpore")
+def test_products_of_8_bits_are_refused_where_there_are_none() -> None:
+    with pytest.raises(BackendError, match="take the form without -dynamic"):
+        eight.check("int8", "CPU", dynamic=True)
+
+
+def test_blocks_at_either_end_are_kept(plain: Any) -> None:
+    layers = quantised.layers_of(plain)
+    assert len(layers) == LINEARS
+    without = quantised.layers_of(plain, keep_first=1)
+    assert without == {name for name in layers if name.startswith("single_")}
+    assert quantised.layers_of(plain, keep_last=1) == layers - without
+    with pytest.raises(ModelError, match="2 blocks; with keep_first=1 and keep_last=1 none"):
+        quantised.layers_of(plain, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"form": "int3"}, "'int3' is no form"),
+        ({"bits": 4}, "not 'bits'"),
+        ({"keep_last": -1}, "keep_last is a number"),
+    ],
+)
+def test_a_config_that_cannot_be(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        EightBitConfig.of(values)
+
+
+def test_a_weight_that_is_not_finite_is_named(plain: Any, folder: Path, tmp_path: Path) -> None:
+    name = "transformer_blocks.0.ff.net.2.weight"
+    arrays = {key: ("float32", array) for key, array in weights_of(plain).items()}
+    wrong = arrays[name][1].copy()
+    wrong[1, 2] = np.inf
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    write(tmp_path / NAME, arrays | {name: ("float32", wrong)})
+    with pytest.raises(ModelError, match=r"'transformer_blocks\.0\.ff\.net\.2\.weight' that are not finite"):
+        Transformer.from_pretrained(tmp_path, replace=quantised.making(plain, EightBitConfig()))
+
+
+# Files that hold 8 bits -----------------------------------------------------------------------------------------------
+
+
+def stored(
+    plain: Any, folder: Path, place: Path, kind: str, scale: str | None, **others: Any
+) -> dict[str, np.ndarray]:
+    """Write the network with the linear layers of its blocks as bare codes, or with their steps; gives those used."""
+    (place / "config.json").write_bytes((folder / "config.json").read_bytes())
+    arrays = {name: ("float32", array) for name, array in weights_of(plain).items()}
+    wide = {}
+    for layer in quantised.layers_of(plain):
+        name = f"{layer}.weight"
+        weight = arrays[name][1]
+        step = np.float32(1) if scale is None else np.float32(np.abs(weight).max() / 448)
+        code = fp8.encode(weight / step)
+        arrays[name] = (kind, code)
+        if scale is not None:
+            arrays[f"{layer}.{scale}"] = ("float32", np.full((1,), step, np.float32))
+        wide[name] = fp8.TABLES["float8_e4m3fn"][code] * step
+    write(place / NAME, arrays | others)
+    return wide
+
+
+@pytest.mark.parametrize("scale", [None, "weight_scale", "scale_weight"])
+def test_codes_in_a_file_stay_codes(
+    plain: Any, folder: Path, tmp_path: Path, scale: str | None, filled: Any
+) -> None:
+    beside = {} if scale is None else {
+        "scaled_fp8": ("float8_e4m3fn", np.zeros(2, np.uint8)),
+        "single_transformer_blocks.0.proj_mlp.scale_input": ("float32", np.ones(1, np.float32)),
+    }  # fmt: skip
+    wide = stored(plain, folder, tmp_path, "float8_e4m3fn", scale, **beside)
+    network = Transformer.from_pretrained(tmp_path)
+    assert quantised.forms(network) == ["fp8"]
+    assert runtime.dtype_name(network.dtype) == "float32"
+    full = Transformer.from_pretrained(folder)
+    runtime.assign_weights(full, {name: ops.from_numpy(values) for name, values in wide.items()})
+    # The same numbers, but for the order of sums and one more rounding of each product.
+    assert far(velocity(network), velocity(full)) < 1e-5
+
+
+def test_codes_are_mapped_and_not_copied(plain: Any, folder: Path, tmp_path: Path, torch_only: Any) -> None:
+    stored(plain, folder, tmp_path, "float8_e4m3fn", None)
+    name = "single_transformer_blocks.0.proj_mlp.weight"
+    weight = runtime.named_weights(Transformer.from_pretrained(tmp_path))[name]
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if NAME in line]
+    spans = [tuple(int(end, 16) for end in line[0].split("-")) for line in maps]
+    assert any(first <= weight.data_ptr() < last for first, last in spans)
+
+
+def test_int8_without_steps_is_refused(plain: Any, folder: Path, tmp_path: Path) -> None:
+    stored(plain, folder, tmp_path, "int8", None)
+    with pytest.raises(ModelError, match=r"as int8 without a scale beside it"):
+        Transformer.from_pretrained(tmp_path)
+
+
+def test_steps_of_another_shape_are_refused(plain: Any, folder: Path, tmp_path: Path) -> None:
+    wrong = {"transformer_blocks.0.attn.to_q.weight_scale": ("float32", np.ones((3, 1), np.float32))}
+    stored(plain, folder, tmp_path, "float8_e4m3fn", "weight_scale", **wrong)
+    with pytest.raises(
+        ModelError, match=r"a scale of 3 numbers .* one finite number, or one for each of the 32 rows"
+    ):
+        Transformer.from_pretrained(tmp_path)
+
+
+def test_another_form_than_the_files_is_refused(plain: Any, folder: Path, tmp_path: Path) -> None:
+    stored(plain, folder, tmp_path, "float8_e4m3fn", None)
+    with pytest.raises(ModelError, match="in fp8 already, and int8 is asked for"):
+        Transformer.from_pretrained(tmp_path, replace=quantised.making(plain, EightBitConfig("int8")))
+
+
+def test_an_8_bit_float_that_is_no_matrix_is_widened(plain: Any, folder: Path, tmp_path: Path) -> None:
+    name = "transformer_blocks.0.attn.to_q.bias"
+    code = fp8.encode(weights_of(plain)[name])
+    stored(plain, folder, tmp_path, "float8_e4m3fn", None, **{name: ("float8_e4m3fn", code)})
+    network = Transformer.from_pretrained(tmp_path)
+    np.testing.assert_array_equal(
+        ops.to_numpy(runtime.named_weights(network)[name]), fp8.TABLES["float8_e4m3fn"][code]
+    )
