@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mindspore as ms
-from mindspore import Parameter
 
 from longtake.backend.mindspore import runtime
 
@@ -38,7 +37,7 @@ def held(module: Any) -> Iterator[tuple[str, Any, str, Any]]:
 def put(owner: Any, key: str, tensor: Any) -> Any:
     """Let the module compute with this tensor from now on, without a copy; gives what it holds then."""
     # A Cell wants a Parameter, and a graph one with a name.
-    own = tensor if isinstance(tensor, Parameter) else Parameter(tensor, name=key, requires_grad=False)
+    own = runtime.parameter(tensor, key)
     owner._params[key] = own
     return own
 
