@@ -21,7 +21,7 @@ SOURCES = [
     for path in PACKAGE.rglob("*.py")
     if not {"torch", "mindspore"} & set(path.relative_to(PACKAGE).parts)
 ]
-MODULES = ("eight", "kernels", "modules", "nn", "ops", "runtime", "thirdparty")
+MODULES = ("eight", "kernels", "modules", "nn", "ops", "parallel", "runtime", "thirdparty", "transfer")
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((2, 3, 4)).astype(np.float32)
 HALVES = ("float16", "bfloat16") if backend.name == "torch" else ("float16",)

@@ -88,7 +88,9 @@ def run(folder: Path, how: str) -> dict[str, float]:
     return found
 
 
-@pytest.mark.skipif(backend.name != "torch", reason="MindSpore's pool keeps what it converted: 0.6 GB of 0.75")
+@pytest.mark.skipif(
+    backend.name != "torch", reason="MindSpore's pool keeps what it converted: 0.6 GB of 0.75"
+)
 def test_blocks_that_are_converted_one_by_one_are_never_there_at_once(folder: Path) -> None:
     whole, placed = run(folder, "whole"), run(folder, "placed")
     values = (folder / "model.safetensors").stat().st_size // 2

@@ -21,8 +21,6 @@ from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline import together
 from longtake.pipeline.networks import Networks
 
-RANK, FOLDER = int(sys.argv[1]), Path(sys.argv[2])
-
 
 def noise(*shape: int) -> Any:
     return ops.from_numpy(np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32))
@@ -60,7 +58,7 @@ def relative(found: Any, wanted: Any) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
-def main() -> None:
+def main(rank: int, folder: Path) -> None:
     torch.manual_seed(0)
     transformer = HunyuanVideoFramepackTransformer3DModel(
         in_channels=4, out_channels=4, num_attention_heads=4, attention_head_dim=10, num_layers=2,
@@ -81,19 +79,20 @@ def main() -> None:
     with runtime.no_grad():
         alone = {name: make() for name, make in makings.items() if name != "compiled"}
         alone["compiled"] = alone["one row"]
-        ranks = together.join(RANK, 2, "cpu", dist.FileStore(str(FOLDER / "meeting"), 2))
+        ranks = together.join(rank, 2, "cpu", dist.FileStore(str(folder / "meeting"), 2))
         calls = []
         plain = vae.decode_tile
         networks = together.shared(Networks(transformer=transformer, vae=vae), ranks)
         type(vae).decode_tile = lambda self, z: (calls.append(1), plain(z))[1]  # type: ignore[method-assign]
         apart = {name: relative(make(), alone[name]) for name, make in makings.items()}
-    told = together.told(ranks, lambda: {"text": (noise(2, 3), None), "seed": RANK})
+    told = together.told(ranks, lambda: {"text": (noise(2, 3), None), "seed": rank})
     assert torch.equal(told["text"][0], noise(2, 3)) and told["text"][1] is None and told["seed"] == 0
-    draw = together.told_noise(ranks, lambda *_: np.full(2, RANK + 7))
+    draw = together.told_noise(ranks, lambda *_: np.full(2, rank + 7))
     assert draw(0, (2,), "float32").tolist() == [7, 7]
     assert networks.ranks is ranks and is_untouched(transformer) and is_untouched(vae)
     print(json.dumps({"apart": apart, "tiles": len(calls)}))
     ranks.close()
 
 
-main()
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

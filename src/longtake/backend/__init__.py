@@ -2,8 +2,8 @@
 
 `nn` holds weights, `ops` does not, `runtime` is the world (devices, dtypes, files), `modules` says what a network knows
 of itself and what others have done to it, `kernels` what attention runs on, `parallel` how processes compute together,
-`eight` is the arithmetic of weights in 8 bits, `thirdparty` makes quantised layers of other libraries, `transfer`
-carries weights to a device and back. Names, argument order and defaults are torch's. The choice: LONGTAKE_BACKEND, else
+`transfer` carries weights to a device and back, `eight` is the arithmetic of weights in 8 bits, `thirdparty` makes
+quantised layers of other libraries. Names, argument order and defaults are torch's. The choice: LONGTAKE_BACKEND, else
 the framework that the program has imported already, else torch, else mindspore. Refusals, so that this room stays
 small: nothing that no model uses, no tensor subclass, no patching of a framework, no einsum, no writes in place;
 arithmetic, `reshape`, `permute`, `flatten`, `chunk`, `split`, `mean(-1, keepdim=True)` and slicing are used as methods
@@ -86,15 +86,5 @@ def __getattr__(attribute: str) -> Any:
 
 
 __all__ = [
-    "eight",
-    "kernels",
-    "modules",
-    "name",
-    "nn",
-    "ops",
-    "parallel",
-    "runtime",
-    "thirdparty",
-    "training",
-    "transfer",
-]
+    "eight", "kernels", "modules", "name", "nn", "ops", "parallel", "runtime", "thirdparty", "training", "transfer",
+]  # fmt: skip

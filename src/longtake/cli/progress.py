@@ -42,6 +42,8 @@ class Progress:
         self._begun = self._section_begun = clock()
         self._planned: Planned | None = None
         self._steps_done = self._steps_kept = 0
+        # Velocities: with two branches of guidance two for each step. Those that a step cache gave are not computed.
+        self.asked = self.computed = 0
         self._stepped = False
         self._wide = False
         self._tenths: dict[str, int] = {}
@@ -162,6 +164,8 @@ class Progress:
 
     def _tell_stepped(self, event: Stepped) -> None:
         self._steps_done += 1
+        self.asked += event.velocities
+        self.computed += event.computed
         self._stepped = True
         left = self.seconds_left
         self.emit(

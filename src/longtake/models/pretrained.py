@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,15 +95,15 @@ class PretrainedModel(nn.Module):
     config_class: ClassVar[type[Config]]
     walks: tuple[Walk, ...] = ()
     """The policies around its sequence of blocks, the innermost first."""
+    block_lists: ClassVar[tuple[str, ...]] = ()
+    """The lists of its blocks, in the order in which they run."""
+    quantization: Any = None
+    """The form (`forms.Form`) that its layers were given while they were read; None if nobody asked for one."""
     apart: frozenset[str] = frozenset()
     """Its weights that lie in main memory as their files have them, in whatever dtype, and are not copied: those of
     blocks, which a walk brings to where they compute, and of tables, whose rows are read where they lie."""
     needed: str = ALL
     """What the present pass over its blocks needs of them, for whoever brings their weights."""
-    block_lists: ClassVar[tuple[str, ...]] = ()
-    """The lists of its blocks, in the order in which they run."""
-    quantization: Any = None
-    """The form (`forms.Form`) that its layers were given while they were read; None if nobody asked for one."""
     replaced: tuple[str, ...] = ()
     """The modules, each with a dot at its end, that stand in the place of the network's own."""
 
@@ -174,9 +175,9 @@ class PretrainedModel(nn.Module):
         bits in the file stay so (`quantised.keep_stored`). `quantization_config` gives those of the blocks a form
         while they are read (`forms.asked` says which are known). With `mapped` all weights are in main memory, and
         those that it names are not even converted (`apart`): a placement brings them to where the network runs.
-        `device_map` may name a device. Unlike the reference: a missing or surplus weight is an error.
-        Raises ModelError, naming the file and the key, for anything that is not as the config says, and for keywords
-        that ask for what is not done here.
+        `device_map` may name a device. Unlike the reference: a missing or surplus weight is an error. Raises
+        ModelError, naming the file and the key, for anything that is not as the config says, and for keywords that
+        ask for what is not done here.
         """
         _check_keywords(use_safetensors, attn_implementation)
         device = runtime.check_device(_one_device(device, device_map))
@@ -193,7 +194,7 @@ class PretrainedModel(nn.Module):
                 )
             found = single.read_checkpoint(file, cls.config_class)
             chosen = _one_dtype(found.weights, *asked)
-            return cls._assembled(found, file, chosen, device, replace, mapped, form)
+            return cls._assembled(found, file, chosen, device, replace, form, mapped=mapped)
         source = model_source(folder, options)
         part, stem = subfolder or "", STEMS[cls.config_class.library]
         place = part_of(source.fetch([Part(part, ("config.json",))]), subfolder)
@@ -207,7 +208,7 @@ class PretrainedModel(nn.Module):
         inside = {own: (name, weights[name]) for own, name in names.items()}
         found = single.Checkpoint(config, *single.without_scales(place, inside))
         chosen = _one_dtype(found.weights, *asked)
-        return cls._assembled(found, place, chosen, device, replace, mapped, form or own_form, own_form)
+        return cls._assembled(found, place, chosen, device, replace, form or own_form, own_form, mapped)
 
     @classmethod
     def from_single_file(
@@ -254,7 +255,7 @@ class PretrainedModel(nn.Module):
             config = cls.config_class.of(config)
         found = single.read_checkpoint(found_file, cls.config_class, config)
         chosen = _one_dtype(found.weights, torch_dtype, mindspore_dtype, dtype)
-        return cls._assembled(found, found_file, chosen, device, replace, mapped, form)
+        return cls._assembled(found, found_file, chosen, device, replace, form, mapped=mapped)
 
     @classmethod
     def _assembled(
@@ -264,9 +265,9 @@ class PretrainedModel(nn.Module):
         dtype: Any,
         device: Any,
         replace: Replace | None,
-        mapped: Mapped | None,
         form: forms.Form | None = None,
         stored_form: quantised.EightBitConfig | None = None,
+        mapped: Mapped | None = None,
     ) -> M:
         """The network of weights that lie in files, which are checked before any of them is read.
 
@@ -318,7 +319,8 @@ class PretrainedModel(nn.Module):
             raise ModelError(f"{place} is a file; save_pretrained needs a folder.")
         # transformers 5 dropped the prefixes from its own names and still reads them; transformers 4 needs them.
         prefix = self.config_class.file_prefix
-        weights = {prefix + name: weight for name, weight in adapters.published_weights(self).items()}
+        weights = {**adapters.published_weights(self), **quantised.written(self)}
+        weights = {prefix + name: weight for name, weight in weights.items()}
         saving.write_weights(place, STEMS[self.config_class.library], weights, max_shard_size, variant)
         config = self.config.published()
         if self.replaced:
@@ -354,6 +356,10 @@ class PretrainedModel(nn.Module):
         return names
 
 
+_one_change = threading.Lock()
+"""Held while a network's walks change: two threads may run one network."""
+
+
 @contextmanager
 def needing(network: PretrainedModel, what: str) -> Iterator[None]:
     """Inside, a pass over the network's blocks needs this of them: ALL, MODULATIONS or REST."""
@@ -367,13 +373,15 @@ def needing(network: PretrainedModel, what: str) -> Iterator[None]:
 @contextmanager
 def walking(network: PretrainedModel, walk: Walk) -> Iterator[None]:
     """Inside, the network's blocks also go by this policy, which is around those that it has already."""
-    network.walks = (*network.walks, walk)
+    with _one_change:
+        network.walks = (*network.walks, walk)
     try:
         yield
     finally:
-        # By identity, and the last one: others may have come and gone meanwhile.
-        place = max(number for number, each in enumerate(network.walks) if each is walk)
-        network.walks = (*network.walks[:place], *network.walks[place + 1 :])
+        with _one_change:
+            # By identity, and the last one: others may have come and gone meanwhile.
+            place = max(number for number, each in enumerate(network.walks) if each is walk)
+            network.walks = (*network.walks[:place], *network.walks[place + 1 :])
 
 
 def is_untouched(network: Any) -> bool:

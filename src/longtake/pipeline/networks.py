@@ -18,7 +18,7 @@ from longtake.machine import Machine
 from longtake.models import forms, quantised
 from longtake.models.clip import CLIPTextModel
 from longtake.models.llama import LlamaModel
-from longtake.models.pretrained import Mapped, PretrainedModel
+from longtake.models.pretrained import PretrainedModel
 from longtake.models.quantised import EightBitConfig
 from longtake.models.running import Running
 from longtake.models.siglip import SiglipVisionModel
@@ -171,22 +171,22 @@ def load_networks(
     local_files_only: bool = False,
     token: str | bool | None = None,
     force_download: bool = False,
-    placed: bool = True,
     told: Told | None = None,
+    placed: bool = True,
 ) -> Networks:
     """Read a model, one part after the other: a folder, a name on the hub ("owner/name"), "embedded", or a short name.
 
     A short name ("framepack", "framepack-f1") is a published model, whose parts lie in three repositories. `parts` are
     other places for single parts: folders, repositories, or a network's safetensors or GGUF file. `dtype` is one for
     all networks or a mapping by part, with `default`; "auto" is bfloat16 on an accelerator, float32 on a CPU, where a
-    model with a short name has the dtype that it was published in.
+    model with a short name has the dtype that it was published in; "stored" is that of the files.
     `device` "auto" is the `machine`'s, which is an accelerator if there is one; `machine` also says what memory the
     networks may take and which kernels they run on. Parts in `given` are taken as they are, None too, and not read.
     `quantize` is the form of the transformer's blocks, as a job names it ("none": as it lies in the files), or a
     `quantization_config` of the field's for a pipeline (`forms.by_part`); layers get it while they are read.
-    Of a model on the hub only the files of the parts that are read are fetched, as the last six say (`HubOptions`).
     Networks come to an accelerator while they run, as much of them as there is memory for (docs/placement.md); with
-    `placed` False all of them are put there at once, and stay.
+    `placed` False all of them are put there at once, and stay. Of a model on the hub only the files of the parts that
+    are read are fetched, as `revision` to `told` say (`HubOptions`).
     Raises ModelError, naming file and key, for what is missing or not as the config says, and BackendError for a
     `device` that is not here.
     """
@@ -195,7 +195,7 @@ def load_networks(
     device = machine.device if device == "auto" else device
     device = runtime.best_device() if device == "auto" else device
     runtime.check_device(device)
-    wanted = _quantization(quantize, given or {}, device)
+    forms_of = _quantization(quantize, given or {}, device)
     options = HubOptions(revision, cache_dir, local_files_only, token, force_download, told)
     known, trained = named(model), trained_for(model, parts)
     _check_hidden(model)
@@ -204,7 +204,7 @@ def load_networks(
     _check_names([*given, *parts], COMPONENTS, "A FramePack model has no part {}; its parts: {}.")
     if isinstance(dtype, Mapping):
         _check_names(dtype, (*NETWORKS, "default"), "No network {} to give a dtype to; there are: {}.")
-    _check_machine(machine, device, _dtype_of(dtype, "transformer", device))
+    _check_machine(machine, device, _dtype_of(dtype, "transformer", device) or "float32")
     by_place: dict[Any, list[str]] = {}
     for name in COMPONENTS:
         if name not in given:
@@ -214,13 +214,24 @@ def load_networks(
         settings["sampling"] = trained
     plain = known is not None and runtime.auto_dtype("cpu" if device is None else device) == "float32"
     auto = known.dtype if known is not None and plain else None
+
+    def reading(name: str) -> dict[str, Any]:
+        wanted = _dtype_of(dtype, name, device, auto)
+        whole = isinstance(
+            forms_of.get(name), forms.LibraryForm
+        )  # whose weights are more than can be moved alone
+        mapped = left_mapped(name, device, wanted, machine.memory) if placed and not whole else None
+        return {
+            "dtype": wanted,
+            "device": device,
+            "quantization_config": forms_of.get(name),
+            "mapped": mapped,
+        }
+
     for place, names in by_place.items():
         file = single.find(place, options)
         if file is not None:
-            for name in names:
-                how = _dtype_of(dtype, name, device, auto)
-                mapped = left_mapped(name, device, how, machine.memory) if placed else None
-                found[name] = _read_file(file, name, how, device, mapped, wanted.get(name))
+            found |= {name: _read_file(file, name, reading(name)) for name in names}
             continue
         whole = place == model
         source = Source(model_source(place, options), (subfolder or "") if whole else "", variant, whole)
@@ -228,15 +239,13 @@ def load_networks(
             source.check(name)
         source.fetch(names)
         settings |= source.settings()
-        for name in names:
-            how = _dtype_of(dtype, name, device, auto)
-            mapped = left_mapped(name, device, how, machine.memory) if placed else None
-            found[name] = source.read(name, how, device, mapped, wanted.get(name))
+        found |= {name: source.read(name, reading(name)) for name in names}
     _run_on(machine, found["transformer"])
     networks = Networks(**found, settings=settings)
     if not placed:
         return networks
-    read = {name: found[name] for name in NETWORKS if name not in given}
+    libraries = [name for name, form in forms_of.items() if isinstance(form, forms.LibraryForm)]
+    read = {name: found[name] for name in NETWORKS if name not in (*given, *libraries)}
     return replace(networks, placement=Placed(read, device, machine.vram, machine.memory))
 
 
@@ -301,8 +310,8 @@ def _quantization(quantize: Any, given: Mapping[str, Any], device: Any) -> dict[
 
 def _check_machine(machine: Machine, device: Any, dtype: Any) -> None:
     """Raise BackendError for what this machine does not serve, before anything is read."""
-    check_vram(machine.vram, device)
     here = "cpu" if device is None else device  # without one, networks stay where files are read
+    check_vram(machine.vram, here)
     kernels.check(machine.attention, here, runtime.dtype_name(runtime.dtype(dtype)))
 
 
@@ -330,21 +339,20 @@ def _check_hidden(model: Any) -> None:
         )
 
 
-def _read_file(
-    file: Path, name: str, dtype: Any, device: Any, mapped: Mapped | None, quantization: Any
-) -> Any:
+def _read_file(file: Path, name: str, how: Mapping[str, Any]) -> Any:
     """A part from one file."""
     if name not in NETWORKS:
         raise ModelError(
             f"{file} is one file, which is a network's weights; {name} is read from a folder or a repository."
         )
-    how = {"dtype": dtype, "device": device, "quantization_config": quantization, "mapped": mapped}
     return NETWORKS[name].from_pretrained(file, **how)
 
 
 def _dtype_of(dtype: Any, name: str, device: Any, auto: str | None = None) -> Any:
-    """The dtype of one part; what is not said is `auto`, else the device's."""
+    """The dtype of one part; what is not said is `auto`, else the device's. None is that of the files."""
     asked = dtype.get(name, dtype.get("default", "auto")) if isinstance(dtype, Mapping) else dtype
+    if isinstance(asked, str) and asked == "stored":
+        return None
     return (auto or runtime.auto_dtype(device)) if asked is None or asked == "auto" else asked
 
 
@@ -390,13 +398,10 @@ class Source:
                 NETWORKS[name].read_config(root / part.folder / "config.json")
         self.place.fetch((replace(part, files=(), instead=()) for part in wanted), self.variant)
 
-    def read(
-        self, name: str, dtype: Any, device: Any, mapped: Mapped | None = None, quantization: Any = None
-    ) -> Any:
-        """One part, ready to run."""
+    def read(self, name: str, how: Mapping[str, Any]) -> Any:
+        """One part, ready to run; `how` are keywords of `from_pretrained` for a network."""
         folder = self.place.folder / self._folder(name)
         if name in NETWORKS:
-            how = {"dtype": dtype, "device": device, "quantization_config": quantization, "mapped": mapped}
             return NETWORKS[name].from_pretrained(folder, variant=self.variant, **how)
         if name == "scheduler":
             entry = self.index.parts[name] if self.whole else None
