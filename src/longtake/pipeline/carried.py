@@ -35,9 +35,10 @@ class Item:
     now: Any = None
     """The tensor that stands in its place while the network runs; None: its own."""
 
-    def stand_in(self, tensor: Any) -> None:
-        """Let the module compute with another tensor."""
+    def stand_in(self, tensor: Any) -> Any:
+        """Let the module compute with another tensor; gives what it holds then."""
         self.now = transfer.put(self.owner, self.key, tensor)
+        return self.now
 
     def restore(self) -> None:
         """Give the module its own tensor back; what was put there meanwhile stays, on the host."""
@@ -248,11 +249,15 @@ class Carried:
 
     def __call__(self, blocks: Iterable[Any]) -> Iterator[Any]:
         """The blocks, each with its weights where they compute for as long as it is asked for nothing else."""
-        self.enter()
+        # Inside of `enter` nothing is counted here: after an error, whoever keeps it keeps this generator half-way.
+        alone = self.depth == 0
+        if alone:
+            self.enter()
         try:
             yield from self._walk(list(blocks))
         finally:
-            self.leave()
+            if alone:
+                self.leave()
 
     def _walk(self, blocks: list[Any]) -> Iterator[Any]:
         needed = self.network.needed
@@ -264,16 +269,18 @@ class Carried:
                 yield block
                 continue
             asked = self._ask(plan, needed, asked, self._slots)
-            coming = self._ahead.popleft()
+            coming, lane = self._ahead.popleft(), self._lane
+            put: list[tuple[Item, Any]] = []
             try:
                 for item, tensor in zip(coming.items, coming.arrive(), strict=True):
-                    item.stand_in(tensor)
+                    put.append((item, item.stand_in(tensor)))
                 yield transfer.runnable(block)
             finally:
-                for item in coming.items:
-                    item.restore()
-                if self._lane is not None:
-                    self._lane.leave(coming.slot)
+                for item, stands in put:
+                    if item.now is stands:
+                        item.restore()
+                if self._lane is lane:
+                    lane.leave(coming.slot)
             if self._slots > 1:
                 asked = self._ask(plan, needed, asked, self._slots)
         if self._slots > 1 and plan and needed != MODULATIONS:
