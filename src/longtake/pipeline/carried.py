@@ -11,6 +11,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,6 +113,12 @@ class Carried:
         """Bytes of it that lie on the device."""
         ring = 0 if self._lane is None else self._slots * self._lane.size
         return ring + sum(copy.bytes for copy in self._kept.values())
+
+    def at_work(self) -> AbstractContextManager[Any]:
+        """Inside, the network is ready to run, and others have made room for it."""
+        if self.placed is None:
+            return contextlib.nullcontext()
+        return self.placed.using(self.lies.part, self.network)
 
     def enter(self) -> None:
         """Make the network ready to run."""
