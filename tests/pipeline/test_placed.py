@@ -126,6 +126,39 @@ def test_streamed_blocks_give_the_same_latents_bit_for_bit(
 
 
 @on_torch
+def test_what_stays_comes_in_loads_and_is_the_same(
+    wide: Networks, whole: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a device with streams: several loads, weights that are too large for one, buffers that are used again."""
+    from fake_device import accelerator
+    from longtake.pipeline import carried
+
+    made: list[int] = []
+    with accelerator():
+        networks = place(copied(wide), device="npu", form=streamed(3))
+        lane = transfer.Lane
+        with monkeypatch.context() as patch:
+            patch.setattr(carried, "LOAD", 12_000)
+            patch.setattr(carried, "MANY", 100_000)
+            patch.setattr(transfer, "Lane", lambda *given: made.append(given[2]) or lane(*given))
+            patch.setattr(transfer, "has_streams", lambda device: True)
+            patch.setattr(lane, "__init__", without_streams(lane.__init__))
+            found = latents_of(networks, PICTURE)
+    assert 12_000 in made and same(whole, found)
+
+
+def without_streams(begin: Any) -> Any:
+    """The device that is not there has none, whatever is said of it."""
+
+    def init(self: Any, *given: Any) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(transfer, "has_streams", lambda device: False)
+            begin(self, *given)
+
+    return init
+
+
+@on_torch
 def test_memory_on_the_device_is_bounded_and_constant(wide: Networks, filled: Any) -> None:
     from fake_device import accelerator
 

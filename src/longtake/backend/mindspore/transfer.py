@@ -11,6 +11,7 @@ from longtake.backend.mindspore import runtime
 
 __all__ = [
     "Lane",
+    "copied",
     "device_memory",
     "free_cache",
     "has_streams",
@@ -44,6 +45,11 @@ def put(owner: Any, key: str, tensor: Any) -> Any:
 
 def plain(tensor: Any) -> Any:
     """The tensor without what a network adds to it."""
+    return tensor
+
+
+def copied(tensor: Any) -> Any:
+    """A tensor that stays when the next load comes: here each load has memory of its own."""
     return tensor
 
 

@@ -13,6 +13,7 @@ from longtake.backend.torch.modules import PLACE
 
 __all__ = [
     "Lane",
+    "copied",
     "device_memory",
     "free_cache",
     "has_streams",
@@ -52,6 +53,11 @@ def put(owner: Any, key: str, tensor: Any) -> Any:
 def plain(tensor: Any) -> Any:
     """The tensor without what a network adds to it."""
     return tensor.detach()
+
+
+def copied(tensor: Any) -> Any:
+    """A copy that stays when the buffer is filled anew."""
+    return tensor.clone()
 
 
 def version(tensor: Any) -> Any:
