@@ -394,7 +394,7 @@ def stock_rows(report: Report, scale: Scale, insides: list[Inside]) -> None:
 
 
 def exact_rows(report: Report, model: Any, insides: list[Inside], rate: float | None) -> None:
-    """As a user gets it without a word, and compiled; on a tiny shape by the compiler's front, which takes no minute."""
+    """As a user gets it without a word, and compiled; a tiny shape by the compiler's front, which takes no minute."""
     scale = insides[0].scale
     chosen = kernels.chosen("auto", scale.device)
     for inside in insides:

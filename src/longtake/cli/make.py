@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from longtake.cli.allowance import check_allowance
 from longtake.cli.follow import Load, Make
 from longtake.cli.info import describe_model
 from longtake.cli.outputs import SHEET_FRAMES, Outputs, outputs_in
@@ -49,6 +50,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     _check_cache(job)
     _check_trained(job)
     mark = _checked_model(job, place is not None, progress)
+    check_allowance(job, machine)
     networks = load(job, machine, progress)
     job = _settled(job, networks, picture, progress)
     outputs = outputs.sized(job)
@@ -76,6 +78,7 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
         changed = change(folder.job)
         changed.check()
         _check_trained(replace(changed, model=at.model, parts=at.parts))
+        check_allowance(replace(changed, model=at.model, parts=at.parts), place.machine)
         if changed != folder.job:
             progress.changed(folder.change(changed), list(folder.states().values()).count(DONE))
         networks = load(at, place.machine, progress)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -127,6 +127,13 @@ class PretrainedModel(nn.Module):
         for walk in self.walks:
             blocks = walk(blocks)
         return blocks
+
+    def at_work(self) -> AbstractContextManager[Any]:
+        """Inside, its weights are where it runs, if a placement brings them there."""
+        for walk in self.walks:
+            if hasattr(walk, "at_work"):
+                return walk.at_work()
+        return nullcontext()
 
     def brought(self, blocks: Iterable[Any]) -> Iterable[Any]:
         """The blocks with their weights where they compute, and without any other policy."""
