@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.options import mute_hub
-from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
+from longtake.events import Encoded, Event, FramesReady, Moved, Planned, Preview, SectionDone, Stepped
 from longtake.weights.transfer import gigabytes
 
 if TYPE_CHECKING:
@@ -136,6 +136,9 @@ class Progress:
         """Tell one event of the pipeline."""
         if isinstance(event, Planned):
             self._tell_planned(event)
+        elif isinstance(event, Moved):
+            self.emit("moved", notice=event.notice)
+            self.say(f"memory: {event.notice}")
         elif isinstance(event, Encoded):
             self.emit("encoded")
         elif isinstance(event, Stepped):

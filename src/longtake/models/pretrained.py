@@ -319,7 +319,8 @@ class PretrainedModel(nn.Module):
             raise ModelError(f"{place} is a file; save_pretrained needs a folder.")
         # transformers 5 dropped the prefixes from its own names and still reads them; transformers 4 needs them.
         prefix = self.config_class.file_prefix
-        weights = {prefix + name: weight for name, weight in adapters.published_weights(self).items()}
+        weights = {**adapters.published_weights(self), **quantised.written(self)}
+        weights = {prefix + name: weight for name, weight in weights.items()}
         saving.write_weights(place, STEMS[self.config_class.library], weights, max_shard_size, variant)
         config = self.config.published()
         if self.replaced:

@@ -10,7 +10,7 @@ Shapes: O rows of a weight, I columns.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from longtake.backend import eight, modules, nn, ops
 from longtake.errors import ModelError
 from longtake.models import adapters
+from longtake.weights.saving import Later
 
 if TYPE_CHECKING:
     from longtake.models.pretrained import Replace, Stored
@@ -147,11 +148,37 @@ class EightBitLinear(nn.Coded):
         return own.get(self.kind, self.kind) + (DYNAMIC if self.dynamic else "")
 
 
+class UnmadeLinear(EightBitLinear):
+    """A layer of 8 bits that is not in memory: its codes are made when they are written into a file."""
+
+    def __init__(self, name: str, stored: Mapping[str, Stored], config: EightBitConfig) -> None:
+        nothing, bias = ops.zeros(0, 1), stored["bias"].as_stored() if "bias" in stored else None
+        super().__init__(nothing, ops.zeros(0, 1), bias, config.kind)
+        shape = stored["weight"].weight.shape
+        self.later = {
+            "weight": Later(config.kind, shape, lambda: _coded(stored, config)[0]),
+            "weight_scale": Later("float32", (shape[0], 1), lambda: _steps(stored, config)[1]),
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Refused: there is nothing to compute with."""
+        raise ModelError("This network was read to be written in 8 bits; load what was written.")
+
+
+@dataclass(frozen=True)
+class UnmadeConfig(EightBitConfig):
+    """The form for a network that is read to be written: a layer is in memory while it is written, and no longer."""
+
+    def making(self, model: Any) -> Replace:
+        """What gives the linear layers of the model's blocks the form, once they are written."""
+        return making(model, self, UnmadeLinear)
+
+
 # Making ---------------------------------------------------------------------------------------------------------------
 
 
-def making(model: Any, config: EightBitConfig) -> Replace:
-    """A `Replace` that gives the linear layers of the model's blocks this form."""
+def making(model: Any, config: EightBitConfig, make: Callable[..., Any] | None = None) -> Replace:
+    """A `Replace` that gives the linear layers of the model's blocks this form, by `make` (name, stored, config)."""
     chosen = layers_of(model, config.keep_first, config.keep_last)
 
     def replace(name: str, module: Any, stored: Mapping[str, Stored]) -> Any:
@@ -159,7 +186,7 @@ def making(model: Any, config: EightBitConfig) -> Replace:
             return None
         kept = _kept(name, stored, config.dynamic)
         if kept is None:
-            return made(name, stored, config)
+            return (make or made)(name, stored, config)
         if kept.kind != config.kind:
             raise ModelError(
                 f"{stored['weight'].weight.file} has {name!r} in {kept.form.removesuffix(DYNAMIC)} already, and "
@@ -172,6 +199,18 @@ def making(model: Any, config: EightBitConfig) -> Replace:
 
 def made(name: str, stored: Mapping[str, Stored], config: EightBitConfig) -> EightBitLinear:
     """The layer of a stored weight; raises ModelError if the weight holds what is no number."""
+    code, step = _coded(stored, config)
+    bias = stored["bias"].read() if "bias" in stored else None
+    return EightBitLinear(code, step.to(stored["weight"].dtype), bias, config.kind, config.dynamic).eval()
+
+
+def _coded(stored: Mapping[str, Stored], config: EightBitConfig) -> tuple[Tensor, Tensor]:
+    weight, step = _steps(stored, config)
+    return eight.codes(weight, step, config.kind), step
+
+
+def _steps(stored: Mapping[str, Stored], config: EightBitConfig) -> tuple[Tensor, Tensor]:
+    """A weight as it is stored, and its steps."""
     weight = stored["weight"].as_stored()
     step = eight.steps(weight, config.kind)
     if not np.isfinite(ops.to_numpy(step)).all():
@@ -179,10 +218,7 @@ def made(name: str, stored: Mapping[str, Stored], config: EightBitConfig) -> Eig
             f"{stored['weight'].weight.file} has values in {stored['weight'].name!r} that are not finite, which have "
             f"no form in {config.form}."
         )
-    code = eight.codes(weight, step, config.kind)
-    bias = stored["bias"].read() if "bias" in stored else None
-    step = step.to(stored["weight"].dtype)
-    return EightBitLinear(code, step, bias, config.kind, config.dynamic).eval()
+    return weight, step
 
 
 def keeping(dynamic: bool) -> Replace:
@@ -263,6 +299,21 @@ def forms(model: Any) -> list[str]:
     """The forms of the layers of a network, each once: [] for a plain one."""
     each = {module.form for module in modules.leaves(model).values() if isinstance(module, EightBitLinear)}
     return sorted(each)
+
+
+def written(model: Any) -> dict[str, Later]:
+    """The weights in 8 bits as files have them, by their published names."""
+    found: dict[str, Later] = {}
+    for name, module in modules.leaves(model).items():
+        if isinstance(module, EightBitLinear):
+            own = name.removesuffix(".base")
+            later = getattr(module, "later", None) or {"weight": _as_written(module)}
+            found |= {f"{own}.{key}": value for key, value in later.items()}
+    return found
+
+
+def _as_written(module: EightBitLinear) -> Later:
+    return Later(module.kind, tuple(int(side) for side in module.weight.shape), lambda: module.weight)
 
 
 def full_weights(model: Any) -> dict[str, Tensor]:

@@ -151,15 +151,18 @@ def solver_of(request: Request, shape: tuple[int, ...]) -> tuple[Solve, int]:
         device = exchange.device_of(request.networks.part("transformer"))
         plain = _plain(request)
         return driven(scheduler, plain, _tokens(request, shape), device), len(plain)
-    levels = levels_of(request, shape)
+    levels = _schedule(request).sigmas(sigmas=_plain(request), tokens=_tokens(request, shape))
     solver = SOLVERS[job.solver] if job.solver else _schedule(request).solve()
     return partial(_solved, solver, levels), len(levels) - 1
 
 
 def levels_of(request: Request, shape: tuple[int, ...]) -> list[float]:
-    """The noise levels of a section with latents of this shape, 0 at the end; none if a scheduler is asked for each."""
+    """The noise levels of a section with latents of this shape, in their order; after `solver_of`."""
     if _is_driven(request):
-        return []
+        # By the same numbers as it is driven.
+        training = request.scheduler.config["num_train_timesteps"]
+        timesteps = exchange.array_of(request.scheduler.timesteps).tolist()
+        return [timestep / training for timestep in timesteps]
     return _schedule(request).sigmas(sigmas=_plain(request), tokens=_tokens(request, shape))
 
 

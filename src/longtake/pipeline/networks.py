@@ -179,7 +179,7 @@ def load_networks(
     A short name ("framepack", "framepack-f1") is a published model, whose parts lie in three repositories. `parts` are
     other places for single parts: folders, repositories, or a network's safetensors or GGUF file. `dtype` is one for
     all networks or a mapping by part, with `default`; "auto" is bfloat16 on an accelerator, float32 on a CPU, where a
-    model with a short name has the dtype that it was published in.
+    model with a short name has the dtype that it was published in; "stored" is that of the files.
     `device` "auto" is the `machine`'s, which is an accelerator if there is one; `machine` also says what memory the
     networks may take and which kernels they run on. Parts in `given` are taken as they are, None too, and not read.
     `quantize` is the form of the transformer's blocks, as a job names it ("none": as it lies in the files), or a
@@ -204,7 +204,7 @@ def load_networks(
     _check_names([*given, *parts], COMPONENTS, "A FramePack model has no part {}; its parts: {}.")
     if isinstance(dtype, Mapping):
         _check_names(dtype, (*NETWORKS, "default"), "No network {} to give a dtype to; there are: {}.")
-    _check_machine(machine, device, _dtype_of(dtype, "transformer", device))
+    _check_machine(machine, device, _dtype_of(dtype, "transformer", device) or "float32")
     by_place: dict[Any, list[str]] = {}
     for name in COMPONENTS:
         if name not in given:
@@ -217,7 +217,10 @@ def load_networks(
 
     def reading(name: str) -> dict[str, Any]:
         wanted = _dtype_of(dtype, name, device, auto)
-        mapped = left_mapped(name, device, wanted, machine.memory) if placed else None
+        whole = isinstance(
+            forms_of.get(name), forms.LibraryForm
+        )  # whose weights are more than can be moved alone
+        mapped = left_mapped(name, device, wanted, machine.memory) if placed and not whole else None
         return {
             "dtype": wanted,
             "device": device,
@@ -241,7 +244,8 @@ def load_networks(
     networks = Networks(**found, settings=settings)
     if not placed:
         return networks
-    read = {name: found[name] for name in NETWORKS if name not in given}
+    libraries = [name for name, form in forms_of.items() if isinstance(form, forms.LibraryForm)]
+    read = {name: found[name] for name in NETWORKS if name not in (*given, *libraries)}
     return replace(networks, placement=Placed(read, device, machine.vram, machine.memory))
 
 
@@ -345,8 +349,10 @@ def _read_file(file: Path, name: str, how: Mapping[str, Any]) -> Any:
 
 
 def _dtype_of(dtype: Any, name: str, device: Any, auto: str | None = None) -> Any:
-    """The dtype of one part; what is not said is `auto`, else the device's."""
+    """The dtype of one part; what is not said is `auto`, else the device's. None is that of the files."""
     asked = dtype.get(name, dtype.get("default", "auto")) if isinstance(dtype, Mapping) else dtype
+    if isinstance(asked, str) and asked == "stored":
+        return None
     return (auto or runtime.auto_dtype(device)) if asked is None or asked == "auto" else asked
 
 

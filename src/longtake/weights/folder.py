@@ -295,6 +295,7 @@ def _describe_network(
         "bytes": _bytes_in(place) + sum(w.bytes for w in weights.values() if not w.file.exists()),
         "files": len({weight.file for weight in weights.values()}),
         "dtypes": dict(dtypes),
+        **({"quantization": values["quantization_config"]} if values.get("quantization_config") else {}),
         "config": config,
     }
 

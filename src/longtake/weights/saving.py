@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +32,15 @@ UNITS = {
     "GIB": 2**30,
     "TIB": 2**40,
 }
+
+
+@dataclass(frozen=True)
+class Later:
+    """A tensor that is made when it is written; until then it takes no memory. `dtype` is the one that a file names."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    make: Callable[[], Any]
 
 
 def write_weights(
@@ -127,7 +137,8 @@ def _write_file(
     # transformers 4 refuses files without a format.
     out.write(compose(entries, {"format": "pt", **(metadata or {})}))
     for name in order:
-        out.write(runtime.to_bytes(tensors[name]))
+        tensor = tensors[name]
+        out.write(runtime.to_bytes(tensor.make() if isinstance(tensor, Later) else tensor))
 
 
 def _shape(tensor: Any) -> tuple[int, ...]:

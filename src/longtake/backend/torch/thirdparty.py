@@ -32,6 +32,8 @@ def of_bitsandbytes(layer: Any, settings: Mapping[str, Any]) -> Any:
         }
         made = layers.Linear4bit(**shape, compute_dtype=weight.dtype, device="meta", **form)
         made.weight = layers.Params4bit(weight, requires_grad=False, **form)
+        # On CPUs it packs weights anew at their first use, which state_dict() takes back into other numbers (0.50.2).
+        made.support_avx512bf16_for_cpu = False
     else:
         threshold = settings.get("llm_int8_threshold")
         threshold = 6.0 if threshold is None else threshold
