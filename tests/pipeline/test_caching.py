@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from longtake import toyworld
 from longtake.backend import ops, runtime
 from longtake.errors import JobError
 from longtake.events import SectionDone, Stepped
@@ -23,7 +24,7 @@ from longtake.pipeline import change as measures
 from longtake.pipeline.calibrate import Calibration
 from longtake.pipeline.denoise import Change
 from longtake.pipeline.loop import generate
-from longtake.pipeline.networks import Networks
+from longtake.pipeline.networks import Networks, load_networks
 from longtake.pipeline.prepare import Inputs
 
 STEPS, SECTIONS = 8, 2
@@ -40,10 +41,9 @@ OPENING = ("tea", "first")
 
 
 @pytest.fixture(autouse=True)
-def eager(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No graphs, which MindSpore would compile anew for each of the small networks here; one test has them."""
-    if "graphs" not in request.keywords:
-        monkeypatch.setattr(runtime, "graph", False)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No graphs, which MindSpore would compile anew for each of the small networks here."""
+    monkeypatch.setattr(runtime, "graph", False)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +126,16 @@ def test_blocks_that_are_skipped_are_not_fetched(cache: str, several: Networks, 
     assert counting.fetched == wanted and computed.count(0) > 2
     assert counting.closed == computed.count(0)
     np.testing.assert_array_equal(latents, made(replace(JOB, cache=CACHES[cache]), several, picture)[0])
+
+
+@pytest.mark.parametrize("cache", OPENING)
+def test_blocks_are_compiled_as_without_a_cache(
+    cache: str, several: Networks, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(runtime, "compiled", lambda module: (asked.append(id(module)), module)[1])
+    made(replace(JOB, cache=CACHES[cache]), several, picture)
+    assert {id(block) for block in several.transformer.blocks} <= set(asked)
 
 
 @pytest.mark.parametrize("cache", CACHES)
@@ -305,6 +315,18 @@ def test_one_number_is_waited_for_in_a_step(
         # Once for each step but those that are computed whatever has changed.
         most = SECTIONS * max(0, STEPS - 1 - first)
         assert most - SECTIONS <= len(reads) <= most, cache
+
+
+def test_easy_is_near_at_half_of_the_steps_on_the_embedded_model() -> None:
+    networks = load_networks("embedded", "float32", "cpu")
+    scene = toyworld.scene_from_text("a penguin in the snow")
+    picture = Image.fromarray(toyworld.render(scene, [0], 64, 64)[0])
+    job = Job("A penguin dances in the snow.", frames=37, steps=12, sampling="vanilla", seed=1)
+    plain, _ = made(job, networks, picture)
+    for cache, most, least in (("easy:0.1", 0.6, 25.0), ("mag:0.3,4", 0.7, 20.0)):
+        cached, steps = made(replace(job, cache=cache), networks, picture)
+        error = 10 * np.log10(np.mean(plain**2) / np.mean((plain - cached) ** 2))
+        assert sum(step.computed for step in steps) <= most * len(steps) and error > least, (cache, error)
 
 
 # MagCache's ratios ----------------------------------------------------------------------------------------------------
