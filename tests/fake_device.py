@@ -100,6 +100,12 @@ class Far(torch.Tensor):
             weakref.finalize(made, _left, _now, place, size, near.untyped_storage())
         return made
 
+    def tolist(self) -> Any:
+        """The values, for which the program waits."""
+        if _now is not None:
+            _now.waits.append(_place())
+        return self.near.tolist()
+
     def __repr__(self) -> str:  # type: ignore[override]
         return f"Far({self.near!r})"
 

@@ -2,6 +2,11 @@
 
 import ast
 import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +31,21 @@ def test_every_name_that_a_script_imports_exists(script):
     for module, name in taken:
         if not hasattr(importlib.import_module(module), name):
             importlib.import_module(f"{module}.{name}")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("diffusers") is None, reason="it measures stock diffusers, too")
+def test_the_accelerators_benchmark_runs_small_on_a_cpu():
+    """There is rarely an accelerator to try it on; all that it measures there is measured here, on a tiny shape."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks/accelerator.py", "--small", "--device", "cpu"],
+        env={**os.environ, "LONGTAKE_BACKEND": "torch", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
+    assert {row["name"]: row["reason"] for row in rows if "reason" in row} == {}
+    names = {row["name"] for row in rows if row.get("step_s", 0) > 0}
+    assert names >= {"stock diffusers", "attention native", "attention math", "compiled (front)", "section"}
+    assert all(row["frame_s"] > 0 for row in rows if "step_s" in row)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         PictureError,
         RunError,
     )
-    from longtake.events import Encoded, FramesReady, Planned, Preview, SectionDone, Stepped
+    from longtake.events import Encoded, FramesReady, Moved, Planned, Preview, SectionDone, Stepped
     from longtake.job import Anchor, Job, Lora, PromptSpan, SectionChange
     from longtake.jobs.folder import JobFolder
     from longtake.models.clip import CLIPTextModel
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from longtake.pipeline.denoise import Change
     from longtake.pipeline.loop import generate
     from longtake.pipeline.networks import load_networks
+    from longtake.pipeline.place import place
     from longtake.pipeline.prepare import Inputs
     from longtake.processors.siglip import SiglipImageProcessor
     from longtake.video import export_to_video
@@ -69,6 +70,7 @@ _HOMES = {
     "MemoryRunError": "longtake.errors",
     "ModelError": "longtake.errors",
     "PictureError": "longtake.errors",
+    "Moved": "longtake.events",
     "Planned": "longtake.events",
     "Preview": "longtake.events",
     "PromptSpan": "longtake.job",
@@ -83,6 +85,7 @@ _HOMES = {
     "generate": "longtake.pipeline.loop",
     "load_image": "longtake.picture",
     "load_networks": "longtake.pipeline.networks",
+    "place": "longtake.pipeline.place",
 }
 
 __all__ = [
@@ -109,6 +112,7 @@ __all__ = [
     "LostRunError",
     "MemoryRunError",
     "ModelError",
+    "Moved",
     "PictureError",
     "Planned",
     "Preview",
@@ -125,6 +129,7 @@ __all__ = [
     "generate",
     "load_image",
     "load_networks",
+    "place",
 ]
 
 

@@ -39,7 +39,11 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Stepped:
-    """One solver step is done; `section` counts in the order of generation, `step` from 0."""
+    """One solver step is done; `section` counts in the order of generation, `step` from 0.
+
+    It took `velocities`, one for each branch of guidance, of which the whole network `computed` so many; a step cache
+    gave the others.
+    """
 
     section: int
     step: int
@@ -47,6 +51,8 @@ class Stepped:
     sigma: float
     latents: Any = field(repr=False)
     denoised: Any = field(repr=False)
+    velocities: int = 1
+    computed: int = 1
 
 
 @dataclass(frozen=True)

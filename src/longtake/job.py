@@ -14,6 +14,7 @@ from longtake.errors import JobError, JobTypeError
 from longtake.named import NAMED, named, trained_for
 from longtake.option import ITEMS, NAME, TEXT, Option, check_number, check_text, option, shown
 from longtake.plan.plans import PLANS
+from longtake.sampling.caching import METHODS, parse
 from longtake.sampling.solvers import SOLVERS
 
 SAMPLINGS = tuple(PLANS)
@@ -199,8 +200,8 @@ class Job:
         choices=QUANTIZED,
     )
     cache: str = option(
-        "", "reuse what changes little between steps, such as easy:0.05 (default: off)",
-        metavar="NAME[:VALUES]", most=NAME,
+        "", "reuse what changes little between steps, such as easy:0.05 (default: off; methods: "
+        f"{', '.join(METHODS)})", metavar="NAME[:VALUES]", most=TEXT,
     )  # fmt: skip
     reference: bool = option(
         False, "do as diffusers does, number for number, also where it errs", group="plan"
@@ -246,6 +247,10 @@ class Job:
         _check_sampling(self)
         _check_guidance(self)
         _check_prompts(self.prompts)
+        if parse(self.cache) and self.reference:
+            raise JobError(
+                "The reference computes every step; leave cache out, or make the video without reference."
+            )
         if len({change.section for change in self.changes}) < len(self.changes):
             raise JobError("Each section can be changed once; the job's changes name one of them twice.")
         if self.reference and (self.changes or self.prompts):

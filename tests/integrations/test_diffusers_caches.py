@@ -14,7 +14,9 @@ import pytest
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
 
+from longtake.errors import JobError  # noqa: E402
 from longtake.integrations.diffusers import HunyuanVideoFramepackPipeline  # noqa: E402
+from longtake.pipeline.networks import Networks  # noqa: E402
 
 STEPS = 6
 SECTIONS = 2  # of 13 frames in windows of 2
@@ -129,3 +131,44 @@ def test_sections_and_branches_are_told(
     assert sigmas[0] == 1.0 and sigmas[: 2 * STEPS] == sigmas[2 * STEPS :]
     assert set(counts) == {STEPS}
     np.testing.assert_allclose(timesteps, 1000 * np.asarray(sigmas), rtol=1e-6)
+
+
+# Ours -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_cache_of_ours_goes_around_a_transformer_of_diffusers(pipe: Any, call: dict[str, Any]) -> None:
+    plain = pipe(**call).frames
+    pipe.enable_cache("easy:1.5")
+    cached = pipe(**call).frames
+    assert np.isfinite(cached).all() and np.abs(cached - plain).max() > 1e-4
+    pipe.disable_cache()
+    np.testing.assert_array_equal(pipe(**call).frames, plain)
+    pipe.enable_cache("first")
+    with pytest.raises(JobError, match="'first' stands between the blocks of longtake's own transformer"):
+        pipe(**call)
+
+
+def test_one_cache_at_a_time(pipe: Any) -> None:
+    pipe.enable_cache(first_block(pipe))
+    assert pipe.transformer.is_cache_enabled
+    with pytest.raises(JobError, match="The transformer has a cache already"):
+        pipe.enable_cache("easy")
+
+
+@pytest.mark.parametrize(
+    ("cache", "text"), [(first_block, "first:100"), (magnitude, "mag:0.5,2,0.2,1;1,1,1,1,1,1")]
+)
+def test_our_transformer_takes_diffusers_configs(
+    cache: Any, text: str, pipe: Any, networks: Networks
+) -> None:
+    networks.transformer.enable_cache(cache(pipe))
+    assert networks.transformer.cache == text
+    networks.transformer.disable_cache()
+
+
+@pytest.mark.parametrize("cache", [broadcast, faster, taylor])
+def test_our_transformer_refuses_other_configs(cache: Any, pipe: Any, networks: Networks) -> None:
+    with pytest.raises(JobError, match=r"is not made here; .* longtake\.integrations.diffusers"):
+        networks.transformer.enable_cache(cache(pipe))
+    with pytest.raises(JobError, match="longtake calibrate"):
+        networks.transformer.enable_cache(diffusers.MagCacheConfig(calibrate=True))

@@ -185,10 +185,30 @@ def test_the_modulations_are_made_once_a_job_and_their_weights_never_stay(
 
 
 @on_torch
+def test_a_scheduler_that_is_asked_for_each_step_gives_the_same(networks: Networks, wide: Networks) -> None:
+    from fake_device import accelerator
+
+    driven = replace(wide, scheduler=networks.scheduler)
+    with accelerator():
+        placed = place(copied(driven), device="npu", form=streamed(2))
+        made, modulate = [], type(placed.transformer).modulate
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                type(placed.transformer),
+                "modulate",
+                lambda self, m: (made.append(len(m)), modulate(self, m))[1],
+            )
+            found = latents_of(placed, PICTURE, replace(JOB, frames=9))
+        assert same(latents_of(there(driven), PICTURE, replace(JOB, frames=9)), found)
+    # Its timesteps are known before, so all modulations are made at once.
+    assert made == [2]
+
+
+@on_torch
 def test_levels_that_are_not_known_before_are_modulated_one_by_one(
     wide: Networks, whole: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with a scheduler that is asked for each step."""
+    """As with a solver that looks between two steps."""
     from fake_device import accelerator
 
     monkeypatch.setattr(

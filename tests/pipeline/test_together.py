@@ -199,7 +199,7 @@ def test_heads_must_divide() -> None:
 
 def test_a_cache_inside_the_blocks_is_refused() -> None:
     together.check_job(Job("", cache="easy:0.05"))
-    with pytest.raises(JobError, match="looks into the first block"):
+    with pytest.raises(JobError, match="looks between the blocks"):
         together.check_job(Job("", cache="first:0.1"))
 
 

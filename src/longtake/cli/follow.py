@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from longtake.errors import LongtakeError, LostRunError
@@ -72,7 +72,10 @@ def load(word: Load, ranks: Any) -> Any:
     from longtake.pipeline.networks import load_networks
 
     job, given = word.job, dict.fromkeys(ENCODING)
-    networks = load_networks(job.model, job.dtype, ranks.device, given, parts=job.parts, machine=word.machine)
+    machine = replace(word.machine, device=ranks.device)
+    networks = load_networks(
+        job.model, job.dtype, given=given, parts=job.parts, machine=machine, quantize=job.quantize
+    )
     return together.shared(networks, ranks)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longtake.cli.options import add_option, mute_hub, parts_of
+from longtake.cli.options import SIZE, add_json, add_option, machine_of, mute_hub, parts_of, size
 from longtake.errors import JobError
 from longtake.named import places
 
@@ -17,8 +17,12 @@ EXAMPLES = """\
 longtake info embedded
 longtake info penguin.mp4
 longtake info penguin --json
-longtake info hunyuanvideo-community/HunyuanVideo --part transformer=lllyasviel/FramePackI2V_HY
+longtake info framepack --vram 6 --memory 24
+longtake info framepack --device cpu --size 480x640 --steps 10 --quantize int8 --no-probe
 """
+
+PLAN = ("steps", "window", "cfg_scale", "dtype", "quantize")
+MEMORY = ("device", "vram", "memory")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +35,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(
         parser, "parts", "where one part of the model is, if it is elsewhere; may be given several times"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object, with the configs")
+    add_json(parser, "print one JSON object, with the configs")
+    plan = parser.add_argument_group(
+        "what it would take",
+        "Any of these asks for what lies where, the expected peaks of both memories, and the seconds of a section on "
+        "this machine, from its rates, which are measured in a moment.",
+    )
+    for name in MEMORY:
+        add_option(plan, name)
+    plan.add_argument(
+        "--size", type=size, metavar="WxH", help=f"{SIZE} (default: the model's own, else 608x640)"
+    )
+    for name in PLAN:
+        add_option(plan, name)
+    plan.add_argument(
+        "--no-probe",
+        dest="probe",
+        action="store_false",
+        default=None,
+        help="measure nothing, load no framework",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print what the headers say; no weights are read."""
-    facts = facts_of(args.what, parts_of(args.parts or ()))
+    """Print what the headers say, and what a job would take if that is asked for; no weights are read."""
+    parts = parts_of(args.parts or ())
+    facts = facts_of(args.what, parts)
+    asked = {name: getattr(args, name) for name in (*MEMORY, *PLAN, "size", "probe")}
+    if any(value is not None for value in asked.values()):
+        if "parts" not in facts:
+            raise JobError(f"What a job would take is asked of a model; {args.what} is none.")
+        facts["plan"] = _plan(args, parts)
     print(json.dumps(facts, ensure_ascii=False) if args.json else _text(facts))
+
+
+def _plan(args: argparse.Namespace, parts: Mapping[str, str]) -> dict[str, Any]:
+    """What a job of the model would take, as JSON values."""
+    from longtake.job import Job
+    from longtake.pipeline.outlook import outlook
+
+    given = {name: getattr(args, name) for name in PLAN if getattr(args, name) is not None}
+    width, height = args.size or (None, None)
+    job = Job("", model=args.what, parts=parts, width=width, height=height, **given)
+    job.check()
+    return outlook(job, machine_of(args), args.probe is not False).values()
 
 
 def facts_of(what: str, parts: Mapping[str, str]) -> dict[str, Any]:
@@ -101,8 +142,10 @@ def _text(facts: dict[str, Any]) -> str:
         dtypes, size = ", ".join(part.get("dtypes", ())), _megabytes(part["bytes"])
         rows.append((name, part["class"], count, dtypes, size, part.get("from", "")))
     rows.append(("total", "", f"{facts['parameters']:,}", "", _megabytes(facts["bytes"]), ""))
+    plan = facts.get("plan")
+    said = ["", *(f"- {sentence}" for sentence in plan["sentences"])] if plan else []
     head = f"{facts.get('name', facts.get('repository', facts['folder']))}: {facts['class']}"
-    return "\n".join([head, *_aligned(rows, "<<><><")])
+    return "\n".join([head, *_aligned(rows, "<<><><"), *said])
 
 
 def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:

@@ -25,6 +25,8 @@ from longtake.jobs.stored import read_job
 from longtake.launched import launched
 from longtake.named import mismatch, trained_for
 from longtake.picture import contact_sheet, load_image, save_picture, spread
+from longtake.sampling.caching import parse
+from longtake.sampling.ratios import with_file
 from longtake.video import VideoWriter
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.header import read_header
@@ -44,6 +46,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     """
     picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
+    _check_cache(job)
     _check_trained(job)
     mark = _checked_model(job, place is not None, progress)
     networks = load(job, machine, progress)
@@ -191,6 +194,13 @@ def _whole(lora: str) -> str:
     return lora if Path(lora).is_file() else str(file)
 
 
+def _check_cache(job: Job) -> None:
+    """Raise JobError if the file that the job's cache names cannot be read."""
+    cache = parse(job.cache)
+    if cache is not None:
+        with_file(cache)
+
+
 def _check_trained(job: Job) -> None:
     """Warn of a sampling that the model was not trained for, before gigabytes of it come."""
     note = mismatch(job.sampling, trained_for(job.model, job.parts))
@@ -243,6 +253,7 @@ def _summarise(job: Job, outputs: Outputs, frames: int, folder: JobFolder | None
         height=job.height,
         zoom=zoom,
         seconds={name: round(value, 2) for name, value in seconds.items()},
+        steps={"asked": progress.asked, "computed": progress.computed},
         peak_memory_mb=peak,
     )
     if progress.style == "json":
@@ -255,6 +266,9 @@ def _summarise(job: Job, outputs: Outputs, frames: int, folder: JobFolder | None
         print(f"{outputs.sheet}: contact sheet")
     total = seconds.pop("total")
     print(f"time: {total:.1f} s ({', '.join(f'{name} {value:.1f} s' for name, value in seconds.items())})")
+    if job.cache and progress.asked:
+        numbers, _, _ = job.cache.partition(";")  # without a list of ratios
+        print(f"steps computed: {progress.computed} of {progress.asked} ({numbers})")
     if peak is not None:
         print(f"peak memory: {peak} MB")
 

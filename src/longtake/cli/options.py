@@ -140,11 +140,9 @@ def _check_typed(options: Mapping[str, Option], values: Mapping[str, Any]) -> No
             option.check(option.flag or name, values[name])
 
 
-def add_json(parser: Any) -> None:
+def add_json(parser: Any, help: str = "one JSON object for each event on standard output") -> None:
     """`--json`, for a parser or a group of one."""
-    parser.add_argument(
-        "--json", action="store_true", help="one JSON object for each event on standard output"
-    )
+    parser.add_argument("--json", action="store_true", help=help)
 
 
 def mute_hub(as_json: bool = False) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.options import mute_hub
-from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
+from longtake.events import Encoded, Event, FramesReady, Moved, Planned, Preview, SectionDone, Stepped
 from longtake.weights.transfer import gigabytes
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class Progress:
         self._begun = self._section_begun = clock()
         self._planned: Planned | None = None
         self._steps_done = self._steps_kept = 0
+        # Velocities: with two branches of guidance two for each step. Those that a step cache gave are not computed.
+        self.asked = self.computed = 0
         self._stepped = False
         self._wide = False
         self._tenths: dict[str, int] = {}
@@ -134,6 +136,9 @@ class Progress:
         """Tell one event of the pipeline."""
         if isinstance(event, Planned):
             self._tell_planned(event)
+        elif isinstance(event, Moved):
+            self.emit("moved", notice=event.notice)
+            self.say(f"memory: {event.notice}")
         elif isinstance(event, Encoded):
             self.emit("encoded")
         elif isinstance(event, Stepped):
@@ -159,6 +164,8 @@ class Progress:
 
     def _tell_stepped(self, event: Stepped) -> None:
         self._steps_done += 1
+        self.asked += event.velocities
+        self.computed += event.computed
         self._stepped = True
         left = self.seconds_left
         self.emit(

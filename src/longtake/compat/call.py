@@ -31,6 +31,7 @@ from longtake.pipeline.networks import Networks
 from longtake.pipeline.predict import Wrap
 from longtake.pipeline.prepare import Inputs
 from longtake.processors import pictures
+from longtake.sampling.configs import text_of
 
 DEFAULT_SIZE = (1280, 720)
 """(width, height) in the field, of a model that says nothing about itself."""
@@ -53,6 +54,7 @@ class FramepackCall:
     _num_timesteps = 0
     _current_timestep: Any = None
     _interrupt = False
+    _cache = ""
 
     @property
     def guidance_scale(self) -> float | None:
@@ -82,6 +84,21 @@ class FramepackCall:
     @interrupt.setter
     def interrupt(self, value: bool) -> None:
         self._interrupt = value
+
+    def enable_cache(self, config: Any) -> None:
+        """Make videos with a step cache from now on: a text such as "easy:0.05", or one of diffusers' configs.
+
+        Raises JobError for a cache that is not made here, and if there is one already.
+        """
+        if self._cache:
+            raise JobError(
+                f"There is the cache {self._cache!r} already; disable_cache comes before another one."
+            )
+        self._cache = text_of(config)
+
+    def disable_cache(self) -> None:
+        """Compute every step again; a cache of the transformer alone (its own `enable_cache`) stays."""
+        self._cache = ""
 
     def encode_prompt(
         self,
@@ -213,6 +230,7 @@ class FramepackCall:
             cfg_scale=true_cfg_scale if guided else 1.0,
             reference=reference,
             decoding=decoding,
+            cache=self._cache,
         )
         job.check()
         inputs = Inputs(

@@ -20,6 +20,7 @@ from longtake.compat.arguments import CALLBACK_INPUTS, FramepackSamplingType
 from longtake.compat.call import FramepackCall
 from longtake.compat.keywords import DECLINED, declines
 from longtake.compat.lora import LoraMixin
+from longtake.compat.offload import Offloading
 from longtake.compat.outputs import HunyuanVideoFramepackPipelineOutput
 from longtake.compat.parts import Parts
 from longtake.compat.progress import ProgressBars
@@ -36,7 +37,7 @@ DEFAULT_PROMPT_TEMPLATE = PROMPT_TEMPLATE
 
 
 @declines(DECLINED)
-class HunyuanVideoFramepackPipeline(FramepackCall, Parts, LoraMixin, ProgressBars):
+class HunyuanVideoFramepackPipeline(FramepackCall, Parts, Offloading, LoraMixin, ProgressBars):
     """FramePack image-to-video; called and loaded as diffusers' class of this name."""
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->image_encoder->transformer->vae"

@@ -16,13 +16,8 @@ C = TypeVar("C", bound=type)
 INTEGRATION = "longtake.integrations.diffusers.HunyuanVideoFramepackPipeline"
 """The class that has diffusers', accelerate's and peft's own code around our loop."""
 
-OFFLOADING = "Parts stay on the device where they were loaded"
 KERNELS = "The attention kernel is chosen by the framework"
 DECLINED: Mapping[str, str] = {
-    "enable_model_cpu_offload": OFFLOADING,
-    "enable_sequential_cpu_offload": OFFLOADING,
-    "enable_group_offload": OFFLOADING,
-    "reset_device_map": OFFLOADING,
     "enable_layerwise_casting": "Weights are stored in the dtype that they are computed in",
     "enable_attention_slicing": KERNELS,
     "set_attention_slice": KERNELS,

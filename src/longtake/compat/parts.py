@@ -19,6 +19,8 @@ from longtake.pipeline.networks import (
     load_networks,
     save_networks,
 )
+from longtake.pipeline.placed import placement_of
+from longtake.pipeline.placement import Resident
 
 P = TypeVar("P", bound="Parts")
 
@@ -180,7 +182,8 @@ class Parts:
     @property
     def networks(self) -> Networks:
         """The parts as the loop takes them."""
-        return Networks(**{name: getattr(self, name) for name in COMPONENTS}, settings=self.settings)
+        parts = {name: getattr(self, name) for name in COMPONENTS}
+        return Networks(**parts, settings=self.settings, placement=placement_of(parts) or Resident())
 
     @property
     def components(self) -> dict[str, Any]:
@@ -205,7 +208,7 @@ class Parts:
     def to(
         self: P, *args: Any, device: Any = None, dtype: Any = None, silence_dtype_warnings: bool = False
     ) -> P:
-        """Move all networks: a device, a dtype (the framework's own or its name), or both.
+        """Move all networks: a device, a dtype (the framework's own or its name), or both. A device ends a placement.
 
         `silence_dtype_warnings` changes nothing: there are none.
         """
@@ -215,6 +218,9 @@ class Parts:
             elif value is not None:
                 device = value
         wanted = None if dtype is None else runtime.dtype(dtype)
+        placed = placement_of(self.components)
+        if placed is not None and device is not None:
+            placed.release()
         for network in self._present():
             exchange.move(network, device, wanted)
         return self

@@ -106,6 +106,17 @@ class HunyuanVideoFramepackPipeline(FramepackCall, Stock):  # type: ignore[misc]
         )  # fmt: skip
         return prompt_embeds, pooled_prompt_embeds, prompt_attention_mask
 
+    def enable_cache(self, config: Any) -> None:
+        """A step cache of ours by its text, around the transformer's velocity; or one of diffusers' by its config."""
+        if not isinstance(config, str):
+            self.transformer.enable_cache(config)
+        elif getattr(self.transformer, "is_cache_enabled", False):
+            raise JobError(
+                "The transformer has a cache already; transformer.disable_cache() comes before another one."
+            )
+        else:
+            super().enable_cache(config)
+
     @contextmanager
     def _around(self, job: Job) -> Iterator[Wrap | None]:
         try:

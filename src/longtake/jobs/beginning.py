@@ -15,6 +15,8 @@ from longtake.job import Anchor, Job
 from longtake.jobs.stored import ENTRIES, FIRST, JOB, LAST, VIDEO, told
 from longtake.named import places
 from longtake.picture import load_image
+from longtake.sampling.caching import parse
+from longtake.sampling.ratios import with_file
 from longtake.weights.fingerprint import file_fingerprint
 from longtake.weights.lora import find_file
 
@@ -60,7 +62,7 @@ def anchored(job: Job, last: bool) -> Job:
 
 
 def standing_alone(job: Job) -> Job:
-    """The job with absolute paths, since it may be resumed from another working directory.
+    """The job with absolute paths and no file of ratios, since it may be resumed from elsewhere, and later.
 
     A model's short name becomes the places that it means today, since another longtake may mean others.
     """
@@ -68,7 +70,13 @@ def standing_alone(job: Job) -> Job:
     base, elsewhere = places(job.model, job.parts)
     model = base if base == "embedded" else _absolute(base)
     parts = {name: _absolute(place) for name, place in elsewhere.items()}
-    return replace(job, model=model, parts=parts, loras=loras)
+    return replace(job, model=model, parts=parts, loras=loras, cache=_own_cache(job.cache))
+
+
+def _own_cache(text: str) -> str:
+    """The text of a cache with its file's ratios in the file's place: they decide frames, and the file may go."""
+    cache = parse(text)
+    return text if cache is None or cache.file is None else with_file(cache).text
 
 
 def lora_fingerprints(job: Job) -> tuple[str, ...]:

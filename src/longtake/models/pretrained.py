@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -355,6 +356,10 @@ class PretrainedModel(nn.Module):
         return names
 
 
+_one_change = threading.Lock()
+"""Held while a network's walks change: two threads may run one network."""
+
+
 @contextmanager
 def needing(network: PretrainedModel, what: str) -> Iterator[None]:
     """Inside, a pass over the network's blocks needs this of them: ALL, MODULATIONS or REST."""
@@ -368,13 +373,15 @@ def needing(network: PretrainedModel, what: str) -> Iterator[None]:
 @contextmanager
 def walking(network: PretrainedModel, walk: Walk) -> Iterator[None]:
     """Inside, the network's blocks also go by this policy, which is around those that it has already."""
-    network.walks = (*network.walks, walk)
+    with _one_change:
+        network.walks = (*network.walks, walk)
     try:
         yield
     finally:
-        # By identity, and the last one: others may have come and gone meanwhile.
-        place = max(number for number, each in enumerate(network.walks) if each is walk)
-        network.walks = (*network.walks[:place], *network.walks[place + 1 :])
+        with _one_change:
+            # By identity, and the last one: others may have come and gone meanwhile.
+            place = max(number for number, each in enumerate(network.walks) if each is walk)
+            network.walks = (*network.walks[:place], *network.walks[place + 1 :])
 
 
 def is_untouched(network: Any) -> bool:

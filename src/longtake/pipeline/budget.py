@@ -63,6 +63,8 @@ class Lies:
     modulations: bool = False
     """The weights that blocks make their modulations of stay too; else they come once a job."""
     source: str = "mapped"
+    ring: int = RING
+    """Blocks that are at work or on their way at once, of those that do not stay."""
     device: int = 0
     """Bytes of its weights on the device while it runs."""
     working: int = 0

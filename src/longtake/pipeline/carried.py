@@ -17,7 +17,7 @@ from typing import Any
 from longtake.backend import modules, runtime, transfer
 from longtake.models import adapters
 from longtake.models.pretrained import ALL, MODULATIONS, REST, PretrainedModel
-from longtake.pipeline.budget import RING, Lies, spread
+from longtake.pipeline.budget import Lies, spread
 from longtake.pipeline.sizes import BLOCK, KINDS, MODULATION, STREAMED, TABLE
 
 
@@ -59,6 +59,7 @@ class Coming:
     needed: str
     items: list[Item]
     slot: int
+    versions: list[Any]
     arrive: Callable[[], list[Any]]
 
 
@@ -67,7 +68,7 @@ class Copy:
     """A weight's copy on the device or in pinned memory, and what it is a copy of."""
 
     host: Any
-    version: int
+    version: Any
     tensor: Any
     bytes: int
 
@@ -96,10 +97,14 @@ class Carried:
         self._kept: dict[tuple[int, str], Copy] = {}
         self._pins: dict[tuple[int, str], Copy] = {}
         self._lane: Any = None
-        self._slots = 1 if str(device).lower().startswith("cpu") else RING
         self._ahead: deque[Coming] = deque()
         self._revision = -1
         network.walks = (self, *network.walks)
+
+    @property
+    def _slots(self) -> int:
+        # A CPU converts at the moment of need.
+        return 1 if str(self.device).lower().startswith("cpu") else self.lies.ring
 
     @property
     def taken(self) -> int:
@@ -284,7 +289,9 @@ class Carried:
             self._lane = transfer.Lane(self.device, self._slots, max(size, *usual))
         ahead = [(coming.number, coming.needed) for coming in self._ahead]
         if ahead != [(number, needed) for number in plan[: len(ahead)]] or not all(
-            coming.items is self._groups[coming.number, needed] for coming in self._ahead
+            coming.items is self._groups[coming.number, needed]
+            and coming.versions == [transfer.version(item.host) for item in coming.items]
+            for coming in self._ahead
         ):
             self._flush()
         return len(self._ahead)
@@ -297,7 +304,8 @@ class Carried:
             taken = {coming.slot for coming in self._ahead}
             slot = next(slot for slot in range(self._slots) if slot not in taken)
             arrive = self._lane.load(slot, self._sources(items))
-            self._ahead.append(Coming(number, needed, items, slot, arrive))
+            versions = [transfer.version(item.host) for item in items]
+            self._ahead.append(Coming(number, needed, items, slot, versions, arrive))
             asked += 1
         return asked
 

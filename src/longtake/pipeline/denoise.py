@@ -12,6 +12,7 @@ import numpy as np
 from longtake.backend import exchange, ops, runtime
 from longtake.errors import RunError
 from longtake.events import Event, Stepped
+from longtake.pipeline.caching import StepCache
 from longtake.pipeline.decode import is_finite, total
 from longtake.pipeline.encode import Text
 from longtake.pipeline.loras import set_strengths
@@ -46,12 +47,15 @@ class Run:
     strengths: dict[str, float]
     made: int
     section: Section
+    cache: StepCache | None = None
 
     def denoise(self, text: Text, noise: np.ndarray) -> Generator[Event, Change | None, tuple[Any, Text]]:
         """The section's latents from noise (B, C, T, h, w), and its text with what the consumer changed.
 
         The latents are None if the consumer stopped. Raises RunError if a step leaves what is not finite.
         """
+        if self.cache is not None:
+            self.cache.begin()
         said = [text]
         networks = self.request.networks
         transformer = networks.part("transformer")
@@ -69,8 +73,12 @@ class Run:
         step = self._advance(solver, None, 0)
         while step is not None:
             checked.add(step)
-            change = yield Stepped(self.made, step.index, steps, step.sigma, step.latents, step.denoised)
+            change = yield Stepped(
+                self.made, step.index, steps, step.sigma, step.latents, step.denoised, *self._velocities()
+            )
             latents, sent = step.latents, None
+            if self.cache is not None and _replaces(change, step):
+                self.cache.changed()
             if change is not None and change.stop:
                 return None, said[0]
             if change is not None and change.prompt_states is not None:
@@ -81,6 +89,11 @@ class Run:
         checked.finish()
         return latents, said[0]
 
+    def _velocities(self) -> tuple[int, int]:
+        """How many velocities the step took, and how many of them the network computed."""
+        branches = 1 if self.request.negative is None else 2
+        return (branches, branches) if self.cache is None else self.cache.taken()
+
     def _advance(self, solver: Steps, sent: Any, index: int) -> Step | None:
         number = self.section.number
         with room_for(f"step {index + 1} of section {number}", number, index):
@@ -88,6 +101,14 @@ class Run:
                 return solver.send(sent)
             except StopIteration:
                 return None
+
+
+def _replaces(change: Change | None, step: Step) -> bool:
+    """Tell if a consumer's change is one: many send the very latents that they were shown."""
+    if change is None:
+        return False
+    same = change.latents is None or change.latents is step.latents
+    return change.prompt_states is not None or not same
 
 
 class Lagging:
@@ -130,15 +151,18 @@ def solver_of(request: Request, shape: tuple[int, ...]) -> tuple[Solve, int]:
         device = exchange.device_of(request.networks.part("transformer"))
         plain = _plain(request)
         return driven(scheduler, plain, _tokens(request, shape), device), len(plain)
-    levels = levels_of(request, shape)
+    levels = _schedule(request).sigmas(sigmas=_plain(request), tokens=_tokens(request, shape))
     solver = SOLVERS[job.solver] if job.solver else _schedule(request).solve()
     return partial(_solved, solver, levels), len(levels) - 1
 
 
 def levels_of(request: Request, shape: tuple[int, ...]) -> list[float]:
-    """The noise levels of a section with latents of this shape, 0 at the end; none if a scheduler is asked for each."""
+    """The noise levels of a section with latents of this shape, in their order; after `solver_of`."""
     if _is_driven(request):
-        return []
+        # By the same numbers as it is driven.
+        training = request.scheduler.config["num_train_timesteps"]
+        timesteps = exchange.array_of(request.scheduler.timesteps).tolist()
+        return [timestep / training for timestep in timesteps]
     return _schedule(request).sigmas(sigmas=_plain(request), tokens=_tokens(request, shape))
 
 

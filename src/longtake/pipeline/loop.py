@@ -19,6 +19,7 @@ from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobTypeError, MemoryRunError, RunError
 from longtake.events import Encoded, Event, FramesReady, Moved, Planned, Preview, SectionDone
 from longtake.job import Job
+from longtake.pipeline.caching import StepCache
 from longtake.pipeline.decode import Convert, Decoding, reference_frames, to_frames
 from longtake.pipeline.denoise import Change, Run
 from longtake.pipeline.encode import Text
@@ -58,8 +59,8 @@ def generate(
     If a device's memory ends, and nobody has said how much to take, a `Moved` tells how it goes on with less.
 
     Sections that lie in `store` are not made again: their `SectionDone` comes without any `Stepped`. `convert` turns
-    decoded frames into what `FramesReady` holds; with None nothing is decoded. `wrap` may replace the velocity (by a
-    step cache, for instance); it is called anew for each section and branch of guidance.
+    decoded frames into what `FramesReady` holds; with None nothing is decoded. `wrap` may replace the velocity; it is
+    called anew for each section and branch of guidance, and stands around the job's step cache, if there is one.
 
     Raises JobError, PictureError or ModelError at the call if the request cannot be met, RunError on the way if the
     numbers go wrong or memory ends.
@@ -206,13 +207,17 @@ def sample(
     """
     job, plan = request.job, request.plan
     transformer = request.networks.part("transformer")
+    cache = None
+    if request.cache is not None:
+        branches = 1 if request.negative is None else 2
+        cache = StepCache(request.cache, transformer, request.steps, branches)
     predict = Predictor(
         transformer,
         guidance=job.guidance,
         cfg_scale=job.cfg_scale,
         cfg_rescale=job.cfg_rescale,
         attention_kwargs=request.attention_kwargs,
-        wrap=wrap,
+        wrap=_around(wrap, cache),
     )
     request = _placed(request, transformer)
     texts = dict(request.texts)
@@ -226,7 +231,7 @@ def sample(
         finished = None if kept is None else kept.read_section(section.number)
         if finished is None:
             strengths = dict(zip(adapters, told.strengths, strict=True))
-            run = Run(request, predict, strengths, made, section)
+            run = Run(request, predict, strengths, made, section, cache)
             latents, texts[told.prompt] = yield from _denoised(run, history, texts[told.prompt], noise)
             if latents is None:
                 return
@@ -237,6 +242,13 @@ def sample(
         change = yield SectionDone(made, section.number, finished)
         if change is not None and change.stop:
             return
+
+
+def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
+    """What the caller wraps goes around the step cache: it sees every step, and the network what the cache asks for."""
+    if wrap is None or cache is None:
+        return wrap or cache
+    return lambda velocity: wrap(cache(velocity))
 
 
 def _denoised(

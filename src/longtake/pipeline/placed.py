@@ -100,6 +100,8 @@ class Placed:
         Raises JobError if the job cannot be done within what is allowed.
         """
         with self._lock:
+            # Their dtype or form may be another since.
+            self.sizes = {name: measured(name, network) for name, network in self.parts.items()}
             layout = self._computed(work)
             if layout.lacking and (self.vram is not None or self.memory is not None):
                 raise JobError(f"{layout.lacking[0][0].upper()}{layout.lacking[0][1:]}.")
@@ -131,6 +133,13 @@ class Placed:
         known = self.layout.vram is not None and self.layout.vram < PLENTY * GB
         allowed = f" with {gigabytes(self.layout.vram or 0)} of {self.device}" if known else ""
         return f" It was tried{allowed}: {lay}." + (f" A smaller allowance may do: {cure}." if cure else "")
+
+    def drop(self) -> None:
+        """Free the device of all that was left there for the next use."""
+        with self._lock:
+            for carried in self._carried.values():
+                if not carried.depth:
+                    carried.drop()
 
     def release(self) -> None:
         """End: all networks are ordinary ones in main memory again."""

@@ -16,8 +16,10 @@ import numpy as np
 from longtake.backend import ops, runtime
 from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Anchor, Job
+from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.named import mismatch
 from longtake.pipeline import together
+from longtake.pipeline.caching import cache_of
 from longtake.pipeline.encode import (
     Text,
     decode_picture,
@@ -33,6 +35,7 @@ from longtake.plan import timeline
 from longtake.plan.layout import LATENT_PIXELS
 from longtake.plan.plans import Plan, plan_of
 from longtake.processors import pictures
+from longtake.sampling.caching import Cache
 from longtake.sampling.schedule import Schedule
 
 __all__ = ["Asked", "Inputs", "Request", "Text", "ask", "encode", "settled"]
@@ -81,6 +84,7 @@ class Asked:
     latents: tuple[np.ndarray | None, ...]
     prompts: int
     noise: Noise
+    cache: Cache | None = None
 
     @property
     def rows(self) -> int:
@@ -107,6 +111,12 @@ class Request:
     scheduler: Any
     sigmas: Sequence[float] | None = None
     attention_kwargs: Mapping[str, Any] | None = None
+    cache: Cache | None = None
+
+    @property
+    def steps(self) -> int:
+        """Steps of each section."""
+        return self.job.steps if self.sigmas is None else len(self.sigmas)
 
 
 def settled(job: Job, networks: Networks, picture: Any) -> Job:
@@ -126,7 +136,7 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
 def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     """Check the request as a whole; JobError, PictureError or ModelError in one sentence if it cannot be met."""
     given = (_first(inputs.picture, job.picture), _first(inputs.last_picture, job.last_picture))
-    job = _with_anchors(job, inputs)
+    job = _with_cache(_with_anchors(job, inputs), networks)
     job.check()
     if job.dtype not in ("auto", networks.dtype_name):
         raise JobError(
@@ -138,8 +148,6 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
             f"The job asks for quantize {job.quantize} and the transformer's blocks are {networks.quantized}; load "
             "them in that form, or leave it to them (quantize none)."
         )
-    if job.cache:
-        raise JobError("cache is not served here yet; leave it out.")
     if given[0] is None and inputs.latents is None:
         raise JobError("A video begins with a picture; none was given.")
     job = settled(job, networks, given[0])
@@ -149,6 +157,7 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
         warnings.warn(note, LongtakeWarning, stacklevel=2)
     plan = plan_of(job)
     timeline.check(job, plan)
+    cache = cache_of(job, networks, plan)
     count = _prompt_count(inputs)
     fitted = tuple(_pixels(each, count, name, job) for each, name in zip(given, NAMES, strict=True))
     latents = tuple(
@@ -160,7 +169,7 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     # The reference's stream is the framework's own; ours is the same on every framework and device.
     seed = runtime.seeded(job.seed) if job.reference else job.seed
     noise = noise_source(_first(inputs.generator, seed), count * inputs.videos)
-    return Asked(job, networks, inputs, plan, fitted, latents, count, noise)
+    return Asked(job, networks, inputs, plan, fitted, latents, count, noise, cache)
 
 
 NAMES = ("image", "last_image")
@@ -183,7 +192,7 @@ def encode(asked: Asked) -> Request:
         asked.job, networks, asked.plan,
         {prompt: Text(*text) for prompt, text in texts.items()}, None if negative is None else Text(*negative),
         states, dict(zip(asked.plan.anchors, anchors, strict=True)),
-        noise, scheduler, inputs.sigmas, inputs.attention_kwargs,
+        noise, scheduler, inputs.sigmas, inputs.attention_kwargs, asked.cache,
     )  # fmt: skip
 
 
@@ -274,6 +283,13 @@ def _with_anchors(job: Job, inputs: Inputs) -> Job:
     if last and job.last_picture is None:
         added += (Anchor("end", GIVEN),)
     return replace(job, anchors=(*job.anchors, *added)) if added else job
+
+
+def _with_cache(job: Job, networks: Networks) -> Job:
+    """The job with the transformer's own cache (`enable_cache`), if it names none."""
+    transformer = networks.part("transformer")
+    own = transformer.cache if isinstance(transformer, HunyuanVideoFramepackTransformer3DModel) else ""
+    return replace(job, cache=job.cache or own)
 
 
 def _prompt_count(inputs: Inputs) -> int:

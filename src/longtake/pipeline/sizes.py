@@ -19,6 +19,7 @@ from longtake.config import Config, class_of, read_json
 from longtake.named import places
 from longtake.weights import single
 from longtake.weights.folder import CONFIGS, STEMS, Folder, model_source, read_model_index
+from longtake.weights.gguf import is_kind
 from longtake.weights.header import Weight
 from longtake.weights.hub import HubOptions, Part, Repository
 
@@ -101,7 +102,7 @@ def sizes_of(
         modulation = bool(MODULATION.search(name)) and part == "transformer"
         size = _computed(weight, dtype, eight and not modulation)
         stored += weight.bytes
-        floating = weight.dtype.startswith(("float", "bfloat"))
+        floating = _is_floating(weight.dtype)
         converted = converted or (dtype != "auto" and floating and weight.dtype not in (dtype, *EIGHT))
         if TABLE.search(name):
             table += size
@@ -121,12 +122,17 @@ def sizes_of(
 EIGHT = ("float8_e4m3fn", "float8_e5m2")
 
 
+def _is_floating(dtype: str) -> bool:
+    """Tell if values are floating ones, or become so when they are read (GGUF's blocks)."""
+    return dtype.startswith(("float", "bfloat")) or is_kind(dtype)
+
+
 def _computed(weight: Any, dtype: str, eight: bool) -> int:
     """The bytes of a weight as it lies while its network runs."""
     values = math.prod(weight.shape)
     if weight.dtype in EIGHT or (eight and len(weight.shape) == 2):
         return values + 4 * weight.shape[0] if len(weight.shape) == 2 else values
-    if dtype == "auto" or not weight.dtype.startswith(("float", "bfloat")):
+    if dtype == "auto" or not _is_floating(weight.dtype):
         return int(weight.bytes)
     return values * WIDTHS.get(dtype, 2)
 

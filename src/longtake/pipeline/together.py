@@ -10,6 +10,7 @@ all have the very same numbers. Process 0 alone reads and writes files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +23,9 @@ from longtake.models.pretrained import Walk
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.noise import Noise
+from longtake.pipeline.placement import Placement
 from longtake.pipeline.store import Store
+from longtake.pipeline.working import Work
 
 Tensor = Any
 Ranks = parallel.Ranks
@@ -44,9 +47,9 @@ def check_heads(heads: int, size: int) -> None:
 
 def check_job(job: Job) -> None:
     """Raise JobError for what is decided inside the blocks, of which each process sees a part alone."""
-    if job.cache.startswith("first"):
+    if job.cache.startswith(("first", "tea")):
         raise JobError(
-            f"cache {job.cache!r} looks into the first block, of which each of several processes has a part; take "
+            f"cache {job.cache!r} looks between the blocks, of which each of several processes has a part; take "
             "another cache, such as easy:0.05, or start one process alone."
         )
 
@@ -63,7 +66,32 @@ def shared(networks: Any, ranks: Ranks) -> Any:
     transformer.walks = (*transformer.walks, shared_blocks(ranks))
     if isinstance(vae, AutoencoderKLHunyuanVideo):
         vae.sharing = Spread(ranks)
-    return replace(networks, ranks=ranks)
+    return replace(networks, ranks=ranks, placement=Alike(networks.placement, vae, ranks))
+
+
+class Alike:
+    """A placement under which all processes do the same: the decoder has one tile, and none goes on with less alone."""
+
+    def __init__(self, placement: Placement, vae: Any, ranks: Ranks) -> None:
+        self._placement, self._vae, self._ranks = placement, vae, ranks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._placement, name)
+
+    def using(self, part: str, network: Any) -> AbstractContextManager[Any]:
+        """Inside, the network is ready to run."""
+        return self._placement.using(part, network)
+
+    def prepare(self, work: Work) -> tuple[str, ...]:
+        """Make ready for a job; the tile is process 0's, since each may have other memory free."""
+        said = self._placement.prepare(work)
+        tile = self._ranks.share(getattr(self._vae, "decoding_tile", None))
+        if isinstance(self._vae, AutoencoderKLHunyuanVideo):
+            self._vae.decoding_tile = tile
+        return said
+
+    def smaller(self) -> None:
+        """Nothing: the others would wait for what this process does again."""
 
 
 # The sequence of the blocks -------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ __all__ = [
     "Lane",
     "device_memory",
     "free_cache",
+    "has_streams",
     "held",
     "lies_on",
     "limit_memory",
@@ -47,9 +48,9 @@ def plain(tensor: Any) -> Any:
     return tensor
 
 
-def version(tensor: Any) -> int:
-    """A number that grows when the tensor is written to: MindSpore does not count, so that it is always the same."""
-    return 0
+def version(tensor: Any) -> Any:
+    """A value that is another when the tensor was written to: MindSpore does not tell, and it is the dtype alone."""
+    return tensor.dtype
 
 
 def lies_on(tensor: Any, device: Any) -> bool:
@@ -105,6 +106,11 @@ def free_cache(device: Any) -> None:
     """Give back what the allocator keeps for later."""
     if runtime.target() != "CPU":
         ms.runtime.empty_cache()
+
+
+def has_streams(device: Any) -> bool:
+    """Tell if copies can go beside what a device computes."""
+    return str(device).split(":")[0].lower() != "cpu"
 
 
 Weight = tuple[Any, Any]

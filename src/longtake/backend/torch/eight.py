@@ -20,8 +20,8 @@ LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
 """The largest code of each kind that weights are made into."""
 KINDS = {"int8": torch.int8, "float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
 PIECE = 2**18
-"""So many values of a weight are worked on at once when it is made: they stay in a processor's cache,
-and allocators take the memory of such pieces apart from that of whole weights, so that nothing is left between these."""
+"""So many values of a weight are worked on at once when it is made: they stay in a processor's cache, and an allocator
+takes memory for such pieces apart from that of whole weights, so that no holes are left between these."""
 PRODUCTS = 2**26
 """So many results of a product of codes are held at once, each in 4 bytes."""
 

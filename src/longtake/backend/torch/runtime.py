@@ -201,8 +201,8 @@ class Compiled:
 
 
 def compile_module(module: Any, **options: Any) -> None:
-    """Let `compiled` compile this module, with torch.compile's options."""
-    module.__dict__[COMPILED] = Compiled(options)
+    """Let `compiled` compile this module, with torch.compile's options, of which `disable` lets it be."""
+    module.__dict__[COMPILED] = Compiled(None if options.get("disable") else options)
 
 
 def compiles(module: Any) -> bool:

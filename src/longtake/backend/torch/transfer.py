@@ -15,6 +15,7 @@ __all__ = [
     "Lane",
     "device_memory",
     "free_cache",
+    "has_streams",
     "held",
     "lies_on",
     "limit_memory",
@@ -51,9 +52,15 @@ def plain(tensor: Any) -> Any:
     return tensor.detach()
 
 
-def version(tensor: Any) -> int:
-    """A number that grows when the tensor is written to."""
-    return 0 if tensor.is_inference() else int(tensor._version)
+def version(tensor: Any) -> Any:
+    """A value that is another when the tensor was written to, or given other values."""
+    place = tensor.untyped_storage().data_ptr() if _is_plain(tensor) else id(tensor)
+    return 0 if tensor.is_inference() else tensor._version, tensor.dtype, place
+
+
+def _is_plain(tensor: Any) -> bool:
+    """Tell if a tensor's values are bytes in memory, and it is none of a library's own class."""
+    return type(tensor) in (torch.Tensor, torch.nn.Parameter)
 
 
 def lies_on(tensor: Any, device: Any) -> bool:
@@ -127,7 +134,7 @@ class Lane:
     def __init__(self, device: Any, slots: int, size: int) -> None:
         self.device, self.size = torch.device(device), size
         self._buffers = [torch.empty(size, dtype=torch.uint8, device=self.device) for _ in range(slots)]
-        self._streams = _has_streams(self.device)
+        self._streams = has_streams(self.device)
         self._used: list[Any] = [None] * slots
         self._sent: list[Any] = [None] * slots
         self._staging: list[Any] = [None] * slots
@@ -139,7 +146,7 @@ class Lane:
         if self._stream is None or self._thread is None:
             done = self._fill(slot, weights, None)
             return lambda: done
-        if all(tensor.is_pinned() for tensor, _ in weights):
+        if all(tensor.is_pinned() or tensor.device.type == self.device.type for tensor, _ in weights):
             tensors, event = self._send(slot, weights)
             return lambda: _after(event, tensors, self.device)
         coming: Future[Any] = self._thread.submit(self._stage, slot, list(weights))
@@ -213,7 +220,7 @@ def _views(buffer: Any, weights: Sequence[Weight]) -> list[Any]:
     found: list[Any] = []
     begin = 0
     for tensor, dtype in weights:
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+        if not _is_plain(tensor):
             found.append(None)
             continue
         kind = tensor.dtype if dtype is None else dtype
@@ -228,8 +235,10 @@ def _after(event: Any, tensors: list[Any], device: torch.device) -> list[Any]:
     return tensors
 
 
-def _has_streams(device: torch.device) -> bool:
-    return device.type != "cpu" and hasattr(torch.get_device_module(device.type), "Stream")
+def has_streams(device: Any) -> bool:
+    """Tell if copies can go beside what a device computes."""
+    kind = torch.device(device).type
+    return kind != "cpu" and hasattr(torch.get_device_module(kind), "Stream")
 
 
 def _numbered(device: torch.device) -> Any:

@@ -43,6 +43,7 @@ from longtake.models.transformer.packing import (
     Tensor,
     Times,
 )
+from longtake.sampling.configs import text_of
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
 
     config_class = TransformerConfig
     block_lists = ("transformer_blocks", "single_transformer_blocks")
+    cache: str = ""
+    """The step cache of the videos that are made with it, by its text; the network itself knows nothing of it."""
 
     def __init__(self, config: Any = None, **fields: Any) -> None:
         super().__init__(config, **fields)
@@ -121,6 +124,27 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
         double: Any = self.transformer_blocks
         single: Any = self.single_transformer_blocks
         return (*double, *single)
+
+    @property
+    def is_cache_enabled(self) -> bool:
+        """Tell if `enable_cache` was called."""
+        return bool(self.cache)
+
+    def enable_cache(self, config: Any) -> None:
+        """Make videos with a step cache from now on: a text such as "easy:0.05", or one of diffusers' configs.
+
+        It serves jobs that name no other (`Job.cache`). Raises JobError for a cache that is not made here, and if there
+        is one already.
+        """
+        if self.cache:
+            raise JobError(
+                f"There is the cache {self.cache!r} already; disable_cache comes before another one."
+            )
+        self.cache = text_of(config)
+
+    def disable_cache(self) -> None:
+        """Compute every step again."""
+        self.cache = ""
 
     def forward(
         self,

@@ -197,7 +197,8 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
             grid = Grid(tiles.frames // ratio, tiles.stride_frames // ratio, tiles.stride_frames, overlap)
         # Tiles of space are shared out, if there are any; else those of time.
         over: Over = map if self.sharing is None else self.sharing.over
-        in_time, in_space = (map, over) if self.use_tiling else (over, map)
+        in_pieces = self.use_tiling or self.decoding_tile is not None
+        in_time, in_space = (map, over) if in_pieces else (over, map)
         return TimeTiles(
             grid,
             lambda z: self.sliced(lambda each: self.decode_space(each, self.decode_tile, in_space), z),

@@ -1,0 +1,196 @@
+"""A step cache between the blocks of the transformer: after the decision to skip, no further block is asked for.
+
+It is a policy around the sequence of blocks (`models.pretrained.Walk`), the outermost while a velocity is computed. So
+it goes with blocks that are streamed, which then are not fetched, and with compiled ones.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from longtake.backend import runtime
+from longtake.models.layers import modulate
+from longtake.models.pretrained import walking
+from longtake.models.transformer.blocks import Block, Pieces, Rotary, Rows
+from longtake.pipeline.change import relative
+from longtake.sampling.caching import Decisions
+from longtake.sampling.solvers import Velocity
+
+if TYPE_CHECKING:
+    from longtake.pipeline.caching import StepCache
+
+Tensor = Any
+
+
+class Between:
+    """The velocity of one branch in one section; what the blocks add to the window is kept, and serves again.
+
+    `signal` is what the decision compares, `start` what the blocks of this step began with, `added` what they added.
+    """
+
+    def __init__(self, cache: StepCache, velocity: Velocity, decisions: Decisions, head: type[Head]) -> None:
+        self._cache, self._velocity, self._decisions, self._head = cache, velocity, decisions, head
+        self._mark, self._thread = cache.mark, 0
+        self.signal: Tensor = None
+        self.start: Tensor = None
+        self.added: Tensor = None
+
+    def __call__(self, latents: Tensor, sigma: float) -> Tensor:
+        if self._mark != self._cache.mark:
+            self._mark, self.added = self._cache.mark, None
+        self._thread = threading.get_ident()
+        with walking(self._cache.transformer, self._walk):
+            return self._velocity(latents, sigma)
+
+    def computes(self, change: Callable[[], float]) -> bool:
+        """Tell if all blocks run at this step."""
+        return self._decisions.computes(change, forced=self.added is None)
+
+    def _walk(self, blocks: Iterable[Block]) -> Iterable[Block]:
+        # Another thread may run the same network for a video of its own meanwhile.
+        return self._between(blocks) if threading.get_ident() == self._thread else blocks
+
+    def _between(self, blocks: Iterable[Block]) -> Iterator[Any]:
+        own = self._cache.transformer.blocks
+        waiting, last = iter(blocks), len(own) - 1
+        head = self._head(self, next(waiting), own[0])
+        yield head
+        skips = head.skips
+        del head  # and with it a block that was brought
+        self._cache.count(not skips)
+        if not skips:
+            for number, block in enumerate(waiting, 1):
+                yield Tail(self, block) if number == last else block
+            return
+        if isinstance(waiting, Iterator) and hasattr(waiting, "close"):
+            waiting.close()  # who streams blocks need not bring the next ones
+        yield from repeat(_passed, last - 1)
+        yield self._finished
+
+    def _finished(
+        self,
+        pieces: Pieces,
+        conditioning: Tensor,
+        rotary: Rotary,
+        mask: Tensor | None,
+        rows: Rows = None,
+        modulation: Tensor | None = None,
+    ) -> Pieces:
+        """In the place of the last block that is skipped: the window as all of them would have left it."""
+        return (window(pieces[0], rows) + self.added,)
+
+
+class Standing:
+    """A callable in the place of a block, which it calls; what is kept of the block's modulations still is."""
+
+    def __init__(self, between: Between, block: Any) -> None:
+        self.between, self.block = between, block
+        if hasattr(block, "modulations"):
+            self.modulations = block.modulations
+
+    def run(self, *given: Any) -> Pieces:
+        """What the block itself gives."""
+        result: Pieces = runtime.compiled(self.block)(*given)
+        return result
+
+
+class Tail(Standing):
+    """The last block."""
+
+    def __call__(
+        self,
+        pieces: Pieces,
+        conditioning: Tensor,
+        rotary: Rotary,
+        mask: Tensor | None,
+        rows: Rows = None,
+        modulation: Tensor | None = None,
+    ) -> Pieces:
+        result = self.run(pieces, conditioning, rotary, mask, rows, modulation)
+        self.between.added = result[0] - window(self.between.start, rows)
+        self.between.start = None
+        return result
+
+
+class Head(Standing):
+    """The first block, where the decision falls; here nothing is skipped, and what the blocks add is kept."""
+
+    skips = False
+
+    def __init__(self, between: Between, block: Any, own: Any) -> None:
+        super().__init__(between, block)
+        self.own = own
+        """The network's own first block."""
+
+    def __call__(
+        self,
+        pieces: Pieces,
+        conditioning: Tensor,
+        rotary: Rotary,
+        mask: Tensor | None,
+        rows: Rows = None,
+        modulation: Tensor | None = None,
+    ) -> Pieces:
+        self.between.start = pieces[0]
+        return self.run(pieces, conditioning, rotary, mask, rows, modulation)
+
+
+class Tea(Head):
+    """TeaCache: the decision falls before the first block, by the latents that it would see, normed and modulated."""
+
+    def __call__(
+        self,
+        pieces: Pieces,
+        conditioning: Tensor,
+        rotary: Rotary,
+        mask: Tensor | None,
+        rows: Rows = None,
+        modulation: Tensor | None = None,
+    ) -> Pieces:
+        if modulation is None:
+            # A block that is brought has its weights; the network's own may lie elsewhere.
+            modulation = getattr(self.block, "modulations", self.own.modulations)(conditioning)
+        shift, scale = modulation.chunk(12, -1)[:2]
+        signal, before = modulate(self.own.norm(pieces[0]), shift, scale), self.between.signal
+        self.between.signal = signal
+        self.skips = not self.between.computes(lambda: relative(signal, before))
+        if self.skips:
+            return pieces
+        return super().__call__(pieces, conditioning, rotary, mask, rows, modulation)
+
+
+class First(Head):
+    """First-block caching: the decision falls after the first block, by what it adds."""
+
+    def __call__(
+        self,
+        pieces: Pieces,
+        conditioning: Tensor,
+        rotary: Rotary,
+        mask: Tensor | None,
+        rows: Rows = None,
+        modulation: Tensor | None = None,
+    ) -> Pieces:
+        result = self.run(pieces, conditioning, rotary, mask, rows, modulation)
+        signal = result[0] - pieces[0]
+        self.skips = not self.between.computes(lambda: relative(signal, self.between.signal))
+        if not self.skips:
+            self.between.start, self.between.signal = result[0], signal
+        return result
+
+
+HEADS: dict[str, type[Head]] = {"tea": Tea, "first": First}
+"""Where the caches decide that stand between the blocks."""
+
+
+def window(latents: Tensor, rows: Rows) -> Tensor:
+    """The window's tokens among those of the latents."""
+    return latents if rows is None else latents[:, rows[0] : rows[1]]
+
+
+def _passed(pieces: Pieces, *_: Any) -> Pieces:
+    """In the place of a block that is skipped."""
+    return pieces
