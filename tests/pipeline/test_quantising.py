@@ -210,3 +210,19 @@ def test_blocks_in_8_bits_that_are_streamed_give_what_resident_ones_give(
     assert np.array_equal(found, whole)
     on_cpu = frames(load_networks(folder, quantize=form), picture)
     assert np.abs(found.astype(int) - on_cpu).max() <= 1
+
+
+def test_a_part_in_one_file_gets_the_form_too(folder: Path, tmp_path: Path) -> None:
+    import checkpoints
+
+    wide = checkpoints.transformer()
+    file = checkpoints.write(tmp_path / "one.safetensors", checkpoints.original(checkpoints.values_of(wide)))
+    networks = load_networks(folder, parts={"transformer": str(file)}, quantize="int8")
+    assert networks.quantized == "int8" and "transformer=float32/int8" in networks.form
+    # Parts of a fused projection are quantised one by one, as they are when they lie apart.
+    wide.save_pretrained(tmp_path / "apart")
+    other = type(wide).from_pretrained(tmp_path / "apart", quantization_config=EightBitConfig())
+    before, after = weights_of(networks.transformer), weights_of(other)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    made = quantise(str(file), tmp_path / "made", EightBitConfig())
+    assert quantised.forms(type(wide).from_pretrained(made)) == ["int8"]
