@@ -80,7 +80,7 @@ def embedded(args: argparse.Namespace) -> list[dict[str, Any]]:
     networks = load_networks("embedded", "float32", "cpu")
     scenes = held_out_scenes(args.count)
     jobs = {"none": {}, **{cache: {"cache": cache} for cache in args.caches}}
-    jobs |= {f"{steps} steps": {"steps": steps} for steps in FEWER}
+    jobs |= {f"{steps} steps": {"steps": steps} for steps in args.fewer}
     found: dict[str, list[Made]] = {name: [] for name in jobs}
     for number, scene in enumerate(scenes):
         picture = true_videos([scene], 1, networks.default_size[0])[0, 0]
@@ -196,6 +196,9 @@ def main() -> None:
     parser.add_argument("--sampling", default="vanilla")
     parser.add_argument("--solver")
     parser.add_argument("--caches", nargs="*", default=CACHES)
+    parser.add_argument(
+        "--fewer", nargs="*", type=int, default=FEWER, help="numbers of steps to compare with"
+    )
     parser.add_argument("--count", type=int, default=7, help="scenes (default: 7, one for each motion)")
     parser.add_argument("--frames", type=int, default=73)
     parser.add_argument("--steps", type=int, default=25)

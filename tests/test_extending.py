@@ -62,6 +62,13 @@ stretches = ops.attention_by_stretches(query, key, value, None)
 # The same sums of float32 in another order.
 torch.testing.assert_close(stretches, ops.attention(query, key, value), rtol=1e-5, atol=1e-6)
 """,
+    "A step cache": JOB.format("cache='every:1,2'")
+    + HELP.format("every,")
+    + """
+from longtake.sampling.caching import Decisions, parse
+made = Decisions(parse("every:1,2"), 9)
+assert [made.computes(lambda: 9.0) for _ in range(9)] == [True, False, False] * 2 + [True, False, True]
+""",
     "An option": JOB.format("temperature=0.9")
     + HELP.format("--temperature")
     + """

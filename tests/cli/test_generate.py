@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from longtake.cli import main
 from longtake.cli.options import lora
 from longtake.cli.outputs import free_names
 from longtake.errors import JobError, LongtakeWarning, ModelError, RunError
-from longtake.events import FramesReady
+from longtake.events import FramesReady, Stepped
 from longtake.job import Anchor, Job, Lora
 from longtake.video import read_metadata, read_video
 
@@ -275,3 +276,25 @@ def test_warnings_of_ours_are_notes(pipeline, capsys):
     pipeline.events = events
     assert main(["generate", "a.png", "x", "--frames", "2", "-o", "out.mp4"]) == 0
     assert "note: Something was done differently.\n" in capsys.readouterr().err
+
+
+def test_how_many_steps_were_computed_is_told_at_the_end(pipeline, place, capsys):
+    def events(job):
+        for event in events_of(job):
+            yield (
+                replace(event, velocities=2, computed=event.step % 2) if isinstance(event, Stepped) else event
+            )
+
+    pipeline.events = events
+    assert main(["generate", "a.png", "It moves.", "--cache", "mag:0.3;1,1.5", "--frames", "37"]) == 0
+    said = capsys.readouterr().out
+    assert "steps computed: 2 of 12 (mag:0.3)" in said
+    assert main(["generate", "a.png", "It moves.", "--frames", "37", "--json"]) == 0
+    done = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert done["steps"] == {"asked": 12, "computed": 2}
+
+
+def test_a_cache_that_cannot_be_is_refused_before_the_model_loads(place, capsys):
+    for cache, words in (("mag:none.json", "cannot be read from none.json"), ("no", "No cache 'no'")):
+        assert main(["generate", "a.png", "It moves.", "--cache", cache]) == 2
+        assert words in capsys.readouterr().err

@@ -536,3 +536,21 @@ def test_a_negative_prompt_without_guidance_is_told(pipe: Any, picture: Image.Im
     }
     with pytest.warns(LongtakeWarning, match="no effect without true_cfg_scale above 1"):
         pipe(image=picture, negative_prompt="a red ball", output_type="latent", **call)
+
+
+def test_a_step_cache_is_switched_on_and_off(pipe: Any, picture: Image.Image) -> None:
+    steps = 6
+    plain = run(pipe, image=picture, num_inference_steps=steps)
+    pipe.enable_cache("easy:2")
+    cached = run(pipe, image=picture, num_inference_steps=steps)
+    assert not np.array_equal(cached, plain)
+    with pytest.raises(JobError, match="disable_cache comes before another one"):
+        pipe.enable_cache("first")
+    pipe.disable_cache()
+    np.testing.assert_array_equal(run(pipe, image=picture, num_inference_steps=steps), plain)
+    with pytest.raises(JobError, match="No cache 'fast'"):
+        pipe.enable_cache("fast")
+    pipe.enable_cache("easy")
+    with pytest.raises(JobError, match="The reference computes every step"):
+        run(pipe, image=picture, reference=True)
+    pipe.disable_cache()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from longtake import backend, toyworld
 from longtake.backend import ops, runtime
 from longtake.errors import JobError
 from longtake.events import SectionDone, Stepped
@@ -23,7 +24,7 @@ from longtake.pipeline import change as measures
 from longtake.pipeline.calibrate import Calibration
 from longtake.pipeline.denoise import Change
 from longtake.pipeline.loop import generate
-from longtake.pipeline.networks import Networks
+from longtake.pipeline.networks import Networks, load_networks
 from longtake.pipeline.prepare import Inputs
 
 STEPS, SECTIONS = 8, 2
@@ -37,13 +38,14 @@ CACHES = {
     "first": "first:1.5",
 }
 OPENING = ("tea", "first")
+TESTED = tuple(CACHES) if backend.name == "torch" else ("easy", "tea")
+"""One of each kind is enough where every operator takes a millisecond to begin."""
 
 
 @pytest.fixture(autouse=True)
-def eager(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No graphs, which MindSpore would compile anew for each of the small networks here; one test has them."""
-    if "graphs" not in request.keywords:
-        monkeypatch.setattr(runtime, "graph", False)
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No graphs, which MindSpore would compile anew for each of the small networks here."""
+    monkeypatch.setattr(runtime, "graph", False)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ def test_a_cache_saves_steps(cache: str, job: Job, several: Networks, picture: I
     assert np.isfinite(cached).all() and not np.array_equal(cached, plain)
 
 
-@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("cache", TESTED)
 def test_a_threshold_of_nothing_computes_every_step_and_changes_nothing(
     cache: str, several: Networks, picture: Image.Image
 ) -> None:
@@ -109,7 +111,7 @@ def test_a_threshold_of_nothing_computes_every_step_and_changes_nothing(
     np.testing.assert_array_equal(cached, made(GUIDED, several, picture)[0])
 
 
-@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("cache", TESTED)
 def test_it_is_the_same_again(cache: str, several: Networks, picture: Image.Image) -> None:
     job = replace(GUIDED, cache=CACHES[cache])
     np.testing.assert_array_equal(made(job, several, picture)[0], made(job, several, picture)[0])
@@ -128,7 +130,17 @@ def test_blocks_that_are_skipped_are_not_fetched(cache: str, several: Networks, 
     np.testing.assert_array_equal(latents, made(replace(JOB, cache=CACHES[cache]), several, picture)[0])
 
 
-@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("cache", OPENING)
+def test_blocks_are_compiled_as_without_a_cache(
+    cache: str, several: Networks, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(runtime, "compiled", lambda module: (asked.append(id(module)), module)[1])
+    made(replace(JOB, cache=CACHES[cache]), several, picture)
+    assert {id(block) for block in several.transformer.blocks} <= set(asked)
+
+
+@pytest.mark.parametrize("cache", TESTED)
 def test_branches_and_sections_keep_their_own(
     cache: str, several: Networks, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +171,7 @@ def test_branches_and_sections_keep_their_own(
     assert not np.allclose(with_both[0], with_both[1]) and not np.allclose(with_both[0], with_both[2])
 
 
-@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("cache", TESTED)
 def test_a_job_goes_on_with_its_cache(
     cache: str, several: Networks, picture: Image.Image, tmp_path: Path
 ) -> None:
@@ -192,7 +204,7 @@ def test_a_file_of_ratios_becomes_part_of_the_job(
         assert folder.job.cache == "mag:0.5,2,0.2,1;1,1.01,0.99"
 
 
-@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("cache", TESTED)
 def test_what_a_consumer_changes_is_seen_at_the_next_step(
     cache: str, several: Networks, picture: Image.Image
 ) -> None:
@@ -234,7 +246,7 @@ def test_a_callers_wrap_goes_around_the_cache(several: Networks, picture: Image.
     assert len(calls) == len(steps) > sum(step.computed for step in steps)
 
 
-@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("cache", TESTED)
 def test_a_network_that_is_called_whole_is_cached_too(
     cache: str, several: Networks, picture: Image.Image
 ) -> None:
@@ -268,7 +280,7 @@ def foreign(networks: Networks) -> Networks:
     return replace(networks, transformer=Theirs())
 
 
-@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("cache", TESTED)
 def test_a_foreign_network_is_cached_around_its_velocity(
     cache: str, several: Networks, picture: Image.Image
 ) -> None:
@@ -305,6 +317,18 @@ def test_one_number_is_waited_for_in_a_step(
         # Once for each step but those that are computed whatever has changed.
         most = SECTIONS * max(0, STEPS - 1 - first)
         assert most - SECTIONS <= len(reads) <= most, cache
+
+
+def test_easy_is_near_at_half_of_the_steps_on_the_embedded_model() -> None:
+    networks = load_networks("embedded", "float32", "cpu")
+    scene = toyworld.scene_from_text("a penguin in the snow")
+    picture = Image.fromarray(toyworld.render(scene, [0], 64, 64)[0])
+    job = Job("A penguin dances in the snow.", frames=37, steps=12, sampling="vanilla", seed=1)
+    plain, _ = made(job, networks, picture)
+    for cache, most, least in (("easy:0.1", 0.6, 25.0), ("mag:0.3,4", 0.7, 20.0)):
+        cached, steps = made(replace(job, cache=cache), networks, picture)
+        error = 10 * np.log10(np.mean(plain**2) / np.mean((plain - cached) ** 2))
+        assert sum(step.computed for step in steps) <= most * len(steps) and error > least, (cache, error)
 
 
 # MagCache's ratios ----------------------------------------------------------------------------------------------------

@@ -254,8 +254,8 @@ class Decisions:
 def nearest(ratios: Sequence[float], steps: int) -> tuple[float, ...]:
     """Ratios for another number of steps: at each place the nearest one.
 
-    >>> nearest((1.0, 1.3, 0.9), 5)
-    (1.0, 1.3, 1.3, 1.3, 0.9)
+    >>> nearest((1.0, 1.3, 0.9), 4)
+    (1.0, 1.3, 1.3, 0.9)
     """
     if steps == 1:
         return (ratios[-1],)
@@ -268,7 +268,7 @@ def reach(sigma: float, newest: float, before: float) -> float:
 
     Beyond that the line is a guess: on the embedded model it costs up to 7 dB.
 
-    >>> reach(0.7, 0.8, 1.0), reach(0.5, 0.8, 0.9)
+    >>> reach(0.5, 0.625, 0.875), reach(0.25, 0.5, 0.625)
     (0.5, 1.0)
     """
     return min(1.0, (sigma - newest) / (newest - before))
