@@ -44,8 +44,9 @@ from longtake.models import adapters
 from longtake.models.quantised import EightBitConfig
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.encode import Text
+from longtake.pipeline.loading import load_networks
 from longtake.pipeline.loop import generate
-from longtake.pipeline.networks import Networks, load_networks
+from longtake.pipeline.networks import Networks
 from longtake.pipeline.place import place, unplace
 from longtake.pipeline.prepare import Inputs
 from longtake.weights.header import Weight

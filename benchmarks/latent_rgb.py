@@ -23,7 +23,8 @@ from longtake import toyworld
 from longtake.backend import ops, runtime
 from longtake.picture import contact_sheet
 from longtake.pipeline.decode import from_frames
-from longtake.pipeline.networks import SETTINGS, Networks, load_networks
+from longtake.pipeline.loading import load_networks
+from longtake.pipeline.networks import SETTINGS, Networks
 from longtake.pipeline.preview import LATENT_RGB, Projection, colours, fit, shown_by
 from longtake.plan.lengths import video_frames
 from longtake.toy import judge as toy

@@ -76,8 +76,8 @@ def measure(sampling: str, frames: int, steps: int) -> dict[str, float]:
     from longtake import toyworld
     from longtake.events import FramesReady, SectionDone
     from longtake.job import Job
+    from longtake.pipeline.loading import load_networks
     from longtake.pipeline.loop import generate
-    from longtake.pipeline.networks import load_networks
     from longtake.pipeline.prepare import Inputs
     from longtake.video import VideoWriter
 

@@ -29,7 +29,7 @@ from longtake.backend import eight
 from longtake.errors import LongtakeError
 from longtake.models import forms
 from longtake.models.quantised import EightBitConfig, EightBitLinear
-from longtake.pipeline.networks import load_networks
+from longtake.pipeline.loading import load_networks
 from longtake.toy import judge as toy
 
 FPS = 24

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from longtake.picture import contact_sheet
-from longtake.pipeline.networks import load_networks
+from longtake.pipeline.loading import load_networks
 from longtake.plan.plans import PLANS
 from longtake.toy import judge as toy
 

@@ -23,7 +23,7 @@ from longtake import toyworld
 from longtake.events import FramesReady, SectionDone
 from longtake.job import Job
 from longtake.pipeline.loop import generate
-from longtake.pipeline.networks import load_networks
+from longtake.pipeline.loading import load_networks
 from longtake.pipeline.noise import noise_source
 from longtake.pipeline.prepare import Inputs
 

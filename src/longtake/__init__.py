@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from longtake.models.vae import AutoencoderKLHunyuanVideo
     from longtake.picture import load_image
     from longtake.pipeline.denoise import Change
+    from longtake.pipeline.loading import load_networks
     from longtake.pipeline.loop import generate
-    from longtake.pipeline.networks import load_networks
     from longtake.pipeline.place import place
     from longtake.pipeline.prepare import Inputs
     from longtake.processors.siglip import SiglipImageProcessor
@@ -84,7 +84,7 @@ _HOMES = {
     "export_to_video": "longtake.video",
     "generate": "longtake.pipeline.loop",
     "load_image": "longtake.picture",
-    "load_networks": "longtake.pipeline.networks",
+    "load_networks": "longtake.pipeline.loading",
     "place": "longtake.pipeline.place",
 }
 

@@ -23,7 +23,7 @@ def place(tmp_path, monkeypatch):
     def load_networks(*words, **options):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(importlib.import_module("longtake.pipeline.networks"), "load_networks", load_networks)
+    monkeypatch.setattr(importlib.import_module("longtake.pipeline.loading"), "load_networks", load_networks)
     return tmp_path
 
 
@@ -52,8 +52,8 @@ def pipeline(place, monkeypatch):
             store.begin(job, networks.form)
             yield from calls.job_events(store, calls.numbers)
 
-    modules = {name: importlib.import_module(f"longtake.pipeline.{name}") for name in ("networks", "loop")}
-    monkeypatch.setattr(modules["networks"], "load_networks", load_networks)
+    modules = {name: importlib.import_module(f"longtake.pipeline.{name}") for name in ("loading", "loop")}
+    monkeypatch.setattr(modules["loading"], "load_networks", load_networks)
     monkeypatch.setattr(modules["loop"], "generate", generate)
     monkeypatch.setattr("longtake.weights.folder.describe", lambda name, without: {"parts": {}})
     return calls

@@ -24,7 +24,7 @@ def main() -> None:
     """Serve until there is no more input."""
     from longtake.cli import main as command_line
 
-    module = importlib.import_module("longtake.pipeline.networks")
+    module = importlib.import_module("longtake.pipeline.loading")
     networks = module.load_networks("embedded")
     module.load_networks = lambda *words, **options: networks
     print("ready", flush=True)

@@ -300,6 +300,6 @@ def test_the_full_network_is_never_in_memory(torch_only: Any, tmp_path: Path, ho
 
 def test_nothing_but_what_is_asked_for_is_loaded() -> None:
     names = "{'torchao', 'bitsandbytes', 'diffusers'}"
-    code = f"import sys, longtake.pipeline.networks; print({names} & set(sys.modules))"
+    code = f"import sys, longtake.pipeline.loading; print({names} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert found.splitlines()[-1] == "set()"

@@ -16,7 +16,7 @@ from longtake.models import adapters
 from longtake.models.adapters import LowRank
 from longtake.models.pretrained import walking
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
-from longtake.pipeline.networks import load_networks
+from longtake.pipeline.loading import load_networks
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_a_machine_is_obeyed_or_refused_before_anything_is_read(monkeypatch):
     def read(*_: Any) -> None:
         raise AssertionError("a model was read")
 
-    monkeypatch.setattr("longtake.pipeline.networks.Source.read", read)
+    monkeypatch.setattr("longtake.pipeline.loading.Source.read", read)
     with pytest.raises(BackendError, match="'cudnn' is not there"):
         load_networks(machine=Machine(attention="cudnn"))
     monkeypatch.undo()

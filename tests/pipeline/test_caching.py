@@ -23,8 +23,9 @@ from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel 
 from longtake.pipeline import change as measures
 from longtake.pipeline.calibrate import Calibration
 from longtake.pipeline.denoise import Change
+from longtake.pipeline.loading import load_networks
 from longtake.pipeline.loop import generate
-from longtake.pipeline.networks import Networks, load_networks
+from longtake.pipeline.networks import Networks
 from longtake.pipeline.prepare import Inputs
 
 STEPS, SECTIONS = 8, 2

@@ -17,8 +17,9 @@ from longtake.events import Encoded, Event, FramesReady, Planned, Preview, Secti
 from longtake.job import Job, Lora, SectionChange
 from longtake.pipeline.decode import crossfade, decode, stages, to_frames
 from longtake.pipeline.denoise import Change
+from longtake.pipeline.loading import load_networks
 from longtake.pipeline.loop import generate
-from longtake.pipeline.networks import Networks, load_networks, save_networks
+from longtake.pipeline.networks import Networks, save_networks
 from longtake.pipeline.prepare import Inputs, settled
 
 # Three sections of two latent frames: 25 frames, of which 20 are asked for.

@@ -11,7 +11,8 @@ import pytest
 
 from longtake.errors import BackendError, ModelError
 from longtake.job import PARTS
-from longtake.pipeline.networks import COMPONENTS, Networks, load_networks, save_networks
+from longtake.pipeline.loading import load_networks
+from longtake.pipeline.networks import COMPONENTS, Networks, save_networks
 
 
 @pytest.fixture(scope="module")

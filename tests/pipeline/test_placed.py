@@ -21,8 +21,9 @@ from longtake.models import adapters
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.pipeline.budget import Layout, Lies
 from longtake.pipeline.carried import Carried, is_apart
+from longtake.pipeline.loading import load_networks
 from longtake.pipeline.loop import generate
-from longtake.pipeline.networks import NETWORKS, Networks, load_networks
+from longtake.pipeline.networks import NETWORKS, Networks
 from longtake.pipeline.place import place, unplace
 from longtake.pipeline.placed import Placed
 from longtake.pipeline.predict import Predictor

@@ -19,8 +19,9 @@ from longtake.job import Job
 from longtake.models import quantised
 from longtake.models.quantised import EightBitConfig
 from longtake.pipeline.budget import Layout
+from longtake.pipeline.loading import load_networks
 from longtake.pipeline.loop import generate
-from longtake.pipeline.networks import load_networks, save_networks
+from longtake.pipeline.networks import save_networks
 from longtake.pipeline.place import place
 from longtake.pipeline.prepare import Inputs, settled
 from longtake.pipeline.quantising import quantise

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from longtake.errors import ModelError
-from longtake.pipeline.networks import load_networks
+from longtake.pipeline.loading import load_networks
 from longtake.toy import autoencoder, recipe, transformer
 from longtake.training.loop import Length
 

@@ -37,7 +37,8 @@ from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.named import places
 from longtake.pipeline.encode import PROMPT_TEMPLATE
-from longtake.pipeline.networks import COMPONENTS, Networks, load_networks, save_networks
+from longtake.pipeline.loading import load_networks
+from longtake.pipeline.networks import COMPONENTS, Networks, save_networks
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
 from longtake.toy.tokenizers import train_tokenizers

@@ -76,7 +76,7 @@ def quiet() -> None:
 def load(word: Load, ranks: Any) -> Any:
     """The networks of the job that do not encode, with this process's part of the work."""
     from longtake.pipeline import together
-    from longtake.pipeline.networks import load_networks
+    from longtake.pipeline.loading import load_networks
 
     job, given = word.job, dict.fromkeys(ENCODING)
     machine = replace(word.machine, device=ranks.device)

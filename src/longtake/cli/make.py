@@ -94,7 +94,7 @@ def load(job: Job, machine: Machine, progress: Progress) -> Networks:
     ranks = met(job, machine)
     with speaking(ranks), progress.loading(job.model):
         # Here, since it brings the framework: what is refused before is refused at once.
-        from longtake.pipeline.networks import load_networks
+        from longtake.pipeline.loading import load_networks
 
         if ranks is not None:
             machine = replace(machine, device=ranks.device)

@@ -10,13 +10,13 @@ from longtake.compat.keywords import one_device, only_safetensors
 from longtake.compat.schedulers import scheduler_of
 from longtake.errors import ModelError
 from longtake.named import named as short_name
+from longtake.pipeline.loading import load_networks
 from longtake.pipeline.networks import (
     COMPONENTS,
     NETWORKS,
     SETTINGS,
     Networks,
     carried_settings,
-    load_networks,
     save_networks,
 )
 from longtake.pipeline.placed import placement_of

@@ -13,7 +13,8 @@ from longtake.config import class_of, read_json
 from longtake.errors import ModelError
 from longtake.models.quantised import EightBitConfig, UnmadeConfig
 from longtake.named import named
-from longtake.pipeline.networks import NETWORKS, QUANTISABLE, load_networks, save_networks
+from longtake.pipeline.loading import load_networks
+from longtake.pipeline.networks import NETWORKS, QUANTISABLE, save_networks
 from longtake.weights import single
 from longtake.weights.folder import model_source
 from longtake.weights.hub import Part
