@@ -394,7 +394,7 @@ def stock_rows(report: Report, scale: Scale, insides: list[Inside]) -> None:
 
 
 def exact_rows(report: Report, model: Any, insides: list[Inside], rate: float | None) -> None:
-    """As a user gets it without a word, and compiled; on a tiny shape by the compiler's front, which takes no minute."""
+    """As one gets it without a word, and compiled; on a tiny shape by the compiler's front, which takes no minute."""
     scale = insides[0].scale
     chosen = kernels.chosen("auto", scale.device)
     for inside in insides:
@@ -493,19 +493,19 @@ def ours_rows(report: Report, scale: Scale, insides: list[Inside], rate: float |
     if networks is not None:
         section_rows(report, networks, insides)
         section_rows(report, networks, insides, CACHES)
-        placed_rows(report, networks, insides)
     attention_rows(report, model, insides, rate)
     if scale.device != "cpu":
         compiled_rows(report, model, insides[:1], rate, mode="reduce-overhead")
+    if networks is not None:
+        # Last, since it leaves the networks in main memory.
+        placed_rows(report, networks, insides)
 
 
 def networks_of(scale: Scale, model: Any) -> Networks:
     """Transformer and autoencoder, and the embedded model's schedule."""
     vae = filled(lambda: AutoencoderKLHunyuanVideo(**scale.vae), scale)
-    given = dict.fromkeys(
-        ("text_encoder", "text_encoder_2", "image_encoder", "tokenizer", "tokenizer_2", "feature_extractor")
-    )
-    return load_networks("embedded", device="cpu", given={**given, "transformer": model, "vae": vae})
+    scheduler = load_networks("embedded", device="cpu", placed=False).scheduler
+    return Networks(transformer=model, vae=vae, scheduler=scheduler)
 
 
 # The end --------------------------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from longtake.jobs.folder import JobFolder
     from longtake.models.clip import CLIPTextModel
     from longtake.models.llama import LlamaModel
+    from longtake.models.quantised import EightBitConfig
     from longtake.models.siglip import SiglipVisionModel
     from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
     from longtake.models.vae import AutoencoderKLHunyuanVideo
@@ -50,6 +51,7 @@ _HOMES = {
     "BackendError": "longtake.errors",
     "CLIPTextModel": "longtake.models.clip",
     "Change": "longtake.pipeline.denoise",
+    "EightBitConfig": "longtake.models.quantised",
     "Encoded": "longtake.events",
     "FlowMatchEulerDiscreteScheduler": "longtake.compat.schedulers",
     "FramesReady": "longtake.events",
@@ -92,6 +94,7 @@ __all__ = [
     "BackendError",
     "CLIPTextModel",
     "Change",
+    "EightBitConfig",
     "Encoded",
     "FlowMatchEulerDiscreteScheduler",
     "FramesReady",

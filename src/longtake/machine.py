@@ -36,10 +36,13 @@ class Machine:
         kind=float, metavar="GB", group="machine", least=0.001, most=MOST,
     )  # fmt: skip
     attention: str = option(
-        "auto", "the attention kernel (default: the fastest exact one that is there)",
+        "auto", "the attention kernel: native, cudnn, flash, efficient, math, fa3, flash-attn, xformers or sage "
+        "(default: auto, the fastest exact one that is there)",
         metavar="NAME", group="machine", least=1, most=NAME,
     )  # fmt: skip
-    compile: bool = option(False, "compile the networks' blocks before they run", group="machine")
+    compile: bool = option(
+        False, "compile the transformer's blocks, one by one, at their first run", group="machine"
+    )
 
     def check(self) -> None:
         """Raise JobError for the first thing that cannot be, in one sentence."""

@@ -10,6 +10,7 @@ from longtake.cli.progress import Progress
 from longtake.errors import RunError
 from longtake.events import FramesReady, Planned, SectionDone, Stepped
 from longtake.job import Job
+from longtake.weights.transfer import Downloading
 
 
 def test_progress_on_a_terminal_is_one_line_that_moves(capsys):
@@ -68,3 +69,25 @@ def test_nothing_that_moves_is_left_if_something_fails(capsys):
             if isinstance(event, Stepped):
                 raise RunError("The numbers went wrong.")
     assert capsys.readouterr().err.endswith("\r\x1b[K")
+
+
+def test_a_download_is_told_on_a_terminal_and_in_a_log(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    steps = [
+        Downloading("a/b", 3, done * 10**9, 20 * 10**9, 10**9, (done - 1) * 4.0) for done in range(1, 21)
+    ]
+    for style in ("terminal", "log"):
+        progress = Progress(style)
+        for at in steps:
+            progress.downloading(at)
+        progress.clear()
+        said = capsys.readouterr().err
+        assert said.count("downloaded a/b: 20.0 GB in 3 files, 1.0 GB of them earlier") == 1
+        if style == "terminal":
+            assert "\r\x1b[Kdownloading a/b: 1.0 GB of 20.0 GB  5%  …  time left unknown" in said
+            assert "downloading a/b: 11.0 GB of 20.0 GB  55%  250.0 MB/s  0:36 left" in said
+        else:
+            assert said.count("\n") == 10 and "\x1b" not in said  # each tenth, and the end
+    progress = Progress("log")
+    progress.downloading(Downloading("a/b", 1, 3000, 3000, 0, 0.1))  # configs are not worth a word
+    assert capsys.readouterr().err == ""

@@ -75,6 +75,10 @@ BAD = {
     "--model nobody/nothing": "no model 'nobody/nothing'",
     "--model a.png": "a.png is a file",
     "--model model": "no model folder",
+    "--vram 0": "vram must be at least 0.001; 0",
+    "--vram 6 --device cpu": "--vram 6 limits an accelerator's memory, and --device is cpu",
+    "--vram 0.6 --size 640x480": "are allowed: ",
+    "--memory 0.3 --device cpu": "GB that cannot be dropped, and 0.30 GB are allowed",
     "--colour red": "Unrecognized arguments: --colour red",
     "--frame 9": "Unrecognized arguments: --frame 9",
 }

@@ -127,5 +127,3 @@ def test_what_is_declined_because_stock_raises_does_raise() -> None:
     with pytest.raises(ValueError, match="_repeated_blocks"):
         vae.compile_repeated_blocks()
     assert not transformer._repeated_blocks
-    with pytest.raises(ValueError, match="only compatible with"):
-        transformer.from_single_file("model.safetensors")

@@ -279,18 +279,18 @@ print(max(peaks) - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory is read as Linux tells it")
-@pytest.mark.parametrize(("how", "most"), [("read", 0.7), ("write", 0.25)])
+@pytest.mark.parametrize(("how", "most"), [("read", 0.7), ("write", 0.3)])
 def test_the_full_network_is_never_in_memory(torch_only: Any, tmp_path: Path, how: str, most: float) -> None:
     from longtake.models.llama import LlamaModel
 
-    size = {"vocab_size": 8, "hidden_size": 512, "num_attention_heads": 4, "num_key_value_heads": 4}
-    LlamaModel(**size, intermediate_size=1536, num_hidden_layers=8).to(torch_only.bfloat16).save_pretrained(
+    size = {"vocab_size": 8, "hidden_size": 1024, "num_attention_heads": 4, "num_key_value_heads": 4}
+    LlamaModel(**size, intermediate_size=3072, num_hidden_layers=4).to(torch_only.bfloat16).save_pretrained(
         tmp_path
     )
     small = {"vocab_size": 8, "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 4}
     LlamaModel(**small, intermediate_size=64, num_hidden_layers=1).save_pretrained(tmp_path / "one")
     bytes_full = sum(file.stat().st_size for file in tmp_path.glob("*.safetensors"))
-    assert bytes_full > 50e6
+    assert bytes_full > 100e6
     words = [sys.executable, "-c", READING, str(tmp_path), how]
     used = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
     # Of bfloat16, half for the codes if they are kept; beside them pieces of 4 MB, or the codes of one layer.

@@ -473,3 +473,16 @@ def test_8_bit_products_on_an_accelerator_stay_there(torch_only: Any, folder: Pa
             there = layer(far_x)
             assert traffic.counts == (1, 0, 0)
             torch_only.testing.assert_close(there.to("cpu"), here, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["int8", "float8_e4m3fn"])
+def test_what_a_kernel_wants_in_multiples_is_filled_with_zeros(torch_only: Any, kind: str) -> None:
+    from longtake.backend.torch.eight import _even
+
+    torch = torch_only
+    weight = torch.randn(20, 40)
+    code = eight.codes(weight, eight.steps(weight, kind), kind)
+    wide = _even(code, 32)
+    assert wide.shape == (32, 48) and wide.dtype == code.dtype and _even(wide, 16) is wide
+    assert torch.equal(wide[:20, :40].float(), code.float())
+    assert not wide[20:].float().any() and not wide[:, 40:].float().any()

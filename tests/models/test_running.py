@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from longtake import backend
-from longtake.backend import kernels, ops, runtime
+from longtake.backend import kernels, ops, runtime, transfer
 from longtake.errors import BackendError, JobError
 from longtake.machine import Machine
 from longtake.models import adapters
@@ -147,3 +147,26 @@ def test_mindspore_compiles_by_itself(network, monkeypatch):
     network.compile_repeated_blocks()
     with pytest.raises(BackendError, match="without options; mode is torch"):
         network.compile_repeated_blocks(mode="default")
+
+
+def test_weights_that_come_and_go_are_no_reason_to_compile_anew(compiled, network):
+    """As a placement streams blocks: other tensors in the place of a block's own, each time from another buffer."""
+    model, graphs = compiled
+
+    def streamed(blocks):
+        for block in blocks:
+            own = [
+                (part, key, weight) for part in block.modules() for key, weight in part._parameters.items()
+            ]
+            held = [each for each in own if each[2] is not None]
+            for part, key, weight in held:
+                transfer.put(part, key, weight.detach().clone())
+            yield block
+            for part, key, weight in held:
+                transfer.put(part, key, weight)
+
+    velocity(network)
+    with walking(model, streamed):
+        for _ in range(2):
+            np.testing.assert_allclose(velocity(model), velocity(network), rtol=1e-4, atol=1e-5)
+    assert graphs() == 4

@@ -195,6 +195,26 @@ def test_this_machine_is_measured() -> None:
     assert rates.upload is None and rates.disk is None and 0 < rates.seconds < 30
 
 
+def test_runs_grow_no_larger_than_a_device_can_hold_and_repeat_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    from longtake.pipeline import probe
+
+    now = [0.0]
+    monkeypatch.setattr(probe.time, "perf_counter", lambda: now[0])
+    sizes, tensor = [], ops.from_numpy(np.zeros(1, np.float32))
+
+    def trial(size: int) -> Any:
+        def run() -> Any:
+            now[0] += size * 1e-6  # a million operations a second for each
+            return tensor
+
+        sizes.append(size)
+        return run, float(size)
+
+    assert probe._grown(trial, 256, 1024) == pytest.approx(1e6)
+    assert sizes[:3] == [256, 512, 1024] and max(sizes) == 1024 and len(sizes) > 4
+    assert now[0] < 1.0
+
+
 def test_the_disk_of_a_file_is_measured(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from longtake.pipeline import probe
 

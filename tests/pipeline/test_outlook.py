@@ -14,7 +14,7 @@ import pytest
 
 from checkpoints import transformer, values_of, write
 from longtake.cli import main
-from longtake.errors import JobError, ModelError
+from longtake.errors import BackendError, JobError, ModelError
 from longtake.job import Job
 from longtake.machine import Machine
 from longtake.pipeline import outlook as rooms
@@ -57,6 +57,30 @@ def test_with_rates_there_are_times(monkeypatch: pytest.MonkeyPatch) -> None:
     assert more.times is not None and more.times.section > found.times.section
     said = " ".join(found.sentences)
     assert "1 TFLOP/s in products of matrices" in said and "a section of 10 steps and 36 frames" in said
+
+
+def test_an_accelerator_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    from longtake.backend import runtime, transfer
+
+    seen: list[Any] = []
+    monkeypatch.setattr(runtime, "check_device", lambda device: "npu" if device == "auto" else device)
+    monkeypatch.setattr(transfer, "device_memory", lambda device: (5 * 10**9, 6 * 10**9))
+    monkeypatch.setattr(rooms, "_rates", lambda device, *words: seen.append(device) or RATES)
+    found = outlook(Job("", model="embedded"), Machine())
+    assert (found.layout.vram, found.layout.device, found.job.dtype) == (5 * 10**9, "npu", "bfloat16")
+    assert found.times is not None and [device.name for device in seen] == ["npu"]
+    assert outlook(Job("", model="embedded"), Machine(vram=3.0)).layout.vram == 3 * 10**9
+    monkeypatch.setattr(transfer, "device_memory", lambda device: None)
+    with pytest.raises(BackendError, match="npu does not tell its free memory; give it by --vram"):
+        outlook(Job("", model="embedded"), Machine())
+
+
+def test_no_accelerator_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    from longtake.backend import runtime
+
+    monkeypatch.setattr(runtime, "check_device", lambda device: "cpu")
+    found = outlook(Job("", model="embedded"), Machine(vram=6.0))
+    assert found.rates is None and "there is no accelerator here to measure" in " ".join(found.sentences)
 
 
 def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.pipeline.budget import Layout, Lies
 from longtake.pipeline.carried import Carried, is_apart
 from longtake.pipeline.loop import generate
-from longtake.pipeline.networks import NETWORKS, Networks
+from longtake.pipeline.networks import NETWORKS, Networks, load_networks
 from longtake.pipeline.place import place, unplace
 from longtake.pipeline.placed import Placed
 from longtake.pipeline.predict import Predictor
@@ -123,6 +123,39 @@ def test_streamed_blocks_give_the_same_latents_bit_for_bit(
     assert same(whole, found)
     # The very same tensors are in their places again.
     assert all(one is other for name in NETWORKS for one, other in zip(held[name], again[name], strict=True))
+
+
+@on_torch
+def test_what_stays_comes_in_loads_and_is_the_same(
+    wide: Networks, whole: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a device with streams: several loads, weights that are too large for one, buffers that are used again."""
+    from fake_device import accelerator
+    from longtake.pipeline import carried
+
+    made: list[int] = []
+    with accelerator():
+        networks = place(copied(wide), device="npu", form=streamed(3))
+        lane = transfer.Lane
+        with monkeypatch.context() as patch:
+            patch.setattr(carried, "LOAD", 12_000)
+            patch.setattr(carried, "MANY", 100_000)
+            patch.setattr(transfer, "Lane", lambda *given: made.append(given[2]) or lane(*given))
+            patch.setattr(transfer, "has_streams", lambda device: True)
+            patch.setattr(lane, "__init__", without_streams(lane.__init__))
+            found = latents_of(networks, PICTURE)
+    assert 12_000 in made and same(whole, found)
+
+
+def without_streams(begin: Any) -> Any:
+    """The device that is not there has none, whatever is said of it."""
+
+    def init(self: Any, *given: Any) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(transfer, "has_streams", lambda device: False)
+            begin(self, *given)
+
+    return init
 
 
 @on_torch
@@ -271,6 +304,44 @@ def test_a_merge_between_two_jobs_is_not_lost(wide: Networks, whole: list[np.nda
             adapters.merge(each.transformer)
         found = latents_of(other, PICTURE)
         assert same(latents_of(one, PICTURE), found) and not same(whole, found)
+
+
+@on_torch
+def test_an_error_that_somebody_keeps_leaves_nothing_behind(wide: Networks, whole: list[np.ndarray]) -> None:
+    """As a notebook keeps the last one, and with it every frame that was on its way."""
+    from fake_device import accelerator
+
+    with accelerator():
+        networks = place(copied(wide), device="npu", form=streamed(1))
+        held = held_of(networks)
+        block = networks.transformer.transformer_blocks[1]
+        told = block.register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError) as kept:
+            latents_of(networks, PICTURE)
+        again = held_of(networks)
+        assert all(one is other for one, other in zip(held["transformer"], again["transformer"], strict=True))
+        told.remove()
+        assert same(whole, latents_of(networks, PICTURE))
+    assert kept.value.__traceback__ is not None
+
+
+@on_torch
+def test_the_embedded_model_within_an_allowance(wide: Networks) -> None:
+    """A whole video of it, block by block: the frames that it makes whole on the device, and less there."""
+    from fake_device import accelerator
+
+    job = Job("A penguin walks.", frames=5, steps=1, window=1, sampling="vanilla", width=32, height=32)
+    frames, peaks = [], []
+    for placed in (False, True):
+        with accelerator() as traffic:
+            networks = load_networks(dtype="float32", device="npu", placed=False)
+            if placed:
+                networks = place(networks, device="npu", form=streamed(0))
+                traffic.peak = 0
+            frames.append(frames_of(networks, PICTURE, job))
+            peaks.append(traffic.peak)
+    assert (frames[0] == frames[1]).all() and frames[0].shape[1] == 5
+    assert peaks[1] < 0.8 * peaks[0]
 
 
 @on_torch

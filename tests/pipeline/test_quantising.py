@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from longtake.events import FramesReady
 from longtake.job import Job
 from longtake.models import quantised
 from longtake.models.quantised import EightBitConfig
+from longtake.pipeline.budget import Layout
 from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import load_networks, save_networks
+from longtake.pipeline.place import place
 from longtake.pipeline.prepare import Inputs, settled
 from longtake.pipeline.quantising import quantise
 from longtake.weights import files
@@ -184,3 +187,42 @@ def test_diffusers_own_config_is_taken(folder: Path, torch_only: Any) -> None:
     pipe = HunyuanVideoFramepackPipeline.from_pretrained(folder, quantization_config=whole)
     assert len(pipe.transformer.replaced) == 17 and "torchao" in pipe.networks.form
     assert pipe.networks.quantized == "none"
+
+
+@pytest.mark.parametrize("form", ["int8", "fp8", "int8-dynamic"])
+def test_blocks_in_8_bits_that_are_streamed_give_what_resident_ones_give(
+    folder: Path, picture: Any, torch_only: Any, form: str
+) -> None:
+    from fake_device import accelerator
+
+    def streamed(layout: Layout) -> Layout:
+        lies = replace(layout.parts["transformer"], how="streamed", resident=0, modulations=False)
+        return replace(layout, parts={**layout.parts, "transformer": lies}, together=False)
+
+    with accelerator():
+        resident = load_networks(folder, "float32", "npu", quantize=form, placed=False)
+        whole = frames(resident, picture)
+    with accelerator():
+        read = load_networks(folder, "float32", "cpu", quantize=form, placed=False)
+        networks = place(read, device="npu", form=streamed)
+        assert quantised.forms(networks.transformer) == [form]
+        found = frames(networks, picture)
+    assert np.array_equal(found, whole)
+    on_cpu = frames(load_networks(folder, quantize=form), picture)
+    assert np.abs(found.astype(int) - on_cpu).max() <= 1
+
+
+def test_a_part_in_one_file_gets_the_form_too(folder: Path, tmp_path: Path) -> None:
+    import checkpoints
+
+    wide = checkpoints.transformer()
+    file = checkpoints.write(tmp_path / "one.safetensors", checkpoints.original(checkpoints.values_of(wide)))
+    networks = load_networks(folder, parts={"transformer": str(file)}, quantize="int8")
+    assert networks.quantized == "int8" and "transformer=float32/int8" in networks.form
+    # Parts of a fused projection are quantised one by one, as they are when they lie apart.
+    wide.save_pretrained(tmp_path / "apart")
+    other = type(wide).from_pretrained(tmp_path / "apart", quantization_config=EightBitConfig())
+    before, after = weights_of(networks.transformer), weights_of(other)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    made = quantise(str(file), tmp_path / "made", EightBitConfig())
+    assert quantised.forms(type(wide).from_pretrained(made)) == ["int8"]

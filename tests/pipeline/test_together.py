@@ -189,6 +189,18 @@ def test_all_end_with_one_sentence(folder: Path, end: str) -> None:
         assert two.code == 1 and said == []
 
 
+@torch_alone
+def test_a_refusal_is_one_sentence_of_process_0(folder: Path) -> None:
+    words = ["generate", "a.png", "A penguin.", "--frames", "37", "--steps", "1", "--attention", "cudnn"]
+    first, second = ended(on_command(folder, *words))
+    assert (first.code, second.code, second.err) == (2, 1, "")
+    assert (
+        first.err.startswith("longtake: The attention kernel 'cudnn' is not there for cpu")
+        and first.err.count("\n") == 1
+    )
+    assert {file.name for file in folder.iterdir()} == {"a.png"}
+
+
 def test_heads_must_divide() -> None:
     together.check_heads(24, 8)
     with pytest.raises(

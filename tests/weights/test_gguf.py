@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from checkpoints import original, same, transformer, values_of
-from longtake.backend import ops
+from longtake.backend import ops, runtime
 from longtake.errors import ModelError
+from longtake.models.quantised import EightBitConfig
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.weights import gguf as ours
 from longtake.weights.files import read_tensors
@@ -75,6 +76,22 @@ def test_a_network_of_a_gguf_file(network: Any, tmp_path: Path, kind: str, layou
         np.testing.assert_array_equal(found[tensor.name], expected.reshape(array.shape).astype(np.float32))
         assert np.abs(found[tensor.name] - array).max() <= 0.13 * np.abs(array).max()  # Q4_0 has 15 steps
     assert count > 10 or kind in ("F32", "F16")
+
+
+@needs_package
+def test_blocks_of_8_bits_go_straight_into_a_form_of_ours(network: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "packed.gguf", original(values_of(network)), matrices("Q8_0"))
+    read = HunyuanVideoFramepackTransformer3DModel.from_pretrained(
+        file, dtype="float32", quantization_config=EightBitConfig("int8")
+    )
+    plain = values_of(HunyuanVideoFramepackTransformer3DModel.from_pretrained(file, dtype="float32"))
+    name = "single_transformer_blocks.0.proj_mlp"
+    made = read.single_transformer_blocks[0].proj_mlp
+    assert runtime.dtype_name(made.weight.dtype) == "int8" and f"{name}." in read.replaced
+    assert (
+        np.abs(ops.to_numpy(made.full()) - plain[f"{name}.weight"]).max()
+        < 0.01 * np.abs(plain[f"{name}.weight"]).max()
+    )
 
 
 @needs_package

@@ -824,6 +824,8 @@ def test_the_names_of_the_published_models_lead_to_their_repositories(
     assert main(["info", "framepack-f1"]) == 0
     told = capsys.readouterr().out
     assert "framepack-f1: HunyuanVideoFramepackPipeline" in told and parts["transformer"] in told
+    assert main(["info", "framepack-f1", "--vram", "3", "--memory", "8", "--no-probe"]) == 0
+    assert "64 x 48 pixels, 25 steps, bfloat16" in capsys.readouterr().out
 
     wrong = [*words[:-4], *words[-2:], *short, "--model", "framepack-f1", "--sampling", "inverted"]
     assert main(wrong) == 0

@@ -275,5 +275,9 @@ def test_what_is_no_file_of_weights(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"There is no file 'gone.safetensors'"):
         HunyuanVideoFramepackTransformer3DModel.from_single_file("gone.safetensors")
     file = write(tmp_path / "a.safetensors", {})
+    with pytest.raises(
+        ModelError, match=r"has no config.json; a network in one file is named by the file, such as a.safet"
+    ):
+        HunyuanVideoFramepackTransformer3DModel.from_pretrained(tmp_path)
     with pytest.raises(ModelError, match="is one file, which has neither subfolder nor variant"):
         HunyuanVideoFramepackTransformer3DModel.from_pretrained(file, subfolder="transformer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -44,6 +45,7 @@ def follow(words: Sequence[str], rank: int, size: int) -> int:
     """Do what process 0 says, until it says no more; returns the exit code."""
     if not words or words[0] not in ("generate", "resume", "extend", "redo") or {"-h", "--help"} & set(words):
         return DONE  # process 0 does it alone
+    quiet()
     ranks = None
     try:
         from longtake.pipeline import together
@@ -64,6 +66,11 @@ def follow(words: Sequence[str], rank: int, size: int) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE
+
+
+def quiet() -> None:
+    """Keep PyTorch's own lines about connections that end to itself; before it is imported."""
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def load(word: Load, ranks: Any) -> Any:

@@ -14,9 +14,8 @@ longtake generate penguin.png "A penguin dances in the snow." -o penguin.mp4
 longtake generate penguin.png "A penguin dances." --seconds 20 --sampling vanilla --job penguin
 longtake generate first.png "A bird lands." --last-image last.png --seed 7 --preview
 longtake generate penguin.png "A penguin dances." --negative "blur" --cfg 3 --lora walk.safetensors:0.8
-longtake generate penguin.png "A penguin dances." --model hunyuanvideo-community/HunyuanVideo \\
-  --part transformer=lllyasviel/FramePackI2V_HY \\
-  --part image_encoder=lllyasviel/flux_redux_bfl --part feature_extractor=lllyasviel/flux_redux_bfl
+longtake generate penguin.png "A penguin dances." --model framepack --job penguin
+longtake generate penguin.png "A penguin dances." --model framepack-f1 --part transformer=F1_fp8.safetensors
 """
 
 

@@ -10,19 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longtake.cli.follow import Load, Make
+from longtake.cli.allowance import check_allowance
+from longtake.cli.company import company, met, speaking
+from longtake.cli.follow import Make
 from longtake.cli.info import describe_model
 from longtake.cli.outputs import SHEET_FRAMES, Outputs, outputs_in
 from longtake.cli.place import Place
 from longtake.cli.preview import previewing
 from longtake.cli.progress import Progress
-from longtake.errors import JobError, LongtakeError, LongtakeWarning, LostRunError, RunError
+from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
 from longtake.events import FramesReady, Planned
 from longtake.job import Job
 from longtake.jobs.folder import JobFolder
 from longtake.jobs.section import DONE
 from longtake.jobs.stored import read_job
-from longtake.launched import launched
 from longtake.named import mismatch, trained_for
 from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.sampling.caching import parse
@@ -49,6 +50,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     _check_cache(job)
     _check_trained(job)
     mark = _checked_model(job, place is not None, progress)
+    check_allowance(job, machine)
     networks = load(job, machine, progress)
     job = _settled(job, networks, picture, progress)
     outputs = outputs.sized(job)
@@ -60,7 +62,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
             kept = outputs.kept_in(place)
             folder = stack.enter_context(JobFolder.create(place, found, picture, last_picture, mark, kept))
             job = found = folder.job
-        stack.enter_context(_company(networks))
+        stack.enter_context(company(networks))
         events = _events(found, networks, Inputs(picture, last_picture), outputs, folder)
         run(job, events, outputs, folder, progress)
 
@@ -76,20 +78,21 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
         changed = change(folder.job)
         changed.check()
         _check_trained(replace(changed, model=at.model, parts=at.parts))
+        check_allowance(replace(changed, model=at.model, parts=at.parts), place.machine)
         if changed != folder.job:
             progress.changed(folder.change(changed), list(folder.states().values()).count(DONE))
         networks = load(at, place.machine, progress)
         _settled(folder.job, networks, folder.picture, progress)
         folder.log("resumed")
-        with _company(networks):
+        with company(networks):
             events = _events(folder.job, networks, folder.inputs, outputs, folder)
             run(folder.job, events, outputs, folder, progress)
 
 
 def load(job: Job, machine: Machine, progress: Progress) -> Networks:
     """The networks that the job names, as the machine runs them; shared, if several processes were started."""
-    ranks = _met(job, machine)
-    with progress.loading(job.model):
+    ranks = met(job, machine)
+    with speaking(ranks), progress.loading(job.model):
         # Here, since it brings the framework: what is refused before is refused at once.
         from longtake.pipeline.networks import load_networks
 
@@ -103,45 +106,16 @@ def load(job: Job, machine: Machine, progress: Progress) -> Networks:
             quantize=job.quantize,
             told=progress.downloading,
         )
-    if ranks is not None:
-        from longtake.pipeline import together
+        if ranks is not None:
+            from longtake.pipeline import together
 
-        networks = together.shared(networks, ranks)
+            networks = together.shared(networks, ranks)
+    if ranks is not None:
         progress.shares(ranks.size)
     kernel, device = networks.transformer.chosen_kernel, str(networks.transformer.device)
     if machine.attention != "auto" or not device.lower().startswith("cpu"):
         progress.runs_on(device, kernel)
     return networks
-
-
-def _met(job: Job, machine: Machine) -> Any:
-    """The processes that share the job, told to load it; None if this one is alone."""
-    rank, size = launched()
-    if size == 1:
-        return None
-    from longtake.pipeline import together
-
-    together.check_job(job)
-    config = describe_model(job.model, job.parts)["parts"].get("transformer", {}).get("config", {})
-    together.check_heads(int(config.get("num_attention_heads", size)), size)
-    ranks = together.join(rank, size, machine.device)
-    ranks.share(Load(job, machine))
-    return ranks
-
-
-@contextlib.contextmanager
-def _company(networks: Networks) -> Iterator[None]:
-    """Inside, the other processes follow; afterwards they end too. What one of them has told is not told again."""
-    ranks = getattr(networks, "ranks", None)
-    try:
-        yield
-    except BaseException as error:
-        if ranks is not None and not ranks.may_speak() and isinstance(error, LostRunError):
-            error.told = True
-        raise
-    if ranks is not None:
-        ranks.share(None)
-        ranks.close()
 
 
 def run(job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress) -> None:

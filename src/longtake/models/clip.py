@@ -5,7 +5,8 @@ Shapes: B batch, L tokens, C channels.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from longtake.backend import nn, ops
 from longtake.config import CLIPTextConfig
@@ -93,17 +94,21 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The stack of layers; returns the embeddings and the states after each layer."""
+    """The stack of layers, or `layers` in their place; returns the embeddings and the states after each layer."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList([EncoderLayer(config) for _ in range(config.num_hidden_layers)])
 
     def forward(
-        self, x: ops.Tensor, mask: ops.Tensor | None = None, causal: bool = False
+        self,
+        x: ops.Tensor,
+        mask: ops.Tensor | None = None,
+        causal: bool = False,
+        layers: Iterable[Any] | None = None,
     ) -> tuple[ops.Tensor, ...]:
         states = [x]
-        for layer in self.layers:
+        for layer in self.layers if layers is None else layers:
             states.append(layer(states[-1], mask, causal))
         return tuple(states)
 

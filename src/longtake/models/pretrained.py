@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -128,6 +128,13 @@ class PretrainedModel(nn.Module):
             blocks = walk(blocks)
         return blocks
 
+    def at_work(self) -> AbstractContextManager[Any]:
+        """Inside, its weights are where it runs, if a placement brings them there."""
+        for walk in self.walks:
+            if hasattr(walk, "at_work"):
+                return walk.at_work()
+        return nullcontext()
+
     def brought(self, blocks: Iterable[Any]) -> Iterable[Any]:
         """The blocks with their weights where they compute, and without any other policy."""
         for walk in self.walks:
@@ -213,7 +220,7 @@ class PretrainedModel(nn.Module):
     @classmethod
     def from_single_file(
         cls: type[M],
-        file: Any,
+        pretrained_model_link_or_path_or_dict: Any,
         config: Any = None,
         subfolder: str | None = None,
         torch_dtype: Any = None,
@@ -240,10 +247,11 @@ class PretrainedModel(nn.Module):
         if form is not None:
             form.check(device)
         options = HubOptions(revision, cache_dir, local_files_only, token, force_download)
-        found_file = single.find(file, options)
-        if found_file is None:
+        name = pretrained_model_link_or_path_or_dict
+        file = None if isinstance(name, Mapping) else single.find(name, options)
+        if file is None:
             raise ModelError(
-                f"There is no file {str(file)!r}; name a safetensors or GGUF file, one on the hub as "
+                f"There is no file {str(name)[:200]!r}; name a safetensors or GGUF file, one on the hub as "
                 "'owner/name/file.safetensors'."
             )
         if isinstance(config, str | Path):
@@ -253,9 +261,9 @@ class PretrainedModel(nn.Module):
             )
         elif config is not None:
             config = cls.config_class.of(config)
-        found = single.read_checkpoint(found_file, cls.config_class, config)
+        found = single.read_checkpoint(file, cls.config_class, config)
         chosen = _one_dtype(found.weights, torch_dtype, mindspore_dtype, dtype)
-        return cls._assembled(found, found_file, chosen, device, replace, form, mapped=mapped)
+        return cls._assembled(found, file, chosen, device, replace, form, mapped=mapped)
 
     @classmethod
     def _assembled(

@@ -5,7 +5,8 @@ Shapes: B batch, L patches, C channels.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Iterable
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -87,6 +88,12 @@ class SiglipVisionModel(PretrainedModel):
         if config.vision_use_head:
             self.head = PoolingHead(config)
 
+    @property
+    def blocks(self) -> Iterable[Any]:
+        """All layers, in the order in which they run."""
+        layers: Iterable[Any] = self.encoder.layers
+        return layers
+
     @classmethod
     def rename(cls, name: str) -> str:
         """The parameter's name here for its name in a file: transformers up to 4 puts `vision_model.` in front."""
@@ -107,7 +114,7 @@ class SiglipVisionModel(PretrainedModel):
                 f"SiglipVisionModel sees pictures of {size} x {size} pixels and was given {height} x {width}; "
                 "prepare them with SiglipImageProcessor."
             )
-        states = self.encoder(self.embeddings(pixel_values.to(self.dtype)))
+        states = self.encoder(self.embeddings(pixel_values.to(self.dtype)), layers=self.walked(self.blocks))
         last = self.post_layernorm(states[-1])
         pooled = self.head(last) if self.config.vision_use_head else None
         out = TextStates(last, pooled, states if output_hidden_states else None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from longtake.config import read_json
-from longtake.errors import ModelError
+from longtake.errors import BackendError, ModelError
 from longtake.job import Job
 from longtake.machine import Machine
 from longtake.named import named, places
@@ -131,17 +131,19 @@ def _device(machine: Machine, probe: bool) -> Device:
 
     found = str(runtime.check_device(asked))
     if not found.lower().startswith("cpu"):
-        return Device(found, machine.vram or _free_on(found))
+        return Device(found, machine.vram if machine.vram is not None else _free_on(found))
     if machine.vram is not None and asked == "auto":
         return Device(ELSEWHERE, machine.vram, "there is no accelerator here to measure")
     return Device("cpu", None)
 
 
-def _free_on(device: str) -> float | None:
+def _free_on(device: str) -> float:
     from longtake.backend import transfer
 
     known = transfer.device_memory(device)
-    return None if known is None else known[0] / GB
+    if known is None:
+        raise BackendError(f"The device {device} does not tell its free memory; give it by --vram GB.")
+    return known[0] / GB
 
 
 def _settled(job: Job, device: Device, hub: HubOptions | None) -> Job:

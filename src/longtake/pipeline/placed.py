@@ -93,6 +93,8 @@ class Placed:
                 yield carried.network
             finally:
                 carried.leave()
+                if self._on_cpu and part != "transformer" and carried.lies.how == "streamed":
+                    carried.drop()  # its buffer; what runs once a prompt need not hold one
 
     def prepare(self, work: Work) -> tuple[str, ...]:
         """Choose what lies where for a job; in words, if it is not everything where it would be anyway.

@@ -18,7 +18,7 @@ import numpy as np
 from longtake.backend import ops, runtime
 
 MOMENT = 0.12
-"""Seconds that a run must take to tell something; until then the next one is four times as large."""
+"""Seconds that runs must take to tell something; until then the next ones are larger, and then more."""
 LIMIT = 0.6
 """Seconds for all runs of one kind."""
 HEAD = 128
@@ -48,14 +48,14 @@ def measure(device: Any, dtype: Any, files: Iterable[Path] = ()) -> Rates:
     on_cpu = str(device).lower().split(":")[0] == "cpu"
 
     def some(*shape: int) -> Any:
-        values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        values = np.resize(np.random.default_rng(0).standard_normal(2**16, dtype=np.float32), shape)
         return runtime.place(ops.from_numpy(values), None if on_cpu else device, dtype)
 
     with runtime.no_grad():
-        matrix = _grown(lambda size: _matrix(some, size), 256)
-        attention = _grown(lambda size: _attention(some, size), 512)
-        convolution = _grown(lambda size: _convolution(some, size), 32)
-        upload = None if on_cpu else _upload(device, dtype)
+        matrix = _grown(lambda rows: _matrix(some, rows), 256, 8192)
+        attention = _grown(lambda tokens: _attention(some, tokens), 512, 16384)
+        convolution = _grown(lambda side: _convolution(some, side), 32, 256)
+        upload = None if on_cpu else _upload(device)
     return Rates(matrix, attention, convolution, upload, _disk(files), time.perf_counter() - begun)
 
 
@@ -82,21 +82,23 @@ def _convolution(some: Callable[..., Any], side: int) -> Trial:
     return lambda: ops.conv3d(x, weight, None, (1, 1, 1)), count
 
 
-def _grown(trial: Callable[[int], Trial], size: int) -> float:
-    """The best rate of runs that grow until one takes a moment; the first of each size warms up."""
-    begun, best = time.perf_counter(), 0.0
+def _grown(trial: Callable[[int], Trial], size: int, largest: int) -> float:
+    """The best rate of runs that grow, and then repeat, until they take a moment; the first of each size warms up."""
+    begun, best, repeats = time.perf_counter(), 0.0, 1
     while True:
         run, operations = trial(size)
         _finished(run())
-        took = min(_timed(run) for _ in range(2))
-        best = max(best, operations / took)
+        took = min(_timed(run, repeats) for _ in range(2))
+        best = max(best, repeats * operations / took)
         if took >= MOMENT or time.perf_counter() - begun + 10 * took > LIMIT:
             return best
-        size *= 2
+        size, repeats = (2 * size, repeats) if size < largest else (size, 4 * repeats)
 
 
-def _timed(run: Callable[[], Any]) -> float:
+def _timed(run: Callable[[], Any], repeats: int = 1) -> float:
     begun = time.perf_counter()
+    for _ in range(repeats - 1):
+        run()
     _finished(run())
     return max(time.perf_counter() - begun, 1e-9)
 
@@ -106,7 +108,7 @@ def _finished(tensor: Any) -> None:
     ops.to_numpy(tensor.reshape(-1)[:1])
 
 
-def _upload(device: Any, dtype: Any) -> float:
+def _upload(device: Any) -> float:
     size = 64 * 2**20
     tensor = runtime.place(ops.from_numpy(np.zeros(size // 4, np.float32)), None, "float32")
     _finished(runtime.place(tensor, device))

@@ -26,7 +26,7 @@ from longtake.weights.hub import HubOptions, Part, Repository
 NETWORKS = ("text_encoder", "text_encoder_2", "image_encoder", "transformer", "vae")
 """The parts that have weights, in the order in which they run."""
 
-STREAMED = ("text_encoder", "transformer")
+STREAMED = ("text_encoder", "image_encoder", "transformer")
 """Those whose blocks can come to the device one by one; the others are small."""
 
 WIDTHS = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "int64": 8, "int32": 4, "bool": 1}

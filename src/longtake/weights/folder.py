@@ -151,7 +151,11 @@ def part_of(folder: Path, subfolder: str | None = None) -> Path:
     if not (place / "config.json").is_file():
         if (place / "model_index.json").is_file():
             raise ModelError(f"{place} holds a whole model; choose one part with subfolder=: {parts}.")
-        raise ModelError(f"{place} is no model folder: it has no config.json.")
+        files_there = sorted(path.name for path in place.iterdir() if path.suffix in single.SUFFIXES)
+        hint = (
+            f"; a network in one file is named by the file, such as {files_there[0]}" if files_there else ""
+        )
+        raise ModelError(f"{place} is no model folder: it has no config.json{hint}.")
     return place
 
 

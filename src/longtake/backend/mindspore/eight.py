@@ -23,7 +23,7 @@ __all__ = ["check", "codes", "finite", "multiply", "read_code", "steps", "widene
 
 LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
 """The largest code of each kind that weights are made into."""
-PIECE = 2**20
+PIECE = 2**18
 """So many values of a weight are worked on at once when it is made: they stay in a processor's cache."""
 
 

@@ -198,7 +198,16 @@ def assign_weights(model: Cell, weights: Mapping[str, Tensor]) -> None:
     cells = dict(model.cells_and_names())
     for name, value in weights.items():
         owner, _, own = name.rpartition(".")
-        setattr(cells[owner], own, value if isinstance(value, Parameter) else Parameter(value, name=name))
+        setattr(cells[owner], own, parameter(value, name))
+
+
+def parameter(value: Tensor, name: str) -> Parameter:
+    """The tensor as a weight, without a copy: a Parameter that is made of one would copy what is mapped from a file."""
+    if isinstance(value, Parameter):
+        return value
+    made = Parameter(Tensor(np.zeros(1, np.float32)).astype(value.dtype), name=name)
+    made.set_data(value)
+    return made
 
 
 _one_graph = threading.RLock()

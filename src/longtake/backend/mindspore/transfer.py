@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import mindspore as ms
-from mindspore import Parameter
 
 from longtake.backend.mindspore import runtime
 
 __all__ = [
     "Lane",
+    "copied",
     "device_memory",
     "free_cache",
     "has_streams",
@@ -38,13 +38,18 @@ def held(module: Any) -> Iterator[tuple[str, Any, str, Any]]:
 def put(owner: Any, key: str, tensor: Any) -> Any:
     """Let the module compute with this tensor from now on, without a copy; gives what it holds then."""
     # A Cell wants a Parameter, and a graph one with a name.
-    own = tensor if isinstance(tensor, Parameter) else Parameter(tensor, name=key, requires_grad=False)
+    own = runtime.parameter(tensor, key)
     owner._params[key] = own
     return own
 
 
 def plain(tensor: Any) -> Any:
     """The tensor without what a network adds to it."""
+    return tensor
+
+
+def copied(tensor: Any) -> Any:
+    """A tensor that stays when the next load comes: here each load has memory of its own."""
     return tensor
 
 

@@ -19,8 +19,9 @@ __all__ = ["check", "codes", "finite", "multiply", "read_code", "steps", "widene
 LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
 """The largest code of each kind that weights are made into."""
 KINDS = {"int8": torch.int8, "float8_e4m3fn": torch.float8_e4m3fn, "float8_e5m2": torch.float8_e5m2}
-PIECE = 2**20
-"""So many values of a weight are worked on at once when it is made: they stay in a processor's cache."""
+PIECE = 2**18
+"""So many values of a weight are worked on at once when it is made: they stay in a processor's cache, and an allocator
+takes memory for such pieces apart from that of whole weights, so that no holes are left between these."""
 PRODUCTS = 2**26
 """So many results of a product of codes are held at once, each in 4 bytes."""
 
@@ -102,23 +103,32 @@ def _multiply(x: Tensor, code: Tensor, step: Tensor, bias: Tensor | None, kind: 
 
 
 def _int8(a: Tensor, b: Tensor) -> Tensor:
-    """Sums in int32. NVIDIA's kernel wants more than 16 rows."""
-    if a.device.type == "cuda" and a.shape[0] <= 16:
-        return torch._int_mm(torch.nn.functional.pad(a, (0, 0, 0, 32 - a.shape[0])), b.T)[: a.shape[0]]
-    return torch._int_mm(a, b.T)
+    """Sums in int32."""
+    if a.device.type != "cuda":
+        return torch._int_mm(a, b.T)
+    return torch._int_mm(_even(a, 32), _even(b, 16).T)[: a.shape[0], : b.shape[0]]
 
 
 def _float8(a: Tensor, b: Tensor, a_step: Tensor, b_step: Tensor) -> Tensor:
     """NVIDIA's kernel with steps by row gives bfloat16 alone, and adds in less than float32 where that is faster."""
-    cuda = a.device.type == "cuda"
-    return torch._scaled_mm(
-        a,
-        b.T,
-        scale_a=a_step,
-        scale_b=b_step.T.contiguous(),
-        out_dtype=torch.bfloat16 if cuda else torch.float32,
-        use_fast_accum=cuda,
-    )
+    if a.device.type != "cuda":
+        return torch._scaled_mm(a, b.T, a_step, b_step.T.contiguous(), out_dtype=torch.float32)
+    wide, steps = _even(b, 16), _even(b_step, 16, side=1)
+    out = torch._scaled_mm(
+        _even(a, 1), wide.T, scale_a=a_step, scale_b=steps.T.contiguous(), out_dtype=torch.bfloat16,
+        use_fast_accum=True,
+    )  # fmt: skip
+    return out[:, : b.shape[0]]
+
+
+def _even(x: Tensor, rows: int, side: int = 16) -> Tensor:
+    """`x` with zeros behind, to multiples of so many rows and columns: NVIDIA's kernels take no others."""
+    more = (-x.shape[0] % rows, -x.shape[1] % side)
+    if more == (0, 0):
+        return x
+    # Of 8-bit floats the bytes: their zero is 0, and they cannot be padded themselves.
+    bare = x.view(torch.uint8) if x.itemsize == 1 else x
+    return torch.nn.functional.pad(bare, (0, more[1], 0, more[0])).view(x.dtype)
 
 
 class _Product(torch.autograd.Function):

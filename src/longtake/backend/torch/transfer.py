@@ -13,6 +13,7 @@ from longtake.backend.torch.modules import PLACE
 
 __all__ = [
     "Lane",
+    "copied",
     "device_memory",
     "free_cache",
     "has_streams",
@@ -27,6 +28,8 @@ __all__ = [
     "version",
 ]
 
+CONTEXT = 400_000_000
+"""Bytes of a device that CUDA takes for itself."""
 ALIGNED = 256
 """Weights in one buffer begin at multiples of so many bytes."""
 
@@ -50,6 +53,11 @@ def put(owner: Any, key: str, tensor: Any) -> Any:
 def plain(tensor: Any) -> Any:
     """The tensor without what a network adds to it."""
     return tensor.detach()
+
+
+def copied(tensor: Any) -> Any:
+    """A copy that stays when the buffer is filled anew."""
+    return tensor.clone()
 
 
 def version(tensor: Any) -> Any:
@@ -106,7 +114,8 @@ def limit_memory(device: Any, count: int | None) -> None:
     wanted = torch.device(device)
     known = device_memory(device)
     if wanted.type == "cuda" and known is not None:
-        share = 1.0 if count is None else min(1.0, count / known[1])
+        # Its own context is no memory of the allocator's.
+        share = 1.0 if count is None else min(1.0, max(count - CONTEXT, 0) / known[1])
         torch.cuda.set_per_process_memory_fraction(share, wanted)
 
 
@@ -132,10 +141,11 @@ class Lane:
     """
 
     def __init__(self, device: Any, slots: int, size: int) -> None:
-        self.device, self.size = torch.device(device), size
-        self._buffers = [torch.empty(size, dtype=torch.uint8, device=self.device) for _ in range(slots)]
+        self.device, self.size = _exact(torch.device(device)), size
         self._streams = has_streams(self.device)
-        self._used: list[Any] = [None] * slots
+        self._buffers = [torch.empty(size, dtype=torch.uint8, device=self.device) for _ in range(slots)]
+        # The buffers' memory may be what something on the device still computes with at this moment.
+        self._used: list[Any] = [self._now()] * slots
         self._sent: list[Any] = [None] * slots
         self._staging: list[Any] = [None] * slots
         self._stream = torch.Stream(device=self.device) if self._streams else None
@@ -146,7 +156,7 @@ class Lane:
         if self._stream is None or self._thread is None:
             done = self._fill(slot, weights, None)
             return lambda: done
-        if all(tensor.is_pinned() or tensor.device.type == self.device.type for tensor, _ in weights):
+        if all(tensor.is_pinned() or _lies_there(tensor, self.device) for tensor, _ in weights):
             tensors, event = self._send(slot, weights)
             return lambda: _after(event, tensors, self.device)
         coming: Future[Any] = self._thread.submit(self._stage, slot, list(weights))
@@ -159,10 +169,15 @@ class Lane:
 
     def leave(self, slot: int) -> None:
         """Say that all that computes with the buffer has been asked for; it is filled anew only when that is done."""
-        if self._streams:
-            event = torch.Event(device=self.device)
-            event.record(torch.accelerator.current_stream(self.device))
-            self._used[slot] = event
+        self._used[slot] = self._now()
+
+    def _now(self) -> Any:
+        """The moment when all is computed that has been asked for; None where copies wait anyway."""
+        if not self._streams:
+            return None
+        event = torch.Event(device=self.device)
+        event.record(torch.accelerator.current_stream(self.device))
+        return event
 
     def close(self) -> None:
         """End: nothing is on its way any more."""
@@ -230,6 +245,10 @@ def _views(buffer: Any, weights: Sequence[Weight]) -> list[Any]:
     return found
 
 
+def _lies_there(tensor: Any, device: torch.device) -> bool:
+    return bool(tensor.device.type == device.type)
+
+
 def _after(event: Any, tensors: list[Any], device: torch.device) -> list[Any]:
     torch.accelerator.current_stream(device).wait_event(event)
     return tensors
@@ -239,6 +258,13 @@ def has_streams(device: Any) -> bool:
     """Tell if copies can go beside what a device computes."""
     kind = torch.device(device).type
     return kind != "cpu" and hasattr(torch.get_device_module(kind), "Stream")
+
+
+def _exact(device: torch.device) -> torch.device:
+    """The device with its number, which another thread would not know."""
+    if device.index is not None or not has_streams(device):
+        return device
+    return torch.device(device.type, torch.accelerator.current_device_index())
 
 
 def _numbered(device: torch.device) -> Any:

@@ -180,7 +180,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
             2: (latents_history_2x, indices_latents_history_2x),
             4: (latents_history_4x, indices_latents_history_4x),
         }
-        with adapters.scaled(self, attention_kwargs):
+        with self.at_work(), adapters.scaled(self, attention_kwargs):
             tokens = self.embed(
                 hidden_states,
                 timestep,

@@ -139,13 +139,15 @@ class AutoencoderKLHunyuanVideo(PretrainedModel):
     def encode(self, x: Tensor, return_dict: bool = True) -> Any:
         """The posterior of frames (B, 3, T, H, W), as `.latent_dist`."""
         self._bring()
-        posterior = Posterior(whole(self.encoded_tiles(), x))
+        with self.at_work():
+            posterior = Posterior(whole(self.encoded_tiles(), x))
         return Encoded(posterior) if return_dict else (posterior,)
 
     def decode(self, z: Tensor, return_dict: bool = True) -> Any:
         """The frames (B, 3, T, H, W) of unscaled latents, as `.sample`."""
         self._bring()
-        frames = whole(self.decoded_tiles(), z)
+        with self.at_work():
+            frames = whole(self.decoded_tiles(), z)
         return Sample(frames) if return_dict else (frames,)
 
     def forward(
