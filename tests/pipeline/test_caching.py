@@ -41,6 +41,9 @@ CACHES = {
 OPENING = ("tea", "first")
 TESTED = tuple(CACHES) if backend.name == "torch" else ("easy", "tea")
 """One of each kind is enough where every operator takes a millisecond to begin."""
+once = pytest.mark.skipif(
+    backend.name != "torch", reason="no operator of its own; MindSpore's take long to begin"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +115,7 @@ def test_a_threshold_of_nothing_computes_every_step_and_changes_nothing(
     np.testing.assert_array_equal(cached, made(GUIDED, several, picture)[0])
 
 
+@once
 @pytest.mark.parametrize("cache", TESTED)
 def test_it_is_the_same_again(cache: str, several: Networks, picture: Image.Image) -> None:
     job = replace(GUIDED, cache=CACHES[cache])
@@ -131,6 +135,7 @@ def test_blocks_that_are_skipped_are_not_fetched(cache: str, several: Networks, 
     np.testing.assert_array_equal(latents, made(replace(JOB, cache=CACHES[cache]), several, picture)[0])
 
 
+@once
 @pytest.mark.parametrize("cache", OPENING)
 def test_blocks_are_compiled_as_without_a_cache(
     cache: str, several: Networks, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
@@ -141,6 +146,7 @@ def test_blocks_are_compiled_as_without_a_cache(
     assert {id(block) for block in several.transformer.blocks} <= set(asked)
 
 
+@once
 @pytest.mark.parametrize("cache", TESTED)
 def test_branches_and_sections_keep_their_own(
     cache: str, several: Networks, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
@@ -192,6 +198,7 @@ def test_a_job_goes_on_with_its_cache(
         assert folder.change(replace(folder.job, cache="")) == [0, 1]
 
 
+@once
 def test_a_file_of_ratios_becomes_part_of_the_job(
     several: Networks, picture: Image.Image, tmp_path: Path
 ) -> None:
@@ -205,6 +212,7 @@ def test_a_file_of_ratios_becomes_part_of_the_job(
         assert folder.job.cache == "mag:0.5,2,0.2,1;1,1.01,0.99"
 
 
+@once
 @pytest.mark.parametrize("cache", TESTED)
 def test_what_a_consumer_changes_is_seen_at_the_next_step(
     cache: str, several: Networks, picture: Image.Image
@@ -237,6 +245,7 @@ def test_what_a_consumer_changes_is_seen_at_the_next_step(
     )
 
 
+@once
 def test_a_callers_wrap_goes_around_the_cache(several: Networks, picture: Image.Image) -> None:
     calls: list[float] = []
 
@@ -281,6 +290,7 @@ def foreign(networks: Networks) -> Networks:
     return replace(networks, transformer=Theirs())
 
 
+@once
 @pytest.mark.parametrize("cache", TESTED)
 def test_a_foreign_network_is_cached_around_its_velocity(
     cache: str, several: Networks, picture: Image.Image
@@ -299,6 +309,7 @@ def test_the_reference_has_no_cache() -> None:
         replace(JOB, reference=True, cache="easy").check()
 
 
+@once
 def test_one_number_is_waited_for_in_a_step(
     several: Networks, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,6 +357,7 @@ def test_ratios_are_measured_for_each_step_and_branch(several: Networks, picture
     assert len(measured.runs) == 2 * SECTIONS
 
 
+@once
 def test_a_model_may_know_its_own_ratios(several: Networks, picture: Image.Image) -> None:
     known = {"mag_ratios": {"vanilla": [[1, 1.01, 0.99]]}}
     own = replace(several, settings={**several.settings, **known})
@@ -359,6 +371,7 @@ def test_a_model_may_know_its_own_ratios(several: Networks, picture: Image.Image
 # The transformer's own cache ------------------------------------------------------------------------------------------
 
 
+@once
 def test_enable_cache_serves_every_job_that_names_no_other(several: Networks, picture: Image.Image) -> None:
     own = replace(several, transformer=copy.deepcopy(several.transformer))
     transformer = own.transformer
