@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import longtake
 from longtake import backend, fp8
-from longtake.backend import eight, ops, runtime
+from longtake.backend import eight, modules, nn, ops, runtime
 from longtake.errors import BackendError, JobError, ModelError
 from longtake.models import adapters, quantised
 from longtake.models.pretrained import is_untouched
@@ -486,3 +487,55 @@ def test_what_a_kernel_wants_in_multiples_is_filled_with_zeros(torch_only: Any, 
     assert wide.shape == (32, 48) and wide.dtype == code.dtype and _even(wide, 16) is wide
     assert torch.equal(wide[:20, :40].float(), code.float())
     assert not wide[20:].float().any() and not wide[:, 40:].float().any()
+
+
+# Layerwise casting ----------------------------------------------------------------------------------------------------
+
+
+def test_layerwise_casting_keeps_linear_layers_in_float8(folder: Path) -> None:
+    model = Transformer.from_pretrained(folder)
+    wanted, before = velocity(model), bytes_of(model)
+    model.enable_layerwise_casting()
+    chosen = {name for name, each in modules.leaves(model).items() if isinstance(each, EightBitLinear)}
+    assert (
+        quantised.forms(model) == ["fp8"] and {"proj_out", "single_transformer_blocks.0.proj_mlp"} <= chosen
+    )
+    assert not any(word in name for name in chosen for word in ("norm", "x_embedder", "context_embedder"))
+    assert bytes_of(model) < 0.8 * before
+    found = velocity(model)
+    assert 0 < np.abs(found - wanted).max() / np.abs(wanted).max() < NETWORK_ERROR["fp8"]
+    # The same codes as of those that are made while reading.
+    asked = Transformer.from_pretrained(folder, quantization_config=EightBitConfig("fp8"))
+    name = "transformer_blocks.0.attn.to_q.weight_scale"
+    ours, theirs = (ops.to_numpy(runtime.named_weights(each)[name]) for each in (model, asked))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_layerwise_casting_beside_a_lora(folder: Path) -> None:
+    model = Transformer.from_pretrained(folder)
+    width = model.config.num_attention_heads * model.config.attention_head_dim
+    change = LowRank(np.ones((2, width), np.float32), np.ones((width, 2), np.float32), 2.0)
+    adapters.attach(model, "a", {"transformer_blocks.0.attn.to_q": change})
+    with_both = velocity(model)
+    model.enable_layerwise_casting(skip_modules_pattern=r"norm|embed|proj_out|single")
+    assert 0 < np.abs(velocity(model) - with_both).max() / np.abs(with_both).max() < NETWORK_ERROR["fp8"]
+    adapters.detach(model)
+    assert isinstance(model.transformer_blocks[0].attn.to_q, EightBitLinear)
+
+
+def test_layerwise_casting_leaves_what_it_is_told_to(folder: Path) -> None:
+    model = Transformer.from_pretrained(folder)
+    model.enable_layerwise_casting(skip_modules_classes=(nn.Linear,))
+    assert quantised.forms(model) == []
+    with pytest.raises(
+        JobError, match="storage_dtype is float8_e5m2; weights are kept in float8_e4m3fn here"
+    ):
+        model.enable_layerwise_casting("float8_e5m2")
+    with pytest.raises(JobError, match="no transformer whose layers could be cast"):
+        longtake.HunyuanVideoFramepackPipeline().enable_layerwise_casting()
+
+
+def bytes_of(model: Any) -> int:
+    """Bytes of a network's weights."""
+    weights = runtime.named_weights(model).values()
+    return sum(len(runtime.to_bytes(weight)) for weight in weights)

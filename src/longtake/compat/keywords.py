@@ -18,7 +18,6 @@ INTEGRATION = "longtake.integrations.diffusers.HunyuanVideoFramepackPipeline"
 
 KERNELS = "The attention kernel is chosen by the framework"
 DECLINED: Mapping[str, str] = {
-    "enable_layerwise_casting": "Weights get fewer bits while they are read (quantization_config)",
     "enable_attention_slicing": KERNELS,
     "set_attention_slice": KERNELS,
     "enable_xformers_memory_efficient_attention": KERNELS,

@@ -72,6 +72,22 @@ class Offloading:
         source = "pinned" if use_stream and not low_cpu_mem_usage else "mapped"
         self._place(device, _by_blocks(count * (2 if use_stream else 1), source), excluded)
 
+    def enable_layerwise_casting(
+        self,
+        storage_dtype: Any = "float8_e4m3fn",
+        compute_dtype: Any = None,
+        skip_modules_pattern: str | tuple[str, ...] | None = None,
+        skip_modules_classes: tuple[type, ...] | None = None,
+        non_blocking: bool = False,
+    ) -> None:
+        """The transformer's, in whose linear layers nearly all weights are (`Running.enable_layerwise_casting`)."""
+        transformer: Any = getattr(self, "transformer", None)
+        if transformer is None:
+            raise JobError("This pipeline has no transformer whose layers could be cast.")
+        transformer.enable_layerwise_casting(
+            storage_dtype, compute_dtype, skip_modules_pattern, skip_modules_classes, non_blocking
+        )
+
     def maybe_free_model_hooks(self) -> None:
         """Free the device of what a placement has left there for the next call."""
         placed = self._placed()

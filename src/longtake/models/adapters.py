@@ -165,7 +165,7 @@ def attach(model: Any, name: str, changes: Mapping[str, LowRank], strength: floa
         like = layer.weight if _is_plain(layer.weight) else modules.placed(model)
         layer.adapters = nn.ModuleList([*layer.adapters, Adapter(name, order, change, strength, like)])
         layer.refresh()
-    _changed(model, True)
+    note_change(model, True)
 
 
 def detach(model: Any, unwanted: Collection[str] | None = None) -> None:
@@ -179,7 +179,7 @@ def detach(model: Any, unwanted: Collection[str] | None = None) -> None:
             layer.adapters = nn.ModuleList(left)
         else:
             put(model, module, layer.base)
-    _changed(model, True)
+    note_change(model, True)
 
 
 def adapted(model: Any) -> dict[str, Any]:
@@ -262,7 +262,7 @@ def activate(model: Any, wanted: Collection[str]) -> None:
             part.active = part.label in wanted
         layer.refresh()
     if changed:
-        _changed(model, True)
+        note_change(model, True)
 
 
 def enable(model: Any, on: bool) -> None:
@@ -270,7 +270,7 @@ def enable(model: Any, on: bool) -> None:
     for layer in adapted(model).values():
         layer.enabled = on
         layer.refresh()
-    _changed(model, True)
+    note_change(model, True)
 
 
 def enabled(model: Any) -> bool:
@@ -283,7 +283,7 @@ def set_strengths(model: Any, strengths: Mapping[str, float]) -> None:
     parts = [part for layer in adapted(model).values() for part in layer.adapters if part.label in strengths]
     changed = [part.set_strength(float(strengths[part.label]), part.factor) for part in parts]
     if any(changed):
-        _changed(model, False)
+        note_change(model, False)
 
 
 @contextmanager
@@ -339,7 +339,7 @@ def merge(
             layer.refresh()
             # Layer by layer, so that no second copy of the network stands beside the first.
             runtime.assign_weights(layer, {"base.weight": total})
-    _changed(model, True)
+    note_change(model, True)
 
 
 def _unmerged(layer: Any, wanted: Collection[str] | None) -> list[Any]:
@@ -371,7 +371,7 @@ def unmerge(model: Any) -> None:
         for part in layer.adapters:
             part.merged = False
         layer.refresh()
-    _changed(model, True)
+    note_change(model, True)
 
 
 def _wanted(part: Any, layer: Any, wanted: Collection[str] | None) -> bool:
@@ -413,7 +413,8 @@ def _parts_of(model: Any, name: str) -> dict[str, Any]:
     return {module: part for module, layer in layers.items() for part in layer.adapters if part.label == name}
 
 
-def _changed(model: Any, structure: bool) -> None:
+def note_change(model: Any, structure: bool = True) -> None:
+    """Let those who keep results of the network know that they are old; `structure`: modules were replaced."""
     setattr(model, REVISION, revision(model) + 1)
     if structure:
         runtime.structure_changed(model)

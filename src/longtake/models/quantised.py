@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from longtake.backend import eight, modules, nn, ops
+from longtake.backend import eight, modules, nn, ops, runtime
 from longtake.errors import ModelError
 from longtake.models import adapters
 from longtake.weights.saving import Later
@@ -270,6 +270,27 @@ def layers_of(model: Any, keep_first: int = 0, keep_last: int = 0) -> set[str]:
         for name, module in modules.leaves(model).items()
         if name.startswith(chosen) and isinstance(module, nn.Linear) and not re.search(r"\.norm\w*\.", name)
     }
+
+
+def cast_layers(model: Any, config: EightBitConfig, skips: Callable[[str, Any], bool]) -> None:
+    """Give the plain linear layers of a network that is there this form, one by one, but those that `skips` names."""
+    for name, module in modules.leaves(model).items():
+        if not isinstance(module, nn.Linear) or skips(name, module):
+            continue
+        with runtime.no_grad():
+            step = eight.steps(module.weight, config.kind)
+            if not np.isfinite(ops.to_numpy(step)).all():
+                raise ModelError(
+                    f"{name!r} has values that are not finite, which have no form in {config.form}."
+                )
+            code = eight.codes(module.weight, step, config.kind)
+        step = step.to(modules.placed(model).dtype)
+        layer = EightBitLinear(code, step, module.bias, config.kind, config.dynamic).eval()
+        adapters.put(model, name, layer)
+        model.replaced = (*model.replaced, f"{name}.")
+        model.apart -= {f"{name}.weight"}
+    model.quantization = config
+    adapters.note_change(model)
 
 
 # Of networks and files ------------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
-"""How a network's blocks run, by the field's names: the kernel of their attention, and compilation block by block."""
+"""How a network's blocks run, by the field's names: attention's kernel, compilation by block, weights in 8 bits."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from longtake.backend import kernels, modules, runtime
 from longtake.errors import JobError
+from longtake.models import quantised
 
 FIELD = {
     "native": "native",
@@ -19,6 +21,10 @@ FIELD = {
     "xformers": "xformers",
 }
 """diffusers' names of attention kernels, each with ours; those that are fetched from the hub are not among them."""
+
+
+SKIPPED = ("x_embedder", "context_embedder", "norm")
+"""What a name has in it whose layer layerwise casting leaves as it is, if nothing else is said; as in diffusers."""
 
 
 class Running:
@@ -71,3 +77,38 @@ class Running:
             )
         for block in self.blocks:
             runtime.compile_module(block, **options)
+
+    def enable_layerwise_casting(
+        self,
+        storage_dtype: Any = "float8_e4m3fn",
+        compute_dtype: Any = None,
+        skip_modules_pattern: str | tuple[str, ...] | None = None,
+        skip_modules_classes: tuple[type, ...] | None = None,
+        non_blocking: bool = False,
+    ) -> None:
+        """Keep the weights of linear layers in float8, and widen them where they are used, in `compute_dtype`.
+
+        Layers stay as they are whose name one of the patterns is found in (by default `SKIPPED`), and those of these
+        classes. `non_blocking` changes nothing: weights are widened where they lie. Unlike the reference: each row has
+        a step, so that small weights keep their digits, and a LoRA's own weights stay as they are.
+        Raises JobError for another storage than float8_e4m3fn, BackendError if the device cannot hold it.
+        """
+        storage = str(storage_dtype).rpartition(".")[2].lower()
+        if storage != "float8_e4m3fn":
+            raise JobError(
+                f"storage_dtype is {storage}; weights are kept in float8_e4m3fn here, or, read with a "
+                "quantization_config, in int8."
+            )
+        if isinstance(skip_modules_pattern, str):
+            skip_modules_pattern = (skip_modules_pattern,)
+        patterns = SKIPPED if skip_modules_pattern is None else tuple(skip_modules_pattern)
+        config = quantised.EightBitConfig("fp8")
+        config.check(modules.placed(self).device)
+        if compute_dtype is not None:
+            self.to(dtype=runtime.dtype(compute_dtype))  # type: ignore[attr-defined]
+
+        def skips(name: str, module: Any) -> bool:
+            named = any(re.search(pattern, name) for pattern in patterns)
+            return named or isinstance(module, tuple(skip_modules_classes or ()))
+
+        quantised.cast_layers(self, config, skips)
