@@ -14,6 +14,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 DEMO := runs/demo
+# A process for each core, each of one thread: most of a test is Python.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 # What holds on either framework.
 BOTH := tests/backend tests/compat tests/jobs tests/models tests/pipeline tests/plan tests/processors tests/sampling tests/weights
 # What needs no framework: the pure rooms with their examples, jobs, configurations, pictures, help and refusals.
@@ -48,13 +50,13 @@ demo: $(VENV)/.env
 		-o $(DEMO)/penguin.mp4 --sheet $(DEMO)/penguin-sheet.png
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
-	LONGTAKE_BACKEND=mindspore $(BIN)/python -m pytest -q $(BOTH)
+	$(TESTS)
+	LONGTAKE_BACKEND=mindspore $(TESTS) $(BOTH)
 
 # numpy 2 lies before the environment's own, which MindSpore needs, so that PyTorch is not installed twice.
 numpy2: $(VENV)/.dev
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps --upgrade --target build/numpy2 "numpy>=2"
-	PYTHONPATH=build/numpy2 LONGTAKE_BACKEND=torch $(BIN)/python -m pytest -q
+	PYTHONPATH=build/numpy2 LONGTAKE_BACKEND=torch $(TESTS)
 
 pythons: $(PYTHONS:%=python%)
 
