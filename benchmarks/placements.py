@@ -6,8 +6,9 @@
 The job is short and small (`longtake generate` of 37 frames, 64 x 64, 1 step, bfloat16), so that what it takes is the
 reading of the weights. "anonymous" is the most that the process held of memory that is no file's (Linux:
 /proc/PID/smaps_rollup, looked at ten times a second); "resident" counts the files' pages too, which the kernel drops
-when it needs room. `--limit` runs each in a memory cgroup of so many GB, whose limit counts both; it needs the right to
-make one. Each runs `--rounds` times, in turns; the table has medians, and the ratio of time to the first row's.
+when it needs room. `--limit` runs each in a memory cgroup of so many GB, whose limit counts both, with nothing of the
+files in memory before; it needs root's rights. Each runs `--rounds` times, in turns; the table has medians, and the
+ratio of time to the first row's.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ def group(limit: float | None) -> Iterator[Path | None]:
     second = (CGROUPS / "cgroup.controllers").exists()
     place = (CGROUPS if second else CGROUPS / "memory") / f"longtake-{os.getpid()}"
     place.mkdir()
+    # A page counts for the group that read it first; what earlier runs left in memory would be free.
+    Path("/proc/sys/vm/drop_caches").write_text("1")
     try:
         size = str(int(limit * 1e9))
         (place / ("memory.max" if second else "memory.limit_in_bytes")).write_text(size)

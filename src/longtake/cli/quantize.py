@@ -8,7 +8,7 @@ from longtake.cli.options import add_option, mute_hub, parts_of
 
 USAGE = "MODEL -o DIR [options]"
 EXAMPLES = """\
-longtake quantize framepack -o framepack-int8
+longtake quantize framepack -o framepack-int8 --bits 8
 longtake quantize embedded -o small --form fp8 --keep-first 1 --keep-last 1
 longtake quantize framepack -o framepack-int8 --networks transformer,text_encoder
 """
@@ -22,11 +22,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder, a file, a name on the hub, or a short name such as framepack",
     )
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the new folder")
-    parser.add_argument(
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
         "--form",
         choices=("int8", "fp8"),
         default="int8",
         help="int8 is more exact; fp8 is what some devices multiply (default: %(default)s)",
+    )
+    form.add_argument(
+        "--bits",
+        type=int,
+        choices=(8,),
+        metavar="8",
+        help="8 bits a weight, the only number that is made here",
     )
     parser.add_argument(
         "--networks",
