@@ -70,7 +70,9 @@ class Lies:
     working: int = 0
     """Bytes that it works in, where it runs."""
     host: int = 0
-    """Bytes in main memory that cannot be dropped."""
+    """Bytes in main memory that cannot be dropped, without `made`."""
+    made: int = 0
+    """Bytes of main memory that are made while it is read, which no file holds so."""
     mapped: int = 0
     """Bytes of its files that are read."""
 
@@ -153,11 +155,12 @@ def lay_out(
     parts = {name: _on_device(each, free[name], working[name]) for name, each in _ordered(sizes)}
     total, most = sum(lies.device for lies in parts.values()), max(working.values(), default=0)
     together = all(lies.how == "whole" for lies in parts.values()) and total + most + RESERVE <= allowed
-    room = None if memory is None else int(memory * GB) - BASE_BESIDE_DEVICE
+    made = sum(each.made for each in sizes.values())
+    room = None if memory is None else int(memory * GB) - BASE_BESIDE_DEVICE - made
     parts = {name: _sourced(lies, sizes[name], room, pins) for name, lies in parts.items()}
     peaks = [lies.device + lies.working + RESERVE for lies in parts.values()]
     peak = total + most + RESERVE if together else max(peaks, default=0)
-    host = BASE_BESIDE_DEVICE + sum(lies.host for lies in parts.values())
+    host = BASE_BESIDE_DEVICE + sum(lies.host + lies.made for lies in parts.values())
     found = Layout(
         device, allowed, None if memory is None else int(memory * GB), parts, together, tile, peak, host,
         sum(lies.mapped for lies in parts.values()), (), (),
@@ -232,7 +235,7 @@ def _tile(
 
 def _on_device(each: Sizes, free: int, working: int) -> Lies:
     """One part on the device within `free` bytes: whole if it fits, else with as many blocks as do."""
-    usual = Lies(each.part, "whole", len(each.blocks), working=working, mapped=each.stored)
+    usual = Lies(each.part, "whole", len(each.blocks), working=working, mapped=each.stored, made=each.made)
     # A table stays in main memory: single rows of it are read.
     everything = each.whole - (each.table if each.part in STREAMED else 0)
     if everything <= free or not each.blocks:
@@ -275,10 +278,10 @@ def _without_device(sizes: Mapping[str, Sizes], work: Work, memory: float | None
     for name, each in sorted(_ordered(sizes), key=lambda pair: pair[0] != "transformer"):
         working = decoding if name == "vae" else _working(each, work, True)
         lies = _on_cpu(each, working, left)
-        left = None if left is None else left - (lies.host if lies.how == "whole" else 0)
+        left = None if left is None else left - (lies.host if lies.how == "whole" else lies.made)
         parts[name] = lies
     parts = {name: parts[name] for name in NETWORKS if name in parts}
-    stay = sum(lies.host for lies in parts.values() if lies.how == "whole")
+    stay = sum(lies.host if lies.how == "whole" else lies.made for lies in parts.values())
     passing = [(0 if lies.how == "whole" else lies.host) + lies.working for lies in parts.values()]
     host = BASE + stay + max(passing, default=0)
     mapped = sum(lies.mapped for lies in parts.values())
@@ -288,7 +291,9 @@ def _without_device(sizes: Mapping[str, Sizes], work: Work, memory: float | None
 
 def _on_cpu(each: Sizes, working: int, left: int | None) -> Lies:
     if not each.converted:
-        return Lies(each.part, "mapped", len(each.blocks), working=working, mapped=each.stored)
+        return Lies(
+            each.part, "mapped", len(each.blocks), working=working, mapped=each.stored, made=each.made
+        )
     encoder = each.part not in ("transformer", "vae")
     fits = left is None or each.whole <= left / 2
     if not each.blocks or each.whole <= SMALL or (fits and not encoder):
@@ -297,7 +302,10 @@ def _on_cpu(each: Sizes, working: int, left: int | None) -> Lies:
     # What runs once is converted block by block: a copy of all of it would only cost. What lies outside the blocks
     # is copied; a table is read where it lies, row by row.
     passing = each.largest + each.rest
-    return Lies(each.part, "streamed", len(each.blocks), working=working, host=passing, mapped=each.stored)
+    return Lies(
+        each.part, "streamed", len(each.blocks),
+        working=working, host=passing, mapped=each.stored, made=each.made,
+    )  # fmt: skip
 
 
 # In words -------------------------------------------------------------------------------------------------------------
@@ -335,7 +343,12 @@ def _told(layout: Layout, work: Work) -> tuple[str, ...]:
 
 
 def _lies_told(lies: Lies, layout: Layout) -> str:
-    name, source = NAMES[lies.part], FROM[lies.source]
+    made = f"; {gigabytes(lies.made)} are made in main memory while it is read" if lies.made else ""
+    return _place_told(lies, layout) + made
+
+
+def _place_told(lies: Lies, layout: Layout) -> str:
+    name, source = NAMES[lies.part], FROM["plain" if lies.made and lies.source == "mapped" else lies.source]
     if lies.how == "mapped":
         return f"{name}: computed by the CPU from the mapped file, {gigabytes(lies.mapped)}"
     if layout.vram is None:

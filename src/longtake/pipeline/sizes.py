@@ -55,6 +55,8 @@ class Sizes:
     width: int = 2
     """Bytes of one value that is computed with."""
     config: Any = None
+    made: int = 0
+    """Bytes that no file holds as they lie in memory: codes of 8 bits that are made while reading, GGUF's values."""
 
     @property
     def whole(self) -> int:
@@ -94,7 +96,7 @@ def sizes_of(
     (32,)
     """
     blocks: dict[tuple[int, int], list[int]] = {}
-    rest = table = stored = 0
+    rest = table = stored = made = 0
     converted = False
     for name, weight in weights.items():
         found = BLOCK.search(name)
@@ -102,6 +104,8 @@ def sizes_of(
         modulation = bool(MODULATION.search(name)) and part == "transformer"
         size = _computed(weight, dtype, eight and not modulation)
         stored += weight.bytes
+        coded = eight and not modulation and len(weight.shape) == 2 and weight.dtype not in (*EIGHT, "int8")
+        made += size if coded or is_kind(weight.dtype) else 0
         floating = _is_floating(weight.dtype)
         converted = converted or (dtype != "auto" and floating and weight.dtype not in (dtype, *EIGHT))
         if TABLE.search(name):
@@ -115,7 +119,7 @@ def sizes_of(
     modulations = tuple(more for _, more in each) if any(more for _, more in each) else ()
     width = WIDTHS.get(dtype, 2) if dtype != "auto" else 2
     return Sizes(
-        part, tuple(own for own, _ in each), modulations, rest, table, stored, converted, width, config
+        part, tuple(own for own, _ in each), modulations, rest, table, stored, converted, width, config, made
     )
 
 
