@@ -279,7 +279,7 @@ print(max(peaks) - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory is read as Linux tells it")
-@pytest.mark.parametrize(("how", "most"), [("read", 0.7), ("write", 0.3)])
+@pytest.mark.parametrize(("how", "most"), [("read", 0.9), ("write", 0.4)])
 def test_the_full_network_is_never_in_memory(torch_only: Any, tmp_path: Path, how: str, most: float) -> None:
     from longtake.models.llama import LlamaModel
 
@@ -293,7 +293,8 @@ def test_the_full_network_is_never_in_memory(torch_only: Any, tmp_path: Path, ho
     assert bytes_full > 100e6
     words = [sys.executable, "-c", READING, str(tmp_path), how]
     used = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-    # Of bfloat16, half for the codes if they are kept; beside them pieces of 4 MB, or the codes of one layer.
+    # Of bfloat16, half for the codes if they are kept; beside them pieces of 4 MB, or the codes of one layer, and some
+    # 20 MB that an allocator keeps. With the full weights beside its codes it would be 1.5.
     print(f"{used / 1e6:.1f} MB of {bytes_full / 1e6:.1f}")
     assert used < most * bytes_full
 
