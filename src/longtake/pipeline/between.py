@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from longtake.backend import runtime
 from longtake.models.layers import modulate
@@ -70,17 +70,21 @@ class Between:
         yield from repeat(_passed, last - 1)
         yield self._finished
 
-    def _finished(
-        self,
-        pieces: Pieces,
-        conditioning: Tensor,
-        rotary: Rotary,
-        mask: Tensor | None,
-        rows: Rows = None,
-        modulation: Tensor | None = None,
-    ) -> Pieces:
+    def _finished(self, *given: Any) -> Pieces:
         """In the place of the last block that is skipped: the window as all of them would have left it."""
-        return (window(pieces[0], rows) + self.added,)
+        asked = Given(*given)
+        return (window(asked.pieces[0], asked.rows) + self.added,)
+
+
+class Given(NamedTuple):
+    """The arguments of a block (`Block`)."""
+
+    pieces: Pieces
+    conditioning: Tensor
+    rotary: Rotary
+    mask: Tensor | None
+    rows: Rows = None
+    modulation: Tensor | None = None
 
 
 class Standing:
@@ -91,8 +95,15 @@ class Standing:
         if hasattr(block, "modulations"):
             self.modulations = block.modulations
 
-    def run(self, *given: Any) -> Pieces:
-        """What the block itself gives."""
+    def __call__(self, *given: Any) -> Pieces:
+        return self.stand(Given(*given))
+
+    def stand(self, given: Given) -> Pieces:
+        """The result in the place of the block."""
+        raise NotImplementedError
+
+    def run(self, given: Given) -> Pieces:
+        """The result of the block itself."""
         result: Pieces = runtime.compiled(self.block)(*given)
         return result
 
@@ -100,17 +111,10 @@ class Standing:
 class Tail(Standing):
     """The last block."""
 
-    def __call__(
-        self,
-        pieces: Pieces,
-        conditioning: Tensor,
-        rotary: Rotary,
-        mask: Tensor | None,
-        rows: Rows = None,
-        modulation: Tensor | None = None,
-    ) -> Pieces:
-        result = self.run(pieces, conditioning, rotary, mask, rows, modulation)
-        self.between.added = result[0] - window(self.between.start, rows)
+    def stand(self, given: Given) -> Pieces:
+        """The block's result, of which it is kept what all blocks added."""
+        result = self.run(given)
+        self.between.added = result[0] - window(self.between.start, given.rows)
         self.between.start = None
         return result
 
@@ -125,57 +129,35 @@ class Head(Standing):
         self.own = own
         """The network's own first block."""
 
-    def __call__(
-        self,
-        pieces: Pieces,
-        conditioning: Tensor,
-        rotary: Rotary,
-        mask: Tensor | None,
-        rows: Rows = None,
-        modulation: Tensor | None = None,
-    ) -> Pieces:
-        self.between.start = pieces[0]
-        return self.run(pieces, conditioning, rotary, mask, rows, modulation)
+    def stand(self, given: Given) -> Pieces:
+        """The block's result; what it was given is where all blocks began."""
+        self.between.start = given.pieces[0]
+        return self.run(given)
 
 
 class Tea(Head):
     """TeaCache: the decision falls before the first block, by the latents that it would see, normed and modulated."""
 
-    def __call__(
-        self,
-        pieces: Pieces,
-        conditioning: Tensor,
-        rotary: Rotary,
-        mask: Tensor | None,
-        rows: Rows = None,
-        modulation: Tensor | None = None,
-    ) -> Pieces:
+    def stand(self, given: Given) -> Pieces:
+        """The block's result, or what it was given if the step is skipped."""
+        modulation: Any = given.modulation
         if modulation is None:
             # A block that is brought has its weights; the network's own may lie elsewhere.
-            modulation = getattr(self.block, "modulations", self.own.modulations)(conditioning)
+            modulation = getattr(self.block, "modulations", self.own.modulations)(given.conditioning)
         shift, scale = modulation.chunk(12, -1)[:2]
-        signal, before = modulate(self.own.norm(pieces[0]), shift, scale), self.between.signal
+        signal, before = modulate(self.own.norm(given.pieces[0]), shift, scale), self.between.signal
         self.between.signal = signal
         self.skips = not self.between.computes(lambda: relative(signal, before))
-        if self.skips:
-            return pieces
-        return super().__call__(pieces, conditioning, rotary, mask, rows, modulation)
+        return given.pieces if self.skips else super().stand(given._replace(modulation=modulation))
 
 
 class First(Head):
     """First-block caching: the decision falls after the first block, by what it adds."""
 
-    def __call__(
-        self,
-        pieces: Pieces,
-        conditioning: Tensor,
-        rotary: Rotary,
-        mask: Tensor | None,
-        rows: Rows = None,
-        modulation: Tensor | None = None,
-    ) -> Pieces:
-        result = self.run(pieces, conditioning, rotary, mask, rows, modulation)
-        signal = result[0] - pieces[0]
+    def stand(self, given: Given) -> Pieces:
+        """The block's result, from which all others go on if the step is computed."""
+        result = self.run(given)
+        signal = result[0] - given.pieces[0]
         self.skips = not self.between.computes(lambda: relative(signal, self.between.signal))
         if not self.skips:
             self.between.start, self.between.signal = result[0], signal
