@@ -179,7 +179,7 @@ class PretrainedModel(nn.Module):
         several). Files are memory-mapped and checked by their headers before anything is loaded, so there is
         never a second copy of the network (`low_cpu_mem_usage`, always). `replace` is asked for each module that has
         weights, before any of them is read, and may put another in its place (`Replace`). Linear layers that lie in 8
-        bits in the file stay so (`quantised.keep_stored`). `quantization_config` gives those of the blocks a form
+        bits in the file stay so (`quantised.keeping`). `quantization_config` gives those of the blocks a form
         while they are read (`forms.asked` says which are known). With `mapped` all weights are in main memory, and
         those that it names are not even converted (`apart`): a placement brings them to where the network runs.
         `device_map` may name a device. Unlike the reference: a missing or surplus weight is an error. Raises
@@ -206,12 +206,13 @@ class PretrainedModel(nn.Module):
         part, stem = subfolder or "", STEMS[cls.config_class.library]
         place = part_of(source.fetch([Part(part, ("config.json",))]), subfolder)
         config = cls.read_config(place / "config.json")  # before gigabytes come of another network than this
-        own_form = quantised.stored_config(read_json(place / "config.json"))
+        values = read_json(place / "config.json")
+        own_form = quantised.stored_config(values)
         if form is None and own_form is not None:
             own_form.check(device)
         source.fetch([Part(part, stem=stem)], variant)
         weights = files.read_weights(place, stem, variant)
-        names = cls._own_names(weights, class_of(read_json(place / "config.json")))
+        names = cls._own_names(weights, class_of(values))
         inside = {own: (name, weights[name]) for own, name in names.items()}
         found = single.Checkpoint(config, *single.without_scales(place, inside))
         chosen = _one_dtype(found.weights, *asked)

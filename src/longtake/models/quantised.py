@@ -1,6 +1,6 @@
 """Linear layers with weights in 8 bits, made while a network is read, so that the full one never exists in memory.
 
-`EightBitConfig` says which form, `making` gives the `Replace` that makes it; `keep_stored` is the one for weights that
+`EightBitConfig` says which form, `making` gives the `Replace` that makes it; `keeping` gives the one for weights that
 lie in their file as int8 or float8 already. What gets the form are the linear layers inside a network's blocks: nearly
 all of its weights and of its work. Embeddings, modulations, norms and heads stay as they are.
 
@@ -228,9 +228,6 @@ def keeping(dynamic: bool) -> Replace:
         return _kept(name, stored, dynamic) if isinstance(module, nn.Linear) else None
 
     return replace
-
-
-keep_stored = keeping(dynamic=False)
 
 
 def _kept(name: str, stored: Mapping[str, Stored], dynamic: bool = False) -> EightBitLinear | None:
