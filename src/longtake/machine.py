@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
 from longtake.option import NAME, option
 
@@ -48,3 +49,12 @@ class Machine:
         """Raise JobError for the first thing that cannot be, in one sentence."""
         for each in dataclasses.fields(self):
             each.metadata["option"].check(each.name, getattr(self, each.name))
+
+
+def is_cpu(device: Any) -> bool:
+    """Tell if a device, by its name or as a framework has it, is the CPU; so is None, for files are read there.
+
+    >>> is_cpu("cpu"), is_cpu("CPU:0"), is_cpu(None), is_cpu("cuda:1")
+    (True, True, True, False)
+    """
+    return str("cpu" if device is None else device).lower().startswith("cpu")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from longtake.errors import BackendError, JobError
+from longtake.machine import is_cpu
 from longtake.pipeline.budget import lay_out
 from longtake.pipeline.sizes import read_sizes
 from longtake.pipeline.working import work_of
@@ -24,7 +25,7 @@ def check_allowance(job: Job, machine: Machine) -> None:
 
     Once it is loaded this is computed again with the video's own size and what is there (`Placed.prepare`).
     """
-    on_cpu = machine.device.lower().startswith("cpu")
+    on_cpu = is_cpu(machine.device)
     if machine.vram is not None and on_cpu:
         raise BackendError(
             f"--vram {machine.vram:g} limits an accelerator's memory, and --device is {machine.device}; leave it out."

@@ -24,6 +24,7 @@ from longtake.job import Job
 from longtake.jobs.folder import JobFolder
 from longtake.jobs.section import DONE
 from longtake.jobs.stored import read_job
+from longtake.machine import is_cpu
 from longtake.named import mismatch, trained_for
 from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.sampling.caching import parse
@@ -113,7 +114,7 @@ def load(job: Job, machine: Machine, progress: Progress) -> Networks:
     if ranks is not None:
         progress.shares(ranks.size)
     kernel, device = networks.transformer.chosen_kernel, str(networks.transformer.device)
-    if machine.attention != "auto" or not device.lower().startswith("cpu"):
+    if machine.attention != "auto" or not is_cpu(device):
         progress.runs_on(device, kernel)
     return networks
 

@@ -13,6 +13,7 @@ from typing import Any
 from longtake.backend import exchange, runtime, transfer
 from longtake.compat.keywords import INTEGRATION
 from longtake.errors import BackendError, JobError, LongtakeWarning
+from longtake.machine import is_cpu
 from longtake.pipeline.budget import RING, Layout, Lies
 from longtake.pipeline.networks import NETWORKS
 from longtake.pipeline.placed import Form, Placed, placement_of
@@ -119,7 +120,7 @@ class Offloading:
 def _accelerator(method: str, device: Any, gpu_id: int | None) -> Any:
     """The device that is asked for in the field's two ways."""
     best = runtime.best_device()
-    if device is None and str(best).lower().startswith("cpu"):
+    if device is None and is_cpu(best):
         raise BackendError(f"{method} brings networks to an accelerator, and there is none here.")
     name = str(best if device is None else device)
     kind, colon, index = name.partition(":")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from longtake.backend import modules, runtime, transfer
+from longtake.machine import is_cpu
 from longtake.models import adapters
 from longtake.models.pretrained import ALL, MODULATIONS, REST, PretrainedModel
 from longtake.pipeline.budget import RING, Lies, spread
@@ -109,7 +110,7 @@ class Carried:
     @property
     def _slots(self) -> int:
         # A CPU converts at the moment of need.
-        return 1 if str(self.device).lower().startswith("cpu") else self.lies.ring
+        return 1 if is_cpu(self.device) else self.lies.ring
 
     @property
     def taken(self) -> int:

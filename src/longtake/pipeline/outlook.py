@@ -14,7 +14,7 @@ from typing import Any
 from longtake.config import read_json
 from longtake.errors import BackendError, ModelError
 from longtake.job import Job
-from longtake.machine import Machine
+from longtake.machine import Machine, is_cpu
 from longtake.named import named, places
 from longtake.pipeline.allowance import free_memory
 from longtake.pipeline.budget import GB, Layout, lay_out
@@ -124,13 +124,13 @@ def _device(machine: Machine, probe: bool) -> Device:
     """The device that is asked for, or found; one with an allowance and no accelerator here is a device elsewhere."""
     asked = machine.device
     if not probe:
-        on_cpu = asked.lower().startswith("cpu") or (asked == "auto" and machine.vram is None)
+        on_cpu = is_cpu(asked) or (asked == "auto" and machine.vram is None)
         name = "cpu" if on_cpu else ELSEWHERE if asked == "auto" else asked
         return Device(name, machine.vram, "nothing was measured (--no-probe)")
     from longtake.backend import runtime
 
     found = str(runtime.check_device(asked))
-    if not found.lower().startswith("cpu"):
+    if not is_cpu(found):
         return Device(found, machine.vram if machine.vram is not None else _free_on(found))
     if machine.vram is not None and asked == "auto":
         return Device(ELSEWHERE, machine.vram, "there is no accelerator here to measure")

@@ -15,6 +15,7 @@ from typing import Any
 from longtake.backend import exchange, modules, runtime, transfer
 from longtake.errors import BackendError, JobError, MemoryRunError
 from longtake.events import Moved
+from longtake.machine import is_cpu
 from longtake.models.pretrained import Mapped, PretrainedModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline import budget
@@ -75,7 +76,7 @@ class Placed:
 
     @property
     def _on_cpu(self) -> bool:
-        return str(self.device).lower().startswith("cpu")
+        return is_cpu(self.device)
 
     def using(self, part: str, network: Any) -> AbstractContextManager[Any]:
         """Inside, the network is ready to run, and no other is used by another thread; gives the network."""
@@ -211,7 +212,7 @@ class Placed:
 
 def check_vram(vram: float | None, device: Any) -> None:
     """Raise BackendError if a device's memory is limited and the device is the CPU."""
-    if vram is not None and str(device or "cpu").lower().startswith("cpu"):
+    if vram is not None and is_cpu(device):
         raise BackendError(
             f"vram {vram:g} GB is an accelerator's memory, and the networks run on the CPU here; leave it out."
         )
@@ -222,7 +223,7 @@ def left_mapped(part: str, device: Any, dtype: Any, memory: float | None) -> Map
 
     For an accelerator those of all blocks. On a CPU, where they must be converted and the whole of them is too much.
     """
-    on_cpu = str(device or "cpu").lower().startswith("cpu")
+    on_cpu = is_cpu(device)
     if on_cpu and part not in STREAMED:
         return None
     name = runtime.dtype_name(runtime.dtype(dtype))
