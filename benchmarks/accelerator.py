@@ -292,7 +292,7 @@ def stock_of(scale: Scale) -> Any:
 
 
 class Inside:
-    """What a section of one size is given: latents, clean frames, text, picture."""
+    """The inputs of a section of one size: latents, clean frames, text, picture."""
 
     def __init__(self, scale: Scale, width: int, height: int) -> None:
         self.scale, self.size = scale, (width, height)

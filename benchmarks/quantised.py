@@ -1,4 +1,4 @@
-"""What each form of quantisation costs and keeps: memory, time, whole videos against float32, the toy's figures.
+"""Cost and likeness of each form of quantisation: memory, time, whole videos against float32, the toy's figures.
 
     python benchmarks/quantised.py [--scenes 4] [--frames 73] [--steps 8] [--threads N] [--only FORM ...]
 

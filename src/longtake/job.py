@@ -37,7 +37,7 @@ SEEDS = 2**64 - 1
 """Largest seed, as in PyTorch."""
 
 OTHERWISE = {"sampling": "inverted", "steps": 25, "guidance": 10.0}
-"""What a job takes that does not say it, and whose model has no own."""
+"""The defaults of a job whose model has no own."""
 
 SECTION_PIXELS = 2**30
 """Most pixels of a section, counted by latent frames: 16 of 8192 x 8192. Its noise alone takes 2 GB."""
@@ -306,7 +306,7 @@ JSON_NAMES = {(PromptSpan, "start"): "from", (PromptSpan, "end"): "to"}
 
 
 def _own(model: Any, parts: Any) -> dict[str, Any]:
-    """What a job of this model takes that does not say it."""
+    """The defaults of a job of this model."""
     found = named(model)
     if found is None:
         return OTHERWISE

@@ -1,4 +1,4 @@
-"""Whether this process is one of several that make one video together, as torchrun or msrun start them."""
+"""The place of this process among several that make one video together, as torchrun or msrun start them."""
 
 from __future__ import annotations
 

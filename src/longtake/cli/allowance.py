@@ -1,4 +1,4 @@
-"""Whether a job can be done within the memory that is allowed: said before its model loads."""
+"""The refusal of a job that cannot be done within the memory that is allowed, before its model loads."""
 
 from __future__ import annotations
 

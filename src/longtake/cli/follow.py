@@ -38,7 +38,7 @@ class Make:
     pictures: tuple[Any, Any]
     preview: str | None
     keeps: bool
-    """Whether process 0 has a store of finished sections."""
+    """True if process 0 has a store of finished sections."""
 
 
 def follow(words: Sequence[str], rank: int, size: int) -> int:

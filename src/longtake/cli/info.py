@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _plan(args: argparse.Namespace, parts: Mapping[str, str]) -> dict[str, Any]:
-    """What a job of the model would take, as JSON values."""
+    """The needs of a job of the model, as JSON values."""
     from longtake.job import Job
     from longtake.pipeline.outlook import outlook
 

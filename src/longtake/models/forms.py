@@ -1,4 +1,4 @@
-"""What a `quantization_config` asks for, known by its behaviour: our own forms, torchao's and bitsandbytes'.
+"""The forms that a `quantization_config` asks for, known by its behaviour: our own forms, torchao's and bitsandbytes'.
 
 The field's config objects are of diffusers, transformers and torchao, none of which is imported here.
 """
@@ -29,13 +29,13 @@ class Form(Protocol):
 
     @property
     def word(self) -> str:
-        """What tells it from other forms, for the recipe of a video."""
+        """The word that tells it from other forms, for the recipe of a video."""
 
     def check(self, device: Any) -> None:
         """Raise BackendError if it cannot be had, or cannot run, on the device."""
 
     def making(self, model: Any) -> Replace:
-        """What gives the model's layers this form."""
+        """A `Replace` that gives the model's layers this form."""
 
 
 @dataclass(frozen=True)

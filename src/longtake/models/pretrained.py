@@ -86,7 +86,7 @@ place of a module calls `runtime.compiled(module)`."""
 
 
 ALL, MODULATIONS, REST = "all", "modulations", "rest"
-"""What a pass over blocks may need: all of their weights, those of their modulations alone, or all others."""
+"""The weights that a pass over blocks may need: all of them, those of their modulations alone, or all others."""
 
 
 class PretrainedModel(nn.Module):

@@ -33,7 +33,7 @@ FORMS = {"int8": "int8", "fp8": "float8_e4m3fn"}
 DYNAMIC = "-dynamic"
 """The end of a form whose activations get codes too, a step for each token, so that 8-bit numbers are multiplied."""
 KINDS = ("int8", "float8_e4m3fn", "float8_e5m2")
-"""What files have; the last is never made here."""
+"""The dtypes that files have; the last is never made here."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ class EightBitConfig:
 
     @property
     def dynamic(self) -> bool:
-        """Whether activations get codes too."""
+        """True if activations get codes too."""
         return self.form.endswith(DYNAMIC)
 
     @property
     def word(self) -> str:
-        """What tells it from other forms: "int8", or "int8(2,1)" with the blocks that are kept."""
+        """The word that tells it from other forms: "int8", or "int8(2,1)" with the blocks that are kept."""
         kept = f"({self.keep_first},{self.keep_last})" if self.keep_first or self.keep_last else ""
         return self.form + kept
 
@@ -90,7 +90,7 @@ class EightBitConfig:
         eight.check(self.kind, device, self.dynamic)
 
     def making(self, model: Any) -> Replace:
-        """What gives the linear layers of the model's blocks this form."""
+        """A `Replace` that gives the linear layers of the model's blocks this form."""
         return making(model, self)
 
     def to_dict(self) -> dict[str, Any]:

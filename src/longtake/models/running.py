@@ -1,4 +1,4 @@
-"""How a network's blocks run, by the field's names: attention's kernel, compilation by block, weights in 8 bits."""
+"""The running of a network's blocks, by the field's names: attention's kernel, compilation, weights in 8 bits."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ class First(Head):
 
 
 HEADS: dict[str, type[Head]] = {"tea": Tea, "first": First}
-"""Where the caches decide that stand between the blocks."""
+"""The first block's stand-in of each cache between the blocks, which decides."""
 
 
 def window(latents: Tensor, rows: Rows) -> Tensor:

@@ -49,7 +49,7 @@ TILES = (768, 640, 512, 448, 384, 320, 256, 192, 128)
 
 @dataclass(frozen=True)
 class Lies:
-    """Where one part lies while it runs.
+    """The place of one part while it runs.
 
     `how`: "whole", all of it on the device (or, without one, in main memory in the dtype that it computes in);
     "streamed", `resident` of its blocks stay and the others come one by one `source`; "mapped", computed by the CPU
@@ -84,7 +84,7 @@ class Lies:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where all parts lie. `together`: all stay on the device at once; else one makes room for the next."""
+    """The places of all parts. `together`: all stay on the device at once; else one makes room for the next."""
 
     device: str
     vram: int | None

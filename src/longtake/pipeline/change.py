@@ -1,4 +1,4 @@
-"""How much tensors have changed, as numbers: the measures of the step caches."""
+"""The measures of the step caches: the change of tensors, as numbers."""
 
 from __future__ import annotations
 

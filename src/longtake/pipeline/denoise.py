@@ -90,7 +90,7 @@ class Run:
         return latents, said[0]
 
     def _velocities(self) -> tuple[int, int]:
-        """How many velocities the step took, and how many of them the network computed."""
+        """The number of velocities that the step took, and of those that the network computed."""
         branches = 1 if self.request.negative is None else 2
         return (branches, branches) if self.cache is None else self.cache.taken()
 

@@ -17,7 +17,7 @@ from longtake.pipeline.working import Work
 LATENT_FRAMES = 4
 """Frames of a video that one latent frame becomes."""
 PINNED = 2.0
-"""How much faster a device reads pinned memory than plain memory, which is what is measured."""
+"""A device reads pinned memory so many times as fast as plain memory, which is measured."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def seconds(value: float) -> str:
 
 
 def rates_told(rates: Any) -> str:
-    """What was measured, in words."""
+    """The measured rates, in words."""
     said = [
         f"{rates.matrix / 1e12:.3g} TFLOP/s in products of matrices",
         f"{rates.attention / 1e12:.3g} in attention",

@@ -140,7 +140,7 @@ class Reading:
         return isinstance(self.forms.get(name), forms.LibraryForm)
 
     def keywords(self, name: str) -> dict[str, Any]:
-        """What `from_pretrained` of a network is told."""
+        """The keywords for `from_pretrained` of a network."""
         dtype, moves = self.dtype_of(name), self.placed and not self.is_fixed(name)
         return {
             "dtype": dtype,

@@ -29,7 +29,7 @@ Form = Callable[[Layout], Layout]
 """Changes what was computed to what was asked for by another name (the field's `enable_…_offload`)."""
 
 TABLES = ("embed_tokens.weight",)
-"""What stays in main memory, for its rows are read there."""
+"""Weights that stay in main memory, for their rows are read there."""
 PLENTY = 100_000.0
 """Gigabytes of a device that does not tell how many it has."""
 SHARE = 0.97

@@ -57,7 +57,7 @@ def native(
 
 
 class _Here(threading.local):
-    """What this thread's attention runs on: PyTorch's own choice, or (`own`) a kernel that somebody asked for."""
+    """The kernel of this thread's attention: PyTorch's own choice, or (`own`) a kernel that somebody asked for."""
 
     own = False
     kernel: Kernel = staticmethod(native)

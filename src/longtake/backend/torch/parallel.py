@@ -26,7 +26,7 @@ from longtake.errors import BackendError, LostRunError
 __all__ = ["Ranks", "join"]
 
 LONG = timedelta(days=2)
-"""How long a process waits for another: its start may be the download of a model. One that dies is noticed at once."""
+"""The time for which a process waits for another, whose start may be a download; one that dies is noticed at once."""
 DEVICE, SPOKEN = "longtake/device", "longtake/spoken"
 
 
