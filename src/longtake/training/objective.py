@@ -1,0 +1,151 @@
+"""The one objective: flow matching on a section, given the clean frames that its plan lets it see.
+
+Any plan, any data, any network: `loss` asks a section what it makes and sees, reads that from a video's clean latents,
+and compares the velocity that a network predicts with noise - clean (Lipman et al., arXiv 2210.02747).
+
+Shapes: B sections, C channels, T latent frames, h w rows and columns of latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from longtake.backend import ops, runtime
+from longtake.errors import LongtakeError
+from longtake.models.transformer import SLOTS
+from longtake.plan.plans import Section
+
+Read = Callable[[Iterable["int | None"]], np.ndarray]
+"""Reads clean scaled latents (C, T, h, w) of one video by latent frame number; None reads as zeros."""
+Treatment = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+"""Changes what is seen of the past: (latents (B, C, T, h, w), which frames are neither given nor blank (B, T), random
+numbers) -> latents. The same function serves training and sampling."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What B sections make and see: latents (B, C, T, h, w) float32 and times (B, T)."""
+
+    window: np.ndarray
+    window_times: np.ndarray
+    clean: dict[int, tuple[np.ndarray, np.ndarray]]
+    """(latents, times) of what is seen, by scale."""
+
+
+Velocity = Callable[[Any, np.ndarray, Rows], Any]
+"""A network: (noisy windows (B, C, T, h, w), noise levels (B,), what is seen) -> their velocities."""
+
+
+def loss(
+    velocity: Velocity,
+    sections: Sequence[Section],
+    history: Sequence[Read],
+    noise: np.ndarray,
+    level: np.ndarray,
+    treatment: Treatment | None = None,
+    rng: np.random.Generator | None = None,
+    anchors: Sequence[frozenset[int]] | None = None,
+) -> Any:
+    """(B,): the mean squared error of the velocity of each section, on the device of what the network gives.
+
+    `history` reads the video of each section, `noise` is (B, C, T, h, w), `level` (B,) in [0, 1]. `treatment` is done
+    to the frames that a section sees and that its plan makes, so not to `anchors` (frame 0 unless it says otherwise).
+    Raises LongtakeError for sections that do not see the same numbers of frames, which cannot be one batch.
+    """
+    rows = treated(gather(history, sections), sections, treatment, rng, anchors)
+    return errors(velocity, rows, noise, level)
+
+
+def errors(velocity: Velocity, rows: Rows, noise: np.ndarray, level: np.ndarray) -> Any:
+    """(B,): the mean squared error of the velocity of rows that are gathered already."""
+    mixed = level[:, None, None, None, None]
+    noisy = (1 - mixed) * rows.window + mixed * noise
+    found = velocity(noisy.astype(np.float32), level, rows)
+    wanted = runtime.place(ops.from_numpy(noise - rows.window), found.device)
+    return ((found.float() - wanted) ** 2).flatten(1).mean(1)
+
+
+def gather(history: Sequence[Read], sections: Sequence[Section]) -> Rows:
+    """The latents that one section of each video makes and sees."""
+    shapes = {
+        tuple((scale, len(slot.frames)) for scale, slot in section.slots.items()) for section in sections
+    }
+    if len(shapes) != 1 or len({len(section.frames) for section in sections}) != 1:
+        raise LongtakeError(
+            f"Sections of one batch see as many frames at each scale; these see {sorted(shapes)}."
+        )
+
+    def read(frames_of: Callable[[Section], Iterable[int | None]]) -> np.ndarray:
+        rows = [one(frames_of(section)) for one, section in zip(history, sections, strict=True)]
+        return np.stack(rows).astype(np.float32)
+
+    def slot(scale: int) -> tuple[np.ndarray, np.ndarray]:
+        times = np.array([section.slots[scale].times for section in sections])
+        return read(lambda section: section.slots[scale].frames), times
+
+    times = np.array([section.times for section in sections])
+    return Rows(
+        read(lambda section: section.frames), times, {scale: slot(scale) for scale in sections[0].slots}
+    )
+
+
+def treated(
+    rows: Rows,
+    sections: Sequence[Section],
+    treatment: Treatment | None,
+    rng: np.random.Generator | None = None,
+    anchors: Sequence[frozenset[int]] | None = None,
+) -> Rows:
+    """The rows with the treatment done to what they see of the past."""
+    if treatment is None:
+        return rows
+    if rng is None:
+        raise LongtakeError("A treatment of the history needs random numbers; none were given.")
+    given = anchors or [frozenset({0})] * len(sections)
+
+    def made(scale: int) -> np.ndarray:
+        return np.array(
+            [
+                [frame is not None and frame not in mine for frame in section.slots[scale].frames]
+                for section, mine in zip(sections, given, strict=True)
+            ]
+        )
+
+    clean = {
+        scale: (treatment(latents, made(scale), rng), times) for scale, (latents, times) in rows.clean.items()
+    }
+    return replace(rows, clean=clean)
+
+
+def of_transformer(
+    transformer: Any, states: Any, mask: Any, pooled: Any, image_states: Any, guidance: np.ndarray
+) -> Velocity:
+    """The velocity of a FramePack transformer that is told these texts and pictures.
+
+    `states` (B, N, D), `mask` (B, N), `pooled` (B, P), `image_states` (B, M, E), `guidance` (B,) in thousandths.
+    """
+
+    def put(array: np.ndarray) -> Any:
+        return runtime.place(ops.from_numpy(array), states.device)
+
+    def velocity(noisy: np.ndarray, level: np.ndarray, rows: Rows) -> Any:
+        context: dict[str, Any] = {}
+        for scale, (latents, times) in rows.clean.items():
+            context |= {SLOTS[scale]: put(latents), f"indices_{SLOTS[scale]}": times}
+        return transformer(
+            hidden_states=put(noisy),
+            timestep=put(np.asarray(1000 * level, np.float32)),
+            encoder_hidden_states=states,
+            encoder_attention_mask=mask,
+            pooled_projections=pooled,
+            image_embeds=image_states,
+            indices_latents=rows.window_times,
+            guidance=put(np.asarray(guidance, np.float32)),
+            **context,
+        ).sample
+
+    return velocity
