@@ -161,5 +161,5 @@ def test_a_form_that_passes_no_gradient_on_is_refused() -> None:
     check_learning(asked({"quant_method": "longtake", "form": "int8-dynamic"}), "cpu")
     # It rounds activations, and rounding has no gradient.
     rounding = asked(torchao.Int8DynamicActivationInt8WeightConfig())
-    with pytest.raises(BackendError, match="Nothing can be learnt through a base in torchao:.*is off by"):
+    with pytest.raises(BackendError, match=r"Nothing can be learnt through a base in torchao:.*is off by"):
         check_learning(rounding, "cpu")

@@ -148,7 +148,7 @@ class _Product(torch.autograd.Function):
 
 
 def through(x: Tensor, product: Callable[[Tensor], Tensor], full: Callable[[], Tensor]) -> Tensor:
-    """`product(x)`, the product of x (…, I) with a weight (O, I) that `full` widens; what learns before it may learn on.
+    """`product(x)`, the product of x (…, I) with a weight (O, I) that `full` widens; what is before it may learn.
 
     PyTorch would keep the widened weight of every layer for the gradient of `x`, which is the whole network in numbers
     of 16 bits; here it is widened again when that gradient comes. The weight itself gets none.
