@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,7 +25,8 @@ class Example:
 
     `latents` (C, T, h, w), scaled: frame 0 is the picture that the video begins with; T is 1 for a picture alone, else
     1 + a whole number of windows. `image_states` (M, E) are SigLIP's of that picture. `name` says where it came from,
-    `repeats` how often an epoch takes it.
+    `repeats` how often an epoch takes it. `told` is said in the whole video, or until the first of `changes`: (latent
+    frame, what is said from there on), in the order of time.
     """
 
     name: str
@@ -33,6 +34,13 @@ class Example:
     told: Told
     image_states: np.ndarray
     repeats: int = 1
+    changes: tuple[tuple[int, Told], ...] = ()
+
+    def told_in(self, frames: Sequence[int]) -> Told:
+        """What is said in a section that makes these frames: in its middle, as in a job with several prompts."""
+        middle = (min(frames) + max(frames) + 1) / 2
+        said = [told for first, told in self.changes if first <= middle]
+        return said[-1] if said else self.told
 
     def read(self, frames: Iterable[int | None]) -> np.ndarray:
         """Latents (C, T, h, w) by frame number, for the objective; None reads as zeros."""
