@@ -6,7 +6,16 @@ import argparse
 import shlex
 import sys
 
-from longtake.cli.options import add_json, add_machine, add_option, add_settings, machine_of, parts_of
+from longtake.cli.options import (
+    SIZE,
+    add_json,
+    add_machine,
+    add_option,
+    add_settings,
+    machine_of,
+    parts_of,
+    size,
+)
 from longtake.training.settings import Settings
 
 USAGE = "MODEL DATA -o OUT [options]"
@@ -18,6 +27,7 @@ longtake generate me.png "He walks." --model framepack --lora walk
 """
 GROUPS = {
     "learns": "what learns",
+    "data": "the data",
     "sections": "the sections that are learnt",
     "steps": "the steps",
     "files": "what is written",
@@ -39,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="OUT", required=True, help="the folder of this run; a stopped one goes on"
     )
     add_settings(parser, Settings, GROUPS)
+    parser.add_argument(
+        "--size", type=size, metavar="WxH", help=f"{SIZE} of what is learnt (default: the model's own)"
+    )
     more = parser.add_argument_group("while it learns")
     more.add_argument(
         "--sample-prompts",
@@ -68,18 +81,17 @@ def run(args: argparse.Namespace) -> None:
     logs = [name.strip() for name in args.log.split(",") if name.strip()]
     from longtake.training.finetune import finetune
 
-    with progress.loading(args.model):
-        events = finetune(
-            args.model,
-            args.data,
-            args.output,
-            settings,
-            parts=parts_of(args.parts or ()),
-            quantize=args.quantize or "none",
-            machine=machine_of(args),
-            samples=args.sample_prompts,
-            logs=logs,
-        )
+    events = finetune(
+        args.model,
+        args.data,
+        args.output,
+        settings,
+        parts=parts_of(args.parts or ()),
+        quantize=args.quantize or "none",
+        machine=machine_of(args),
+        samples=args.sample_prompts,
+        logs=logs,
+    )
     again = shlex.join(["longtake", *sys.argv[1:]])
     follow(events, progress, again)
 
@@ -88,4 +100,6 @@ def settings_of(args: argparse.Namespace) -> Settings:
     """The settings that the options ask for."""
     known = Settings().values()
     given = {name: value for name, value in vars(args).items() if name in known and value is not None}
+    if args.size is not None:
+        given["width"], given["height"] = args.size
     return Settings(**given)

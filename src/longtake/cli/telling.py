@@ -62,6 +62,18 @@ class Telling:
         self.progress.emit(kind, **{name: _plain(value) for name, value in vars(event).items()})
         getattr(self, f"_{kind}")(event)
 
+    def _surveyed(self, event: Any) -> None:
+        for line in event.lines:
+            self.progress.say(line)
+
+    def _encoding(self, event: Any) -> None:
+        self.progress.show(f"encoding {event.kind} {event.done}/{event.total}")
+        if event.note:
+            self.progress.say(event.note)
+
+    def _loading(self, event: Any) -> None:
+        self.progress.show(f"loading {event.model}")
+
     def _began(self, event: Any) -> None:
         self.step, self.steps = event.done, event.steps
         on = f", going on after step {event.done}" if event.done else ""

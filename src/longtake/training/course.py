@@ -24,8 +24,32 @@ from longtake.training.settings import Settings
 
 
 @dataclass(frozen=True)
+class Surveyed:
+    """What the data hold and what of them is to be encoded, in sentences."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """So many of all examples, or prompts, that were to be encoded are; `note` says what is unusual with the last."""
+
+    kind: str
+    done: int
+    total: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Loading:
+    """The model is read now."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class Began:
-    """The first event: `steps` of the whole run, of which `done` are done; so many numbers learn, from so many rows."""
+    """The learning begins: `steps` of the whole run, of which `done` are done; so many numbers learn."""
 
     steps: int
     done: int
@@ -71,7 +95,7 @@ class Finished:
     file: Path
 
 
-Event = Began | Learnt | Saved | Sampled | Finished
+Event = Surveyed | Encoding | Loading | Began | Learnt | Saved | Sampled | Finished
 
 
 @dataclass

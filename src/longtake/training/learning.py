@@ -12,10 +12,11 @@ from longtake.backend import ops, runtime, training
 from longtake.errors import JobError
 from longtake.pipeline.encode import Text
 from longtake.plan.plans import PLANS
+from longtake.sampling.treatments import Treatment
 from longtake.training import objective, selfmade
 from longtake.training.examples import Examples, Told
-from longtake.training.lessons import Lesson, by_rows, lesson, without_picture, without_prompt
-from longtake.training.objective import Treatment, Velocity
+from longtake.training.lessons import Lesson, lesson, without_picture, without_prompt
+from longtake.training.objective import Velocity
 from longtake.training.order import Order
 from longtake.training.settings import Settings
 
@@ -85,8 +86,8 @@ class Learning:
                 [one.read for one in varied],
                 np.stack([one.noise for one in varied]),
                 np.array([one.level for one in varied], np.float32),
-                None if self.treatment is None else by_rows(self.treatment, varied),
-                varied[0].rng,
+                self.treatment,
+                [one.rng for one in varied],
                 [one.anchors for one in varied],
             )
 

@@ -14,7 +14,7 @@ import numpy as np
 from longtake.plan.plans import PLANS, Plan, Section
 from longtake.training.examples import Example, Told
 from longtake.training.levels import drawn
-from longtake.training.objective import Read, Treatment
+from longtake.training.objective import Read
 from longtake.training.order import Row
 from longtake.training.settings import Settings
 
@@ -94,9 +94,15 @@ def reading(example: Example, plan: Plan) -> Read:
 
 
 def ending(sampling: str, window: int, most: int, rng: np.random.Generator) -> tuple[Plan, int]:
-    """A plan that ends at a random later frame, which is shown, and its section that is made first and sees it."""
-    plan = PLANS[sampling].lay_out(int(rng.integers(1, most + 1)) if most > 1 else 1, window, True)
-    return plan, 0
+    """A plan that ends at a random later frame, which is shown, and the place of a section that sees it."""
+    plan = PLANS[sampling].lay_out(int(rng.integers(1, most + 1)), window, True)
+    shown = max(plan.anchors)
+    sees = [
+        place
+        for place, section in enumerate(plan)
+        if any(shown in slot.frames for slot in section.slots.values())
+    ]
+    return plan, sees[int(rng.integers(len(sees)))]
 
 
 def alone(section: Section) -> Section:
@@ -120,13 +126,3 @@ def without_picture(one: Lesson) -> Lesson:
 def without_prompt(one: Lesson, empty: Told) -> Lesson:
     """The empty prompt, which classifier-free guidance compares with."""
     return replace(one, told=empty)
-
-
-def by_rows(treatment: Treatment, lessons: Sequence[Lesson]) -> Treatment:
-    """The treatment with each row's own random numbers, so that a row does not depend on its neighbours."""
-
-    def treated(latents: np.ndarray, made: np.ndarray, _: np.random.Generator) -> np.ndarray:
-        rows = [treatment(latents[n : n + 1], made[n : n + 1], one.rng) for n, one in enumerate(lessons)]
-        return np.concatenate(rows)
-
-    return treated

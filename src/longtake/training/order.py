@@ -35,6 +35,11 @@ class Order:
         self.buckets: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}
         for number in range(len(examples)):
             frames, height, width = examples.shape(number)
+            if 1 < frames <= window:
+                raise ModelError(
+                    f"Example {number} has {frames} latent frames, which hold no section of {window}; take a smaller "
+                    "window, or leave it out."
+                )
             places = max(1, (frames - 1) // window)
             repeats = repeats_of(examples, number)
             bucket = self.buckets.setdefault((height, width, int(frames == 1)), [])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from longtake.errors import JobError
-from longtake.option import NAME, option
+from longtake.option import NAME, TEXT, option
 from longtake.plan.plans import PLANS
 
 LEVELS = ("shift", "logit-normal", "uniform")
@@ -18,7 +18,9 @@ SCHEDULES = ("constant", "cosine")
 FORMATS = ("peft", "kohya")
 PRECISIONS = ("auto", "float32", "bfloat16")
 STORED = ("float32", "bfloat16", "float16")
-ANY_TIME = frozenset({"save_every", "keep_every", "sample_every", "log_every", "format", "save_dtype"})
+ANY_TIME = frozenset(
+    {"save_every", "keep_every", "sample_every", "log_every", "format", "save_dtype", "cache"}
+)
 """What may be another when a run goes on: nothing of it decides a step."""
 MANY = 10**9
 
@@ -91,6 +93,20 @@ class Settings:
         0.0, "the chance that a section is learnt backwards in time, from a history of the model's own (BAgger)",
         metavar="P", group="sections", least=0, most=1,
     )  # fmt: skip
+    fps: float = option(30.0, "frames a second that videos are read at", group="data", least=0.1, most=1000)
+    every_frame: bool = option(False, "read every frame of a video, whatever its rate", group="data")
+    max_frames: int | None = option(
+        None, "no more frames of a video than that (default: all)", kind=int, group="data", least=1, most=MANY
+    )  # fmt: skip
+    width: int | None = option(None, "width in pixels", kind=int, group=None, least=16, most=8192)
+    height: int | None = option(None, "height in pixels", kind=int, group=None, least=16, most=8192)
+    caption: str | None = option(
+        None, "said of what has no text of its own", kind=str, metavar="TEXT", group="data", most=TEXT
+    )  # fmt: skip
+    cache: str | None = option(
+        None, "the folder of what is encoded (default: beside the data)", kind=str, metavar="DIR", group="data",
+        least=1, most=NAME,
+    )  # fmt: skip
     steps: int | None = option(
         None, "steps of the optimiser (default: --epochs)", kind=int, group="steps", least=1, most=MANY
     )
@@ -140,6 +156,8 @@ class Settings:
         if self.steps is not None and self.epochs is not None:
             raise JobError("A run is so many --steps or so many --epochs long; give one of them.")
         self._check_targets()
+        if (self.width is None) != (self.height is None):
+            raise JobError("A size is a width and a height; one of them is missing.")
         for name in self.samplings or ():
             if name not in PLANS:
                 raise JobError(f"There is no sampling {name!r}; there are: {', '.join(PLANS)}.")
