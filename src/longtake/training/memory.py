@@ -16,10 +16,10 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from longtake.pipeline.budget import GB, RESERVE, SPARE, gigabytes
+from longtake.pipeline.budget import RESERVE, SPARE, gigabytes
 from longtake.pipeline.flops import PICTURE
 from longtake.pipeline.sizes import WIDTHS, Sizes, Tensor, sizes_of
 from longtake.pipeline.working import Work
@@ -45,7 +45,7 @@ class Run:
     `shared` is the number of devices that one copy of the weights, and all that is kept for each, is shared between.
     """
 
-    work: Work = Work()
+    work: Work = field(default_factory=Work)
     dtype: str = "bfloat16"
     quantize: str = "none"
     learns: int = 0
