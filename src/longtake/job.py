@@ -247,17 +247,10 @@ class Job:
         _check_sampling(self)
         _check_guidance(self)
         _check_prompts(self.prompts)
-        if parse(self.cache) and self.reference:
-            raise JobError(
-                "The reference computes every step; leave cache out, or make the video without reference."
-            )
+        parse(self.cache)
         if len({change.section for change in self.changes}) < len(self.changes):
             raise JobError("Each section can be changed once; the job's changes name one of them twice.")
-        if self.reference and (self.changes or self.prompts):
-            raise JobError(
-                "The reference's noise is one stream and its prompt one text; no section of it can have its own "
-                "seed or prompt."
-            )
+        _check_reference(self)
 
     def change_of(self, section: int) -> SectionChange:
         """The change of the section at this place in the video; one that changes nothing if none is asked."""
@@ -357,6 +350,27 @@ def _check_sampling(job: Job) -> None:
         raise JobError(
             f"A last picture needs a sampling that sees the end ({seeing}); {job.sampling} was asked for, which "
             "never looks ahead."
+        )
+
+
+def _check_reference(job: Job) -> None:
+    """Raise JobError for what the reference does not do."""
+    if not job.reference:
+        return
+    if not PLANS[job.sampling].published:
+        published = ", ".join(name for name, kind in PLANS.items() if kind.published)
+        raise JobError(
+            f"The reference knows the samplings {published}; {job.sampling} was asked for: take one of these, or make "
+            "the video without reference."
+        )
+    if parse(job.cache):
+        raise JobError(
+            "The reference computes every step; leave cache out, or make the video without reference."
+        )
+    if job.changes or job.prompts:
+        raise JobError(
+            "The reference's noise is one stream and its prompt one text; no section of it can have its own "
+            "seed or prompt."
         )
 
 

@@ -18,12 +18,10 @@ from longtake.backend import ops, runtime
 from longtake.errors import LongtakeError
 from longtake.models.transformer import SLOTS
 from longtake.plan.plans import Section
+from longtake.sampling.treatments import Treatment, over_scales
 
 Read = Callable[[Iterable["int | None"]], np.ndarray]
 """Reads clean scaled latents (C, T, h, w) of one video by latent frame number; None reads as zeros."""
-Treatment = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
-"""Changes what is seen of the past: (latents (B, C, T, h, w), which frames are neither given nor blank (B, T), random
-numbers) -> latents. The same function serves training and sampling."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +113,10 @@ def treated(
             ]
         )
 
-    clean = {
-        scale: (treatment(latents, made(scale), rng), times) for scale, (latents, times) in rows.clean.items()
-    }
-    return replace(rows, clean=clean)
+    seen = {scale: latents for scale, (latents, _) in rows.clean.items()}
+    # All scales at once, so that a row is treated or it is not.
+    done = over_scales(treatment, seen, {scale: made(scale) for scale in seen}, rng)
+    return replace(rows, clean={scale: (done[scale], times) for scale, (_, times) in rows.clean.items()})
 
 
 def of_transformer(
