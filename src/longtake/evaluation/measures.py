@@ -42,7 +42,7 @@ MEASURES: dict[str, Measure] = {
     "sharpness": Measure(
         "energy of the Laplacian, relative to the truth's (else to the first second's, or the reference's)",
         "like",
-        (0.3, 3),
+        (0.1, 3),
         of_truth=False,
     ),
     "motion": Measure("change from frame to frame beyond what noise makes", "like", of_truth=False),

@@ -59,7 +59,8 @@ class Measured:
 class Meter:
     """One video's measurements; `push` its frames in order, then `finish`.
 
-    With a `scene` its truth is measured too. `seams` are the numbers of frames with which sections begin. Without a
+    With a `scene` its truth is measured too; `certain` says that it is so to the frame, as of true videos that went
+    through an autoencoder. `seams` are the numbers of frames with which sections begin. Without a
     `standard` the video's own first second is one.
     """
 
@@ -69,9 +70,10 @@ class Meter:
         seams: Sequence[int] = (),
         fps: float = toyworld.FPS,
         standard: Standard | None = None,
+        certain: bool = False,
     ) -> None:
         self.count = 0
-        self._watch = None if scene is None else Watch(scene)
+        self._watch = None if scene is None else Watch(scene, certain)
         self._scene, self._seams, self._fps = scene, seams, fps
         self._before: Frames | None = None
         self._parts: dict[str, list[Array]] = {name: [] for name in FRAMES}
@@ -191,7 +193,7 @@ class _Beginning:
 
 
 class _Likeness:
-    """How like a video is to itself some seconds before: correlations of thumbnails, of which the last 50 s are kept."""
+    """How like a video is to itself some seconds before: correlations of thumbnails of the last 50 s."""
 
     def __init__(self, fps: float) -> None:
         self._stride = max(1, round(fps / _THUMBNAILS))

@@ -27,8 +27,8 @@ Found = dict[str, tuple[np.ndarray, np.ndarray]]
 class Watch:
     """What the frames of one video show of its scene."""
 
-    def __init__(self, scene: toyworld.Scene) -> None:
-        self._scene = scene
+    def __init__(self, scene: toyworld.Scene, certain: bool = False) -> None:
+        self._scene, self._certain = scene, certain or is_certain(scene)
         self._parts: list[toyworld.Measurement] = []
         self._psnr: list[Array] = []
         self._shape = (0, 0)
@@ -37,7 +37,7 @@ class Watch:
         """Take the next frames (T, H, W, 3), the first of which has this number."""
         self._shape = frames.shape[1:3]
         self._parts.append(toyworld.measure(frames, self._scene, first))
-        if is_certain(self._scene):
+        if self._certain:
             true = toyworld.render(self._scene, range(first, first + len(frames)), *self._shape)
             self._psnr.append(frame_psnr(frames, true))
 
@@ -64,8 +64,7 @@ class Watch:
         return curves, seen
 
     def _seen(self, found: toyworld.Measurement) -> str:
-        rest = toyworld.truth_of(self._scene, *self._shape).y
-        return toyworld.motion_of(found, rest, self._shape)
+        return toyworld.motion_of(found, self._scene, self._shape)
 
     def _prompted(self, found: toyworld.Measurement) -> tuple[np.ndarray, np.ndarray]:
         """For each stretch, by its middle, whether the motion is the prompted one."""
