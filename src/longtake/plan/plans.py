@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from longtake.errors import JobError
+from longtake.plan import sights
 from longtake.plan.layout import Slot
 from longtake.plan.lengths import (
     WINDOW,
@@ -237,7 +238,7 @@ def plan_of(job: Job) -> Plan:
     end = job.last_picture is not None
     # The end must be the last picture's, so nothing can be cut off there: the nearest length is taken.
     counted = reference_section_count if job.reference else nearest_section_count if end else section_count
-    plan = PLANS[job.sampling].lay_out(counted(job.frames, job.window), job.window, end)
+    plan = sights.seen(job, PLANS[job.sampling].lay_out(counted(job.frames, job.window), job.window, end))
     frames = plan.made if job.reference or end else job.frames
     if frames == job.frames:
         return replace(plan, frames=frames)
