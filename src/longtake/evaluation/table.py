@@ -31,7 +31,9 @@ def table(
                 continue
             sums, gated = found.summary()[name], name in found.gated()
             marked |= gated
-            drift = f"{_number(sums['drift'].mean)} [{_number(sums['drift'].low)}, {_number(sums['drift'].high)}]"
+            drift = (
+                f"{_number(sums['drift'].mean)} [{_number(sums['drift'].low)}, {_number(sums['drift'].high)}]"
+            )
             other = (differences or {}).get(arm, {}).get(name)
             cells = [
                 _number(found.median(name)) if each == "median"
@@ -69,7 +71,9 @@ def _heads(results: Results) -> list[str]:
         )
     lines = _aligned([heads, *rows])
     if motions:
-        lines.append("  lost: videos whose character is lost at any time; right: the motion of the whole video")
+        lines.append(
+            "  lost: videos whose character is lost at any time; right: the motion of the whole video"
+        )
     return lines
 
 

@@ -131,9 +131,7 @@ def _datasets(place: Path, settings: Settings, sizes: Sizes) -> Iterator[Dataset
         place = place.parent
     if not place.is_dir():
         what = "is a file" if place.is_file() else "is not there"
-        raise JobError(
-            f"{place} {what}; data are a folder of videos or pictures, its {METADATA}."
-        )
+        raise JobError(f"{place} {what}; data are a folder of videos or pictures, its {METADATA}.")
     cut = Cut(most=settings.max_frames, window=settings.window)
     cut.check(str(place))
     sizes.check(str(place))
