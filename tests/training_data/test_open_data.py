@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from PIL import Image
-from clips import clip, picture
 
+from clips import clip, picture
 from longtake.backend import ops, runtime
 from longtake.errors import JobError
 from longtake.pipeline.decode import from_frames
