@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
+from longtake.backend.torch import kernels
 from longtake.backend.torch.runtime import dtype
 from longtake.errors import RunError
 
@@ -19,9 +21,11 @@ __all__ = [
     "channels_last",
     "dropping",
     "fill",
+    "gradient_error",
     "learning",
     "orthogonalised",
     "own",
+    "recomputed",
     "seed_everything",
     "set_threads",
     "tensorboard",
@@ -195,6 +199,38 @@ def best_device() -> str:
 def autocast(value: Any, device: Any) -> Any:
     """Inside, matrix products and convolutions of tensors on `device` work in the dtype `value`."""
     return torch.autocast(torch.device(device).type, dtype(value), enabled=dtype(value) != torch.float32)
+
+
+def gradient_error(layer: Any, weight: torch.Tensor) -> float:
+    """How far the gradient that a layer gives its input is from that of its weight (O, I), as a share of it.
+
+    Infinite if it gives none; 1 if it is zero, as that of rounding is.
+    """
+    x = torch.randn(32, weight.shape[1], device=weight.device, dtype=weight.dtype, requires_grad=True)
+    wanted = torch.randn(32, weight.shape[0], device=weight.device, dtype=weight.dtype)
+    made = layer(x)
+    if not made.requires_grad:
+        return math.inf
+    made.backward(wanted)
+    exact = wanted @ weight
+    return math.inf if x.grad is None else float((x.grad - exact).norm() / exact.norm())
+
+
+def recomputed(call: Any, *given: Any) -> Any:
+    """`call(*given)`, of which nothing is kept for the gradient but what was given: the rest is made again for it.
+
+    The second time goes by the same kernel of attention, the same mixed precision and the same random numbers, so
+    gradients are equal bit for bit. (Chen et al., arXiv 1604.06174.)
+    """
+    if not torch.is_grad_enabled():
+        return call(*given)
+    # A gradient is computed in a thread of its own, later, where nobody has asked for a kernel.
+    asked, kernel = kernels.here.own, kernels.here.kernel
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), kernels.around(kernel) if asked else nullcontext()
+
+    return checkpoint(call, *given, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
