@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import warnings
@@ -17,6 +16,7 @@ from longtake.backend import runtime, training
 from longtake.errors import JobError, LongtakeWarning, ModelError
 from longtake.machine import Machine
 from longtake.models import adapters
+from longtake.models.pretrained import walking
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.named import mismatch, places, trained_for
 from longtake.pipeline.encode import encode_text
@@ -30,6 +30,7 @@ from longtake.training.examples import Examples, Told
 from longtake.training.learning import Learning, check, told_of
 from longtake.training.levels import shift_of
 from longtake.training.output import CHECKPOINT, LOG, MODEL, Output
+from longtake.training.recomputing import recomputing
 from longtake.training.records import Records
 from longtake.training.samples import Sample, read_samples, sheets
 from longtake.training.settings import Settings
@@ -102,8 +103,11 @@ class Asked:
 
     def check(self, folder: Output) -> None:
         """Raise JobError or ModelError for what the model cannot learn; warn of a sampling that is not its own."""
-        if self.settings.whole and self.quantize != "none":
+        settings, company = self.settings, self.company
+        if settings.whole and self.quantize != "none":
             raise JobError("--whole trains every weight, and --quantize freezes them; leave one of them out.")
+        if company is not None:
+            check_company(company, settings, self.quantize)
         if isinstance(self.model, Networks):
             transformer = self.model.part("transformer")
             if not isinstance(transformer, HunyuanVideoFramepackTransformer3DModel):
@@ -128,6 +132,26 @@ class Asked:
         folder.check_room(4 * numbers * (3 + bool(self.settings.average)), 4 * numbers)
 
 
+def check_company(company: Any, settings: Settings, quantize: str) -> None:
+    """Raise JobError for what several processes cannot do together."""
+    if not company.shares:
+        return
+    asked = {
+        "--optimiser muon": (settings.optimiser == "muon", "works on whole matrices"),
+        "--self-made and --bagger": (
+            settings.self_made + settings.bagger > 0,
+            "run the network more often in one process than in another",
+        ),
+        "--quantize": (quantize != "none", "has weights that are no numbers to share out"),
+    }
+    for name, (is_asked, why) in asked.items():
+        if is_asked:
+            raise JobError(
+                f"{name} {why}, and FSDP gives each process a part of every weight; leave one of them out (DDP, "
+                "accelerate's usual setting, gives each the whole network)."
+            )
+
+
 def _events(
     asked: Asked,
     folder: Output,
@@ -138,7 +162,11 @@ def _events(
 ) -> Generator[Event, None, None]:
     settings = asked.settings
     with ExitStack() as stack:
-        stack.enter_context(folder.locked())
+        company = asked.company
+        if company is not None:
+            stack.enter_context(company.kept())
+        if company is None or company.first:
+            stack.enter_context(folder.locked())
         examples = yield from encoded(asked, place)
         if not isinstance(asked.model, Networks):
             yield Loading(asked.model)
@@ -147,13 +175,19 @@ def _events(
             "model": "" if isinstance(asked.model, Networks) else fingerprint(asked.model, asked.parts),
             "sampling": list(samplings), "data": _mark(examples), "quantize": asked.quantize,
         }  # fmt: skip
-        folder.begin(facts)
+        if company is None or company.first:
+            folder.begin(facts)
         published = asked.own is not None
         shift = settings.shift or shift_of(networks.scheduler, published)
         empty = _empty(networks, examples) if settings.drop_prompt else None
         transformer = networks.transformer
         parameters = stack.enter_context(begun(transformer, settings))
-        learning = Learning(transformer, examples, settings, samplings, shift, empty)
+        if settings.gradient_checkpointing:
+            stack.enter_context(walking(transformer, recomputing))
+        learning = Learning(transformer, examples, settings, samplings, shift, empty, company=company)
+        if company is not None:
+            learning.transformer = company.take(transformer, set(map(id, parameters.values())))
+            parameters = learnt(transformer, settings)
         optimiser = training.Optimiser(
             parameters,
             settings.weight_decay,
@@ -204,8 +238,11 @@ def encoded(asked: Asked, place: Place | None) -> Generator[Event, None, Example
     if place is None:
         return asked.data
     yield Surveyed(tuple(place.plan.lines()))
-    for done in data_room.encode(place.plan, place.encoders):
-        yield Encoding(done.kind, done.done, done.total, done.note)
+    if asked.company is None or asked.company.first:
+        for done in data_room.encode(place.plan, place.encoders):
+            yield Encoding(done.kind, done.done, done.total, done.note)
+    if asked.company is not None:
+        asked.company.wait()
     return data_room.open_data(asked.data, place.encoders, place.how)
 
 
@@ -240,6 +277,15 @@ def config_of(model: str, parts: Mapping[str, str]) -> Any:
     return kind.read_config(source.fetch([Part(folder, ("config.json",))]) / folder / "config.json")
 
 
+def learnt(transformer: Any, settings: Settings) -> dict[str, Any]:
+    """What learns of a transformer, by name."""
+    return (
+        dict(transformer.named_parameters())
+        if settings.whole
+        else adapters.weights_of(transformer, lora.NAME)
+    )
+
+
 @contextmanager
 def begun(transformer: Any, settings: Settings) -> Iterator[dict[str, Any]]:
     """Inside, what learns of the transformer is there, and nothing else can; gives it by name.
@@ -248,9 +294,9 @@ def begun(transformer: Any, settings: Settings) -> Iterator[dict[str, Any]]:
     """
     if settings.whole:
         training.own(transformer)
-        parameters = dict(transformer.named_parameters())
     else:
-        parameters = lora.begin(transformer, settings)
+        lora.begin(transformer, settings)
+    parameters = learnt(transformer, settings)
     training.learning(transformer, parameters.values())
     try:
         yield parameters
@@ -260,23 +306,40 @@ def begun(transformer: Any, settings: Settings) -> Iterator[dict[str, Any]]:
             adapters.detach(transformer, [lora.NAME])
 
 
+def copied(transformer: Any, dtype: str, keep: bool = True) -> Any:
+    """A transformer of the same weights in another dtype, with nothing of a training about it."""
+    with runtime.empty_weights():
+        made = HunyuanVideoFramepackTransformer3DModel(transformer.config)
+    for name, weight in adapters.published_weights(transformer).items():
+        found = training.whole(weight, keep)
+        if keep:
+            runtime.assign_weights(made, {name: runtime.place(found.detach(), dtype=dtype)})
+    made.eval()
+    return made
+
+
 def written(networks: Networks, learning: Learning, optimiser: Any, folder: Path) -> Path:
-    """Write the result as it is now into a folder; gives its file, or the folder of a whole model."""
-    settings = learning.settings
+    """Write the result as it is now into a folder; gives its file, or the folder of a whole model.
+
+    Of several processes the first one writes, and all come here.
+    """
+    settings, writes = learning.settings, learning.company is None or learning.company.first
     if settings.whole:
         place = folder / MODEL
         # The copy is let go before the next step.
-        stored = copy.deepcopy(networks.transformer).to(runtime.dtype(settings.save_dtype))
-        save_networks(
-            dataclasses.replace(networks, transformer=stored), place, "HunyuanVideoFramepackPipeline"
-        )
+        stored = copied(networks.transformer, settings.save_dtype, writes)
+        if writes:
+            parts = dataclasses.replace(networks, transformer=stored)
+            save_networks(parts, place, "HunyuanVideoFramepackPipeline")
         return place
     steps, lap = optimiser.steps, learning.order.lap
     about = lora.about(
         settings, steps, steps // lap, ",".join(learning.samplings), learning.shift, len(learning.examples)
     )
     file = folder / lora.file_name(settings)
-    lora.write(networks.transformer, settings, file, about)
+    with training.gathered(lora.parts(networks.transformer)):
+        if writes:
+            lora.write(networks.transformer, settings, file, about)
     return file
 
 
