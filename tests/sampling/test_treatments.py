@@ -9,22 +9,18 @@ from longtake.errors import JobError
 from longtake.sampling import treatments
 from longtake.sampling.treatments import (
     Drift,
-    Wanted,
     adaptive,
     added,
     chain,
-    check_discrete,
-    check_sampling,
     corruption,
     discrete,
     matched,
     noise,
     over_scales,
-    parse,
     sometimes,
     treatment_of,
-    wanted_of,
 )
+from longtake.sampling.ways import Wanted, check_discrete, check_sampling, parse, wanted_of
 
 RNG = np.random.default_rng(0)
 LATENTS = RNG.standard_normal((2, 4, 5, 6, 8)).astype(np.float32)

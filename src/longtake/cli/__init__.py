@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from longtake.cli import calibrate, evaluate, extend, generate, info, plan, quantize, redo, resume, scene, train
+from longtake.cli import (
+    calibrate,
+    evaluate,
+    extend,
+    finetune,
+    generate,
+    info,
+    plan,
+    quantize,
+    redo,
+    resume,
+    scene,
+    train,
+)
 from longtake.cli.follow import follow
 from longtake.cli.parser import Parser, build_parser
 from longtake.errors import LongtakeError, LongtakeWarning, LostRunError, RunError
@@ -21,7 +34,8 @@ from longtake.option import check_text
 VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
     "plan": plan, "scene": scene, "train": train, "info": info,
-    "quantize": quantize, "calibrate": calibrate, "evaluate": evaluate,
+    "quantize": quantize, "calibrate": calibrate, "finetune": finetune,
+    "evaluate": evaluate,
 }  # fmt: skip
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 

@@ -56,11 +56,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group = parser.add_argument_group("the toy world, for models")
     group.add_argument(
-        "--scenes", type=int, default=42, metavar="N", help="scenes that no training saw (default: %(default)s)"
+        "--scenes",
+        type=int,
+        default=42,
+        metavar="N",
+        help="scenes that no training saw (default: %(default)s)",
     )
-    group.add_argument("--first-scene", type=int, default=0, metavar="N", help="the first one's number (default: 0)")
-    group.add_argument("--seeds", type=int, default=1, metavar="N", help="videos of each scene (default: %(default)s)")
-    group.add_argument("--batch", type=int, default=16, metavar="N", help="videos made at once (default: %(default)s)")
+    group.add_argument(
+        "--first-scene", type=int, default=0, metavar="N", help="the first one's number (default: 0)"
+    )
+    group.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="videos of each scene (default: %(default)s)"
+    )
+    group.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="videos made at once (default: %(default)s)"
+    )
     group.add_argument(
         "--sampling", dest="samplings", metavar="NAME[,NAME]",
         help=f"an arm for each: all, or some of {', '.join(SAMPLINGS)} (default: what the model was trained for)",
@@ -69,7 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--arms", type=Path, metavar="FILE",
         help='arms in JSON: {"ours": {"steps": 10}, …}, each with what it has beside the options here',
     )  # fmt: skip
-    group.add_argument("--no-floor", action="store_true", help="without true videos, and these after the autoencoder")
+    group.add_argument(
+        "--no-floor", action="store_true", help="without true videos, and these after the autoencoder"
+    )
     group = parser.add_argument_group("video files")
     group.add_argument(
         "--reference", dest="standard", type=Path, metavar="VIDEO",
@@ -79,7 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--plot", action="store_true", help=f"write the curves to DIR/{PLOT} (longtake[plot])")
     group.add_argument("--sheet", action="store_true", help=f"write some frames of each video to DIR/{SHEET}")
     group.add_argument("--measures", metavar="NAME[,NAME]", help="what table and plot show (default: all)")
-    group.add_argument("--against", metavar="ARM", help="the arm that others are compared with (default: the first)")
+    group.add_argument(
+        "--against", metavar="ARM", help="the arm that others are compared with (default: the first)"
+    )
     add_job_options(parser, FIELDS)
     add_machine(parser)
     add_json(parser)
@@ -131,7 +145,7 @@ class Asked:
 
     def check(self, against: str | None) -> None:
         """Raise JobError for a name twice, or a comparison with none of them."""
-        made = [arm.name for arm in (*self.jobs, *self.clips)]
+        made = [arm.name for arm in self.jobs] + [arm.name for arm in self.clips]
         for name in made:
             if made.count(name) > 1:
                 raise JobError(f"Two arms have the name {name!r}; rename a file, or name arms in --arms.")
@@ -152,9 +166,7 @@ def asked_of(args: argparse.Namespace) -> Asked:
             path = path / RESULTS
         if path.suffix == ".json":
             asked.earlier.append((word, read_results(path)))
-        elif path.suffix.lower() in SUFFIXES:
-            asked.clips.append(clip_arm(path))
-        elif path.is_dir() and not (path / "model_index.json").exists():
+        elif path.suffix.lower() in SUFFIXES or (path.is_dir() and not (path / "model_index.json").exists()):
             asked.clips.append(clip_arm(path))
         else:
             models.append(word)
@@ -205,7 +217,9 @@ def _entries(path: Path | None) -> dict[str, dict[str, Any]]:
     for name, fields in values.items():
         taken = fields.keys() & {"prompt", "anchors", "model"}
         if taken:
-            raise JobError(f"The arm {name!r} in {path} names {min(taken)}, which the scenes and WHAT decide.")
+            raise JobError(
+                f"The arm {name!r} in {path} names {min(taken)}, which the scenes and WHAT decide."
+            )
     return values
 
 
@@ -277,7 +291,9 @@ def _evaluated(args: argparse.Namespace, asked: Asked, keep: Any, progress: Prog
         )
 
 
-def _made(args: argparse.Namespace, arms: list[Arm], keep: Any, progress: Progress, stills: int) -> Iterator[Any]:
+def _made(
+    args: argparse.Namespace, arms: list[Arm], keep: Any, progress: Progress, stills: int
+) -> Iterator[Any]:
     from longtake.cli.make import load
     from longtake.evaluation.making import evaluate_videos, floor_records, sized, true_records
     from longtake.toy.judge import held_out_scenes, through_autoencoder
@@ -307,9 +323,7 @@ def _made(args: argparse.Namespace, arms: list[Arm], keep: Any, progress: Progre
             scenes, job.frames, size, lambda true: through_autoencoder(networks.vae, true), section
         )
     seeds = range(args.seeds)
-    yield from evaluate_videos(
-        arms, networks_of, scenes, seeds, batch=args.batch, keep=keep, stills=stills
-    )
+    yield from evaluate_videos(arms, networks_of, scenes, seeds, batch=args.batch, keep=keep, stills=stills)
 
 
 class Telling:
@@ -341,7 +355,11 @@ class Telling:
             self._arms[at.arm] = at.done
         self._done = sum(self._arms.values())
         new = self._done - self._kept
-        left = None if self._begun is None or new <= 0 else (now - self._begun) / new * (self._total - self._done)
+        left = (
+            None
+            if self._begun is None or new <= 0
+            else (now - self._begun) / new * (self._total - self._done)
+        )
         self._progress.emit(
             "progressed", arm=at.arm, done=round(at.done, 3), total=at.total,
             seconds_left=None if left is None else round(left, 1),
@@ -358,7 +376,11 @@ class Telling:
 
 
 def _finish(
-    args: argparse.Namespace, asked: Asked, records: list[Record], measures: Collection[str], progress: Progress
+    args: argparse.Namespace,
+    asked: Asked,
+    records: list[Record],
+    measures: Collection[str],
+    progress: Progress,
 ) -> None:
     from longtake.evaluation.pictures import plot, sheet
     from longtake.evaluation.results import differences, merged, write_results

@@ -74,7 +74,9 @@ def evaluate_clips(
             if record is None:
                 clip = _Clip(file, window, standard, stills)
                 for count in clip.measured(reference):
-                    yield Progressed(arm.name, done + min(1.0, count / max(clip.facts.frames, 1)), len(arm.files))
+                    yield Progressed(
+                        arm.name, done + min(1.0, count / max(clip.facts.frames, 1)), len(arm.files)
+                    )
                 record = replace(clip.record(file.name), arm=arm.name)
                 if keep is not None:
                     keep.write(facts, record)

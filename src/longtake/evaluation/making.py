@@ -196,7 +196,11 @@ def true_records(
 
 
 def floor_records(
-    scenes: Scenes, frames: int, size: tuple[int, int], again: Callable[[np.ndarray], np.ndarray], section: int = 36
+    scenes: Scenes,
+    frames: int,
+    size: tuple[int, int],
+    again: Callable[[np.ndarray], np.ndarray],
+    section: int = 36,
 ) -> Told:
     """Records of true videos after `again` (1, T, H, W, 3), which is the way through the autoencoder."""
     width, height = size

@@ -37,9 +37,7 @@ def plot(results: Results, path: Path, measures: Collection[str] = tuple(MEASURE
     import matplotlib
 
     known = [
-        name
-        for name in MEASURES
-        if name in measures and any(name in arm.curves for arm in results.values())
+        name for name in MEASURES if name in measures and any(name in arm.curves for arm in results.values())
     ]
     with matplotlib.rc_context({"font.size": 8}):
         from matplotlib.backends.backend_agg import FigureCanvasAgg

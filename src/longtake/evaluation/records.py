@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from longtake import disk, strictjson
-from longtake.errors import JobError, LongtakeError
+from longtake.errors import LongtakeError
 from longtake.evaluation.meter import Curve, Measured
 from longtake.evaluation.summaries import STATISTICS, downsampled, summaries
 from longtake.picture import load_image, save_picture

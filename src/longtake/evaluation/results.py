@@ -135,7 +135,9 @@ def differences(results: Results, base: str) -> dict[str, dict[str, dict[str, In
         ours, theirs = (list(rows) for rows in zip(*pairs, strict=True))
         figures = {
             measure: {
-                each: (np.array(values)[ours] - np.array(results[base].figures[measure][each])[theirs]).tolist()
+                each: (
+                    np.array(values)[ours] - np.array(results[base].figures[measure][each])[theirs]
+                ).tolist()
                 for each, values in statistics.items()
             }
             for measure, statistics in arm.figures.items()

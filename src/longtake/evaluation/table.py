@@ -31,7 +31,9 @@ def table(
                 continue
             sums, gated = found.summary()[name], name in found.gated()
             marked |= gated
-            drift = f"{_number(sums['drift'].mean)} [{_number(sums['drift'].low)}, {_number(sums['drift'].high)}]"
+            drift = (
+                f"{_number(sums['drift'].mean)} [{_number(sums['drift'].low)}, {_number(sums['drift'].high)}]"
+            )
             other = (differences or {}).get(arm, {}).get(name)
             cells = [
                 _number(found.median(name)) if each == "median"
@@ -69,7 +71,9 @@ def _heads(results: Results) -> list[str]:
         )
     lines = _aligned([heads, *rows])
     if motions:
-        lines.append("  lost: videos whose character is lost at any time; right: the motion of the whole video")
+        lines.append(
+            "  lost: videos whose character is lost at any time; right: the motion of the whole video"
+        )
     return lines
 
 
@@ -92,7 +96,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _difference(value: Interval) -> str:
-    return f"{value.mean:+.4f} [{value.low:+.4f}, {value.high:+.4f}]" if value.count else ""
+    return f"{value.mean:+.4f} [{value.low:+.4f}, {value.high:+.4f}]" if value.videos else ""
 
 
 def _number(value: float) -> str:

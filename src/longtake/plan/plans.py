@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from longtake.errors import JobError
+from longtake.plan import sights
 from longtake.plan.layout import Generated, Packed, Skipped, Structure, Tail, parse
 from longtake.plan.lengths import WINDOW, nearest_section_count, reference_section_count, section_count
 from longtake.plan.orders import View, backwards, ends_first, onwards
@@ -137,7 +138,7 @@ def plan_of(job: Job) -> Plan:
     end = job.last_picture is not None
     # The end must be the last picture's, so nothing can be cut off there: the nearest length is taken.
     counted = reference_section_count if job.reference else nearest_section_count if end else section_count
-    plan = PLANS[job.sampling].lay_out(counted(job.frames, job.window), job.window, end)
+    plan = sights.seen(job, PLANS[job.sampling].lay_out(counted(job.frames, job.window), job.window, end))
     frames = plan.made if job.reference or end else job.frames
     if frames == job.frames:
         return replace(plan, frames=frames)

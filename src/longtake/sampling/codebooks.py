@@ -15,12 +15,10 @@ from typing import Any
 import numpy as np
 
 from longtake.errors import ModelError
+from longtake.sampling.ways import MOST
 
 AT_ONCE = 2**22
 """Most distances that are in memory at once: 16 MB of them, whatever the size of the latents."""
-
-MOST = 2**16
-"""Most codes."""
 
 SPREAD = 16
 """Vectors that the first codes are chosen among, for each code."""
