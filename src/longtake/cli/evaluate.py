@@ -34,6 +34,7 @@ longtake evaluate study/results.json runs/second -o both --against vanilla
 FIELDS = tuple(OPTIONS.keys() - {"prompt", "model", "anchors", "sampling", "reference", "fps"})
 """What an arm may be by options; a file of arms may name every field of a job."""
 
+FLOORS = ("truth", "autoencoder")
 RESULTS, PLOT, SHEET, KEPT = "results.json", "curves.png", "sheet.png", "videos"
 STILLS = 9
 """Frames of a video on the sheet."""
@@ -149,7 +150,7 @@ class Asked:
         for name in made:
             if made.count(name) > 1:
                 raise JobError(f"Two arms have the name {name!r}; rename a file, or name arms in --arms.")
-        known = [*made, *(name for _, results in self.earlier for name in results), "truth", "autoencoder"]
+        known = [*made, *(name for _, results in self.earlier for name in results), *FLOORS]
         if against is not None and against not in known:
             raise JobError(f"There is no arm {against!r} to compare with; there are: {', '.join(known)}.")
 
@@ -348,10 +349,10 @@ class Telling:
         from longtake.cli.progress import time_left
 
         now = time.perf_counter()
-        if self._begun is None and at.arm not in ("truth", "autoencoder"):
+        if self._begun is None and at.arm not in FLOORS:
             # What was kept came before the first step.
             self._begun, self._kept = now, at.done
-        if at.arm not in ("truth", "autoencoder"):
+        if at.arm not in FLOORS:
             self._arms[at.arm] = at.done
         self._done = sum(self._arms.values())
         new = self._done - self._kept
@@ -423,5 +424,5 @@ def results_of(records: Iterable[Record], asked: Asked) -> Results:
 
 def _base(results: Results) -> str | None:
     """The first arm that is no truth, if there is something to compare with it."""
-    made = [name for name in results if name not in ("truth", "autoencoder")]
+    made = [name for name in results if name not in FLOORS]
     return made[0] if made and len(results) > 1 else None

@@ -53,3 +53,6 @@ MEASURES: dict[str, Measure] = {
     ),
 }  # fmt: skip
 """All measures, in the order of the table."""
+
+TRUTH, AUTOENCODER = "truth", "autoencoder"
+"""The arms that stand beside every model's: true videos, and those after the autoencoder."""
