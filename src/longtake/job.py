@@ -253,18 +253,11 @@ class Job:
         _check_sampling(self)
         _check_guidance(self)
         _check_prompts(self.prompts)
-        if parse(self.cache) and self.reference:
-            raise JobError(
-                "The reference computes every step; leave cache out, or make the video without reference."
-            )
+        parse(self.cache)
         _check_history(self)
         if len({change.section for change in self.changes}) < len(self.changes):
             raise JobError("Each section can be changed once; the job's changes name one of them twice.")
-        if self.reference and (self.changes or self.prompts):
-            raise JobError(
-                "The reference's noise is one stream and its prompt one text; no section of it can have its own "
-                "seed or prompt."
-            )
+        _check_reference(self)
 
     def change_of(self, section: int) -> SectionChange:
         """The change of the section at this place in the video; one that changes nothing if none is asked."""
@@ -367,6 +360,31 @@ def _check_sampling(job: Job) -> None:
         )
 
 
+def _check_reference(job: Job) -> None:
+    """Raise JobError for what the reference does not do."""
+    if not job.reference:
+        return
+    if not PLANS[job.sampling].published:
+        published = ", ".join(name for name, kind in PLANS.items() if kind.published)
+        raise JobError(
+            f"The reference knows the samplings {published}; {job.sampling} was asked for: take one of these, or make "
+            "the video without reference."
+        )
+    if parse(job.cache):
+        raise JobError(
+            "The reference computes every step; leave cache out, or make the video without reference."
+        )
+    if job.history:
+        raise JobError(
+            "The reference sees its history as it is; leave history out, or make the video without reference."
+        )
+    if job.changes or job.prompts:
+        raise JobError(
+            "The reference's noise is one stream and its prompt one text; no section of it can have its own "
+            "seed or prompt."
+        )
+
+
 def _check_guidance(job: Job) -> None:
     if job.negative_prompt and job.cfg_scale <= 1:
         raise JobError(
@@ -377,12 +395,10 @@ def _check_guidance(job: Job) -> None:
 
 def _check_history(job: Job) -> None:
     ways.check_sampling(job.history)
+    structure = PLANS[job.sampling].structure
+    ways.check_discrete(structure, structure.endswith("+D"), job.history)
     if not job.history:
         return
-    if job.reference:
-        raise JobError(
-            "The reference sees its history as it is; leave history out, or make the video without reference."
-        )
     if job.steps < 2 and ways.wanted_of(job.history, "correct") is not None:
         raise JobError(
             f"The history's 'correct' comes between two steps; a section has {job.steps} step: take more steps, or "

@@ -56,7 +56,7 @@ WAYS: dict[str, Way] = {
     "statistics": Way("SHARE: mean and spread of each channel as the picture's", (Value("the share", 1.0),)),
     "forget": Way("without the far frames from before a change of prompt"),
     "sink": Way(
-        "FRAMES: so many of the frames made first are always seen, by k2",
+        "FRAMES: so many of the video's first frames (its last, if it is made backwards) are always seen, by k2",
         (Value("the number of frames", 4, 1, 1000, int),),
     ),
     "correct": Way(
