@@ -15,6 +15,7 @@ from longtake.cli import (
     calibrate,
     codebook,
     extend,
+    finetune,
     generate,
     info,
     plan,
@@ -33,7 +34,7 @@ from longtake.option import check_text
 VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
     "plan": plan, "scene": scene, "train": train, "info": info,
-    "quantize": quantize, "calibrate": calibrate, "codebook": codebook,
+    "quantize": quantize, "calibrate": calibrate, "finetune": finetune, "codebook": codebook,
 }  # fmt: skip
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 

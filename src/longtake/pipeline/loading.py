@@ -117,6 +117,14 @@ def load_networks(
     return replace(networks, placement=Placed(moving, device, machine.vram, machine.memory))
 
 
+def model_settings(model: Any) -> dict[str, Any]:
+    """The settings (`Networks.settings`) of a model by its place or name, before any of its networks is read."""
+    known = named(model)
+    base, _ = places(model)
+    source = Source(model_source(base), "", None, True)
+    return {**(known.settings if known else {}), **source.settings()}
+
+
 @dataclass(frozen=True)
 class Reading:
     """How the networks of a model are read; `published` is the dtype in which a model with a short name is known."""

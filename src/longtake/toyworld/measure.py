@@ -106,16 +106,16 @@ def measure(frames: npt.NDArray[np.uint8], scene: Scene, first: int | Sequence[i
 
 def classify_motion(frames: npt.NDArray[np.uint8], scene: Scene) -> str:
     """Says which of the motions the frames (T, H, W, 3) uint8 show, whatever motion `scene` has (`motion_of`)."""
-    return motion_of(measure(frames, scene), truth_of(scene, *frames.shape[1:3]).y, frames.shape[1:3])
+    return motion_of(measure(frames, scene), scene, frames.shape[1:3])
 
 
-def motion_of(found: Measurement, rest: float, shape: tuple[int, ...]) -> str:
-    """Says which of the motions a measured stretch of frames (height, width) shows; `rest` is the character's own y.
+def motion_of(found: Measurement, scene: Scene, shape: tuple[int, ...]) -> str:
+    """Says which of the motions a measured stretch of frames (height, width) shows, whatever motion `scene` has.
 
     The character and the place are taken as known. The stretch should have two seconds or more: within one second
     most motions look alike.
     """
-    lift = (rest - found.y) * shape[0] / min(shape)
+    lift = (truth_of(scene, *shape[:2]).y - found.y) * shape[0] / min(shape)
     x = np.unwrap(found.x, period=1.0)
     seconds = len(x) / FPS
     speed = (np.median(x[-5:]) - np.median(x[:5])) / max(seconds - 5 / FPS, 1 / FPS)

@@ -45,13 +45,14 @@ def loss(
     noise: np.ndarray,
     level: np.ndarray,
     treatment: Treatment | None = None,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
     anchors: Sequence[frozenset[int]] | None = None,
 ) -> Any:
     """(B,): the mean squared error of the velocity of each section, on the device of what the network gives.
 
     `history` reads the video of each section, `noise` is (B, C, T, h, w), `level` (B,) in [0, 1]. `treatment` is done
-    to the frames that a section sees and that its plan makes, so not to `anchors` (frame 0 unless it says otherwise).
+    to the frames that a section sees and that its plan makes, so not to `anchors` (frame 0 unless it says otherwise);
+    `rng` may be one for each row.
     Raises LongtakeError for sections that do not see the same numbers of frames, which cannot be one batch.
     """
     rows = treated(gather(history, sections), sections, treatment, rng, anchors)
@@ -95,7 +96,7 @@ def treated(
     rows: Rows,
     sections: Sequence[Section],
     treatment: Treatment | None,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
     anchors: Sequence[frozenset[int]] | None = None,
 ) -> Rows:
     """The rows with the treatment done to what they see of the past."""
