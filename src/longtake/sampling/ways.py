@@ -149,6 +149,16 @@ def check_sampling(text: str) -> None:
             )
 
 
+def check_training(text: str) -> None:
+    """Raise JobError for what can be done in sampling alone."""
+    for wanted in parse(text):
+        if not WAYS[wanted.name].training:
+            raise JobError(
+                f"The history's {wanted.name!r} is for sampling alone; training takes: "
+                f"{', '.join(name for name, way in WAYS.items() if way.training)}."
+            )
+
+
 def check_discrete(structure: str, discrete: bool, text: str) -> None:
     """Raise JobError if a structure's name asks for a discrete history (+D) and the text for none."""
     if discrete and wanted_of(text, "discrete") is None:
