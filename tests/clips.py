@@ -26,7 +26,9 @@ def number_of(frame: np.ndarray) -> int:
     return round((float(middle.mean()) - 8) / 4)
 
 
-def clip(path: Path, frames: int = 40, rate: Any = 30, marks: Any = None, turn: Any = None, **kind: Any) -> Path:
+def clip(
+    path: Path, frames: int = 40, rate: Any = 30, marks: Any = None, turn: Any = None, **kind: Any
+) -> Path:
     """Write a video; `marks` are times in thousandths of a second, `turn` (degrees, mirrored), `kind` the codec's."""
     size = kind.pop("size", (WIDTH, HEIGHT))
     with av.open(str(path), "w") as container:
