@@ -62,7 +62,7 @@ def test_a_folder_of_odd_things(tmp_path):
     assert "there is no silent.txt beside it" in whys["silent.png"] and "not UTF-8" in whys["latin.png"]
     assert "no file" in whys["gone.png"] and "convert it" in whys["film.wmv"]
     lines = "\n".join(found.lines())
-    assert "2 examples: 1 of videos (3 sections, 0.0 minutes), 1 pictures" in lines
+    assert "examples: 2, of videos 1 (3 sections, 0:00:01), of pictures 1" in lines
     assert "日本.png: its caption is empty" in lines
     assert all(name in lines for name in whys)
 

@@ -93,11 +93,10 @@ class Survey:
         """The survey for people."""
         videos = [item for item in self.items if item.frames > 1]
         sections = sum((item.latent_frames - 1) // item.dataset.cut.window for item in videos)
-        minutes = sum(item.frames for item in videos) / FPS / 60
-        pictures = len(self.items) - len(videos)
+        hours, rest = divmod(round(sum(item.frames for item in videos) / FPS), 3600)
         yield (
-            f"{len(self.items)} examples: {len(videos)} of videos ({sections} sections, {minutes:.1f} minutes), "
-            f"{pictures} pictures"
+            f"examples: {len(self.items)}, of videos {len(videos)} ({sections} sections, "
+            f"{hours}:{rest // 60:02}:{rest % 60:02}), of pictures {len(self.items) - len(videos)}"
         )
         sizes = Counter((item.width, item.height) for item in self.items)
         for (width, height), count in sorted(sizes.items()):
