@@ -26,9 +26,9 @@ from longtake.models.transformer import (
     Moment,
     Prompted,
     Sight,
-    check_scales,
 )
 from longtake.plan.history import History
+from longtake.plan.layout import check_scales
 from longtake.plan.plans import Section
 from longtake.sampling.guidance import cfg
 from longtake.sampling.solvers import Velocity
