@@ -13,12 +13,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longtake.backend import parallel
 from longtake.errors import BackendError, JobError, LongtakeError, LostRunError
 from longtake.launched import launched
 from longtake.machine import is_cpu
+
+if TYPE_CHECKING:
+    from longtake.training.settings import Settings
 
 WANTS = {
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed is not served; take FSDP, which shares the same out",
@@ -108,6 +111,22 @@ class Company:
     def first(self) -> bool:
         """True in the process that writes and speaks."""
         return bool(self.rank == 0)
+
+    def check(self, settings: Settings, quantize: str) -> None:
+        """Raise JobError for what processes cannot do that have a part of every weight each."""
+        asked = {
+            "--optimiser muon works on whole matrices": settings.optimiser == "muon",
+            "--self-made and --bagger run the network more often in one process than in another": (
+                settings.self_made + settings.bagger > 0
+            ),
+            "--quantize makes weights that are not shared out": quantize != "none",
+        }
+        for told, is_asked in asked.items():
+            if is_asked and self.shares:
+                raise JobError(
+                    f"{told}, and FSDP gives each process a part of every weight; leave one of them out (DDP, "
+                    "accelerate's usual setting, gives each the whole network)."
+                )
 
     def take(self, transformer: Any, learning: set[int]) -> Any:
         """What is called in the network's place, once its parameters that learn (by `id`) do so together.
