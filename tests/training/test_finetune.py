@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import learners
 import numpy as np
 import pytest
-from learners import SETTINGS, WINDOW, Clips, clips, learner
 
+import learners
+from learners import SETTINGS, WINDOW, Clips, clips, learner
 from longtake.backend import runtime
 from longtake.errors import JobError, LongtakeWarning, ModelError
 from longtake.models import adapters
@@ -58,7 +58,9 @@ def equal(one: Path, two: Path) -> None:
 
 def test_the_error_falls_on_one_clip(tmp_path: Path) -> None:
     # A still: what is to be learnt is where it is, and to predict nothing at all leaves an error of 2.25.
-    still = np.ones((4, 7, 4, 6), np.float32) * np.array([1, -1, 2, -2], np.float32)[:, None, None, None] / 2**0.5
+    still = (
+        np.ones((4, 7, 4, 6), np.float32) * np.array([1, -1, 2, -2], np.float32)[:, None, None, None] / 2**0.5
+    )
     one = Clips([replace(clips(1)[0], latents=still)])
     settings = replace(SETTINGS, steps=60, rank=16, batch=4, lr=3e-2, targets=".*", schedule="cosine")
     networks = learner()

@@ -22,6 +22,7 @@ from longtake.named import mismatch, places, trained_for
 from longtake.pipeline.encode import encode_text
 from longtake.pipeline.loading import load_networks, model_settings
 from longtake.pipeline.networks import COMPONENTS, Networks, save_networks
+from longtake.sampling.treatments import sometimes, treatment_of
 from longtake.training import data as data_room
 from longtake.training import logs as logging
 from longtake.training import lora
@@ -153,7 +154,10 @@ def _events(
         empty = _empty(networks, examples) if settings.drop_prompt else None
         transformer = networks.transformer
         parameters = stack.enter_context(begun(transformer, settings))
-        learning = Learning(transformer, examples, settings, samplings, shift, empty)
+        treatment = treatment_of(settings.history, networks.codes)
+        if treatment is not None and settings.history_share < 1:
+            treatment = sometimes(treatment, settings.history_share)
+        learning = Learning(transformer, examples, settings, samplings, shift, empty, treatment)
         optimiser = training.Optimiser(
             parameters,
             settings.weight_decay,

@@ -10,6 +10,7 @@ from typing import Any
 from longtake.errors import JobError
 from longtake.option import NAME, TEXT, option
 from longtake.plan.plans import PLANS
+from longtake.sampling import ways
 
 LEVELS = ("shift", "logit-normal", "uniform")
 """The distributions that noise levels are drawn from."""
@@ -63,6 +64,14 @@ class Settings:
     guidance: float = option(
         10.0, "the distilled guidance that the model is told", group="sections", least=0, most=1000
     )
+    history: str = option(
+        "", "what is done to the history that a section sees, such as noise:0.1, corrupt or discrete:256 (default: "
+        "nothing; there are: " + ", ".join(name for name, way in ways.WAYS.items() if way.training) + ")",
+        metavar="NAME[:VALUES]", group="sections", most=TEXT,
+    )  # fmt: skip
+    history_share: float = option(
+        1.0, "the part of the sections whose history it is done to", metavar="P", group="sections", least=0, most=1
+    )  # fmt: skip
     drop_picture: float = option(
         0.0, "the chance that the first picture is not shown (text to video)", metavar="P", group="sections",
         least=0, most=1,
@@ -161,6 +170,12 @@ class Settings:
         for name in self.samplings or ():
             if name not in PLANS:
                 raise JobError(f"There is no sampling {name!r}; there are: {', '.join(PLANS)}.")
+        for wanted in ways.parse(self.history):
+            if not ways.WAYS[wanted.name].training:
+                raise JobError(
+                    f"--history {wanted.name} is for sampling alone; training takes: "
+                    f"{', '.join(name for name, way in ways.WAYS.items() if way.training)}."
+                )
         chances = self.self_made + self.bagger
         if chances > 1:
             raise JobError(
