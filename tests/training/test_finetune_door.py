@@ -102,7 +102,7 @@ def test_what_cannot_be_is_one_sentence(place: Path, capsys: Any) -> None:
     for words, said in (
         (("--rank", "0"), "--rank must be at least 1; 0 was asked for."),
         (("--targets", "to_z"), "--targets 'to_z' names no linear layer"),
-        (("--history", "forget"), "--history forget is for sampling alone"),
+        (("--history", "forget"), "The history's 'forget' is for sampling alone"),
         (("--log", "wandb"), "There is no log 'wandb'; there are: tensorboard, trackio."),
     ):
         assert finetune(place, "none", *words) == 2

@@ -13,6 +13,8 @@ from typing import Any
 
 from longtake.cli import (
     calibrate,
+    codebook,
+    evaluate,
     extend,
     finetune,
     generate,
@@ -34,6 +36,7 @@ VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
     "plan": plan, "scene": scene, "train": train, "info": info,
     "quantize": quantize, "calibrate": calibrate, "finetune": finetune,
+    "codebook": codebook, "evaluate": evaluate,
 }  # fmt: skip
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 

@@ -258,7 +258,7 @@ def count(number: int, noun: str) -> str:
 
 
 def time_left(seconds: float | None) -> str:
-    """Seconds that are left, as people say them."""
+    """Words for the seconds that are left."""
     if seconds is None:
         return "time left unknown"
     minutes, rest = divmod(round(seconds), 60)

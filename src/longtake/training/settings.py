@@ -64,14 +64,6 @@ class Settings:
     guidance: float = option(
         10.0, "the distilled guidance that the model is told", group="sections", least=0, most=1000
     )
-    history: str = option(
-        "", "what is done to the history that a section sees, such as noise:0.1, corrupt or discrete:256 (default: "
-        "nothing; there are: " + ", ".join(name for name, way in ways.WAYS.items() if way.training) + ")",
-        metavar="NAME[:VALUES]", group="sections", most=TEXT,
-    )  # fmt: skip
-    history_share: float = option(
-        1.0, "the part of the sections whose history it is done to", metavar="P", group="sections", least=0, most=1
-    )  # fmt: skip
     drop_picture: float = option(
         0.0, "the chance that the first picture is not shown (text to video)", metavar="P", group="sections",
         least=0, most=1,
@@ -102,6 +94,13 @@ class Settings:
         0.0, "the chance that a section is learnt backwards in time, from a history of the model's own (BAgger)",
         metavar="P", group="sections", least=0, most=1,
     )  # fmt: skip
+    history: str = option(
+        "", "what is done to the history that a section sees, such as noise:0.1, discrete:256 or corrupt (default: "
+        "nothing; docs/history.md)", metavar="NAME[:VALUES]", group="sections", most=TEXT,
+    )  # fmt: skip
+    history_share: float = option(
+        1.0, "the share of sections to which it is done", metavar="P", group="sections", least=0, most=1
+    )
     fps: float = option(30.0, "frames a second that videos are read at", group="data", least=0.1, most=1000)
     every_frame: bool = option(False, "read every frame of a video, whatever its rate", group="data")
     max_frames: int | None = option(
@@ -170,12 +169,7 @@ class Settings:
         for name in self.samplings or ():
             if name not in PLANS:
                 raise JobError(f"There is no sampling {name!r}; there are: {', '.join(PLANS)}.")
-        for wanted in ways.parse(self.history):
-            if not ways.WAYS[wanted.name].training:
-                raise JobError(
-                    f"--history {wanted.name} is for sampling alone; training takes: "
-                    f"{', '.join(name for name, way in ways.WAYS.items() if way.training)}."
-                )
+        ways.check_training(self.history)
         chances = self.self_made + self.bagger
         if chances > 1:
             raise JobError(
