@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longtake.cli.progress import Progress, time_left
+from longtake.cli.progress import Progress, count, time_left
 
 if TYPE_CHECKING:
     from longtake.training.course import Event
@@ -78,7 +78,7 @@ class Telling:
         self.step, self.steps = event.done, event.steps
         on = f", going on after step {event.done}" if event.done else ""
         self.progress.say(
-            f"{event.learning:,} numbers learn from {event.examples} examples in {event.steps} steps "
+            f"{event.learning:,} numbers learn from {count(event.examples, 'example')} in {count(event.steps, 'step')} "
             f"({event.lap} to an epoch){on}"
         )
 
@@ -100,7 +100,7 @@ class Telling:
         self.progress.clear()
         if self.progress.style != "json":
             figures = ", ".join(f"{name} {value:g}" for name, value in event.figures.items())
-            print(f"{event.file}: {event.step} steps{f'; {figures}' if figures else ''}")
+            print(f"{event.file}: {count(event.step, 'step')}{f'; {figures}' if figures else ''}")
 
 
 def _plain(value: Any) -> Any:
