@@ -31,6 +31,13 @@ class Surveyed:
 
 
 @dataclass(frozen=True)
+class Reckoned:
+    """The memory that the training needs, in sentences."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Encoding:
     """So many of all examples, or prompts, that were to be encoded are; `note` says what is unusual with the last."""
 
@@ -95,7 +102,7 @@ class Finished:
     file: Path
 
 
-Event = Surveyed | Encoding | Loading | Began | Learnt | Saved | Sampled | Finished
+Event = Surveyed | Reckoned | Encoding | Loading | Began | Learnt | Saved | Sampled | Finished
 
 
 @dataclass
