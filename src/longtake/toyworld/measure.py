@@ -30,7 +30,7 @@ Array = npt.NDArray[np.float32]
 class Measurement:
     """The measurements of T frames.
 
-    `x` the character's centre in frame widths, unwrapped (a walker's grows past 1); `y` in frame heights from the top;
+    `x` the character's centre in frame widths; `y` in frame heights from the top;
     `area` the part of the frame that it covers; `colour` (T, 3) its mean colour in [0, 1]; `size_error` and
     `colour_error` relative to the true character's medians; `background_error` mean absolute, in [0, 1], outside it.
     """
@@ -60,7 +60,7 @@ def measure(frames: npt.NDArray[np.uint8], scene: Scene) -> Measurement:
     error = np.abs(frames / np.float32(255) - background(scene, height, width)).mean(-1)
     outside = ~_dilated(found.mask, max(2, round(min(height, width) / 24)))
     return Measurement(
-        x=np.unwrap(found.x, period=1.0).astype(np.float32),
+        x=found.x,
         y=found.y,
         area=area,
         colour=colour,
@@ -82,20 +82,18 @@ def classify_motion(frames: npt.NDArray[np.uint8], scene: Scene) -> str:
     rest = _find(render(plain, [0], height, width), plain).y[0]
     unit = min(height, width) / height
     lift = (rest - found.y) / unit
-    x = np.unwrap(found.x, period=1.0)
-    seconds = len(x) / FPS
-    speed = (np.median(x[-5:]) - np.median(x[:5])) / max(seconds - 5 / FPS, 1 / FPS)
-    late = lift[min(int(1.5 * FPS), len(x) // 2) :]
-    if np.quantile(late, 0.15) > 0.12:
+    late = lift[min(int(1.5 * FPS), len(lift) // 2) :]
+    if np.quantile(late, 0.08) > 0.13:
         return "flies"
-    if abs(_turns_per_second(frames, found, plain)) > 0.2:
+    if abs(_turns_per_second(frames, found, plain)) > 0.06:
         return "spins"
-    if abs(speed) > 0.11:
-        return "walks right" if speed > 0 else "walks left"
-    if np.quantile(lift, 0.95) - np.quantile(lift, 0.05) > 0.10:
+    if np.quantile(lift, 0.95) - np.quantile(lift, 0.05) > 0.09:
         return "bounces"
-    sway = x - np.linspace(x[0], x[0] + speed * seconds, len(x))
-    return "dances" if np.quantile(sway, 0.9) - np.quantile(sway, 0.1) > 0.05 else "stays still"
+    # A walker stays on one side of where it began, a dancer does not.
+    left, right = (float(reach) for reach in np.quantile(scene.x - found.x, (0.92, 0.08)) * np.array((1, -1)))
+    if max(left, right) > 0.07 and min(left, right) < 0.3 * max(left, right):
+        return "walks right" if right > left else "walks left"
+    return "dances" if left + right > 0.05 else "stays still"
 
 
 # --- finding the character ------------------------------------------------------------------------------------------
@@ -103,7 +101,7 @@ def classify_motion(frames: npt.NDArray[np.uint8], scene: Scene) -> str:
 
 @dataclass(frozen=True)
 class _Found:
-    """Centres in frame widths (in [0, 1)) and heights (T,), and masks (T, H, W) bool."""
+    """Centres in frame widths and heights (T,), and masks (T, H, W) bool."""
 
     x: Array
     y: Array
@@ -123,34 +121,34 @@ def _find(frames: npt.NDArray[np.uint8], scene: Scene) -> _Found:
     edge = 0.5 * _largest_near(change, max(2, round(tall / 8)))
     mask = _majority(change > np.maximum(edge, _SEEN))
     column, row = _densest(mask, round(tall))
-    turned = (np.arange(width) + column[:, None] - width // 2) % width  # puts that column in the middle
-    mask = np.take_along_axis(mask, turned[:, None, :], 2)
-    x, y = np.full(len(frames), width / 2), row + 0.5
+    x, y = column + 0.5, row + 0.5
     for _ in range(3):
         spot = mask & _square(x, y, 1.1 * REACH[scene.kind] * tall, height, width)
         x, y = _centre(spot, x, y)
     spot = _filled(_closed(spot, int(np.ceil(tall / 8))))
     x, y = _centre(spot, x, y)
-    back = np.argsort(turned, axis=1)
-    mask = np.take_along_axis(spot, back[:, None, :], 2)
-    x = (x + column - width // 2) / width % 1
-    return _Found(x.astype(np.float32), (y / height).astype(np.float32), mask)
+    return _Found((x / width).astype(np.float32), (y / height).astype(np.float32), spot)
 
 
 def _soft(values: Array) -> Array:
-    """A light blur over rows and columns, against noise; the frame wraps in x."""
-    values = 0.5 * values + 0.25 * (np.roll(values, 1, 2) + np.roll(values, -1, 2))
-    padded = np.pad(values, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")
-    return 0.5 * values + 0.25 * (padded[:, 2:] + padded[:, :-2])
+    """A light blur over rows and columns, against noise."""
+    padded = np.pad(values, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    values = 0.5 * padded[:, :, 1:-1] + 0.25 * (padded[:, :, 2:] + padded[:, :, :-2])
+    return 0.5 * values[:, 1:-1] + 0.25 * (values[:, 2:] + values[:, :-2])
 
 
 def _largest_near(values: Array, radius: int) -> Array:
     """The largest value within `radius` pixels in x and in y."""
-    for _ in range(radius):
-        values = np.maximum(values, np.maximum(np.roll(values, 1, 2), np.roll(values, -1, 2)))
-        padded = np.pad(values, ((0, 0), (1, 1), (0, 0)), mode="edge")
-        values = np.maximum(values, np.maximum(padded[:, 2:], padded[:, :-2]))
+    for axis in (1, 2):
+        for _ in range(radius):
+            values = np.maximum(values, np.maximum(_beside(values, -1, axis), _beside(values, 1, axis)))
     return values
+
+
+def _beside(values: Array, step: int, axis: int) -> Array:
+    """Each pixel's neighbour along an axis; at the edge the pixel itself."""
+    size = values.shape[axis]
+    return np.take(values, np.clip(np.arange(size) + step, 0, size - 1), axis)
 
 
 def _dilated(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
@@ -159,10 +157,9 @@ def _dilated(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
 
 def _majority(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """The mask without the pixels that stand alone: fewer than four of the nine in their square are set."""
-    total = mask.astype(np.int8)
-    total = total + np.roll(total, 1, 2) + np.roll(total, -1, 2)
-    padded = np.pad(total, ((0, 0), (1, 1), (0, 0)))
-    agree = padded[:, 2:] + padded[:, 1:-1] + padded[:, :-2]
+    total = np.pad(mask.astype(np.int8), ((0, 0), (1, 1), (1, 1)))
+    total = total[:, :, 2:] + total[:, :, 1:-1] + total[:, :, :-2]
+    agree = total[:, 2:] + total[:, 1:-1] + total[:, :-2]
     return np.asarray(mask & (agree >= 4))
 
 
@@ -170,11 +167,9 @@ def _densest(mask: npt.NDArray[np.bool_], side: int) -> tuple[npt.NDArray[np.int
     """Column and row (T,) of the middle of the square that holds most of the mask."""
     before, after = (side - 1) // 2, side // 2
     width = mask.shape[2]
-    padded = np.pad(mask.astype(np.float32), ((0, 0), (before + 1, after), (0, 0)))
+    padded = np.pad(mask.astype(np.float32), ((0, 0), (before + 1, after), (before + 1, after)))
     total = np.cumsum(padded, 1)
-    total = total[:, side:] - total[:, :-side]
-    around = np.arange(-before - 1, width + after) % width
-    total = np.cumsum(total[:, :, around], 2)
+    total = np.cumsum(total[:, side:] - total[:, :-side], 2)
     total = total[:, :, side:] - total[:, :, :-side]
     best = total.reshape(len(mask), -1).argmax(1)
     return best % width, best // width
@@ -236,7 +231,7 @@ def _turns_per_second(frames: npt.NDArray[np.uint8], found: _Found, scene: Scene
     crops = _crops(frames, found, side)
     match = crops @ templates.T - 0.5 * (templates**2).sum(1)  # nearest template, less what is common to all
     angle = np.exp(2j * np.pi * (match.argmax(1) % _ANGLES) / _ANGLES)
-    stride = min(5, len(angle) - 1)
+    stride = min(12, len(angle) - 1)
     if stride < 1:
         return 0.0
     # The mean of the steps as complex numbers: a wrong frame turns it little, and a sway cancels.
@@ -254,8 +249,7 @@ def _templates(scene: Scene, height: int, width: int) -> Array:
     pictures = []
     for facing in (1, -1):
         for number in range(_ANGLES):
-            # A turn takes two cycles; a bird that looks to the left spins the other way.
-            phase = facing * 2 * number / _ANGLES
+            phase = facing * number / _ANGLES  # a bird that looks to the left spins the other way
             pictures.append(
                 render(replace(scene, motion="spins", facing=facing, phase=phase), [0], height, width)[0]
             )
@@ -267,9 +261,9 @@ def _crops(frames: npt.NDArray[np.uint8], found: _Found, side: int) -> Array:
     """The pixels inside the masks on middle grey, centred (T, P * P * 3), values about 0."""
     count, height, width = found.mask.shape
     rows = np.round(found.y * height - side / 2).astype(int)[:, None, None] + np.arange(side)[:, None]
-    columns = (np.round(found.x * width - side / 2).astype(int)[:, None, None] + np.arange(side)) % width
-    valid = (rows >= 0) & (rows < height)
-    rows = np.clip(rows, 0, height - 1)
+    columns = np.round(found.x * width - side / 2).astype(int)[:, None, None] + np.arange(side)
+    valid = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
     here = np.arange(count)[:, None, None]
     inside = (found.mask[here, rows, columns] & valid)[..., None]
     crops = np.where(inside, frames[here, rows, columns] / np.float32(255) - np.float32(0.5), np.float32(0))
