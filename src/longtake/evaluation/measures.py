@@ -45,7 +45,7 @@ MEASURES: dict[str, Measure] = {
         (0.1, 3),
         of_truth=False,
     ),
-    "motion": Measure("change from frame to frame beyond what noise makes", "like", of_truth=False),
+    "motion": Measure("change within a sixth of a second beyond what noise makes", "like", of_truth=False),
     "change": Measure("mean absolute change from frame to frame", "like", of_truth=False),
     "seam": Measure("change across seams of sections over the change near by", "like", of_truth=False),
     "colours": Measure(
@@ -53,3 +53,6 @@ MEASURES: dict[str, Measure] = {
     ),
 }  # fmt: skip
 """All measures, in the order of the table."""
+
+TRUTH, AUTOENCODER = "truth", "autoencoder"
+"""The arms that stand beside every model's: true videos, and those after the autoencoder."""

@@ -31,7 +31,7 @@ class Watch:
         self._scene, self._certain = scene, certain or is_certain(scene)
         self._parts: list[toyworld.Measurement] = []
         self._psnr: list[Array] = []
-        self._shape = (0, 0)
+        self._shape: tuple[int, ...] = (0, 0)
 
     def push(self, frames: Frames, first: int) -> None:
         """Take the next frames (T, H, W, 3), the first of which has this number."""
@@ -45,7 +45,7 @@ class Watch:
         """Frame numbers and values by measure, and the motion that the whole video shows."""
         found = toyworld.joined(self._parts)
         numbers = np.arange(len(found.x))
-        lost = is_lost(found, toyworld.truth_of(self._scene, *self._shape).area)
+        lost = is_lost(found, toyworld.truth_of(self._scene, *self._shape[:2]).area)
         values = {
             "background": found.background_error,
             "size": found.size_error,
