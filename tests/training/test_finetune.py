@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import learners
 import numpy as np
 import pytest
-from learners import SETTINGS, WINDOW, Clips, clips, learner
 
+import learners
+from learners import SETTINGS, WINDOW, Clips, clips, learner
 from longtake.backend import runtime
 from longtake.errors import JobError, LongtakeWarning, ModelError
 from longtake.models import adapters
