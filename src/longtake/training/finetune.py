@@ -82,6 +82,10 @@ def finetune(
     samplings = asked.samplings
     check(asked.settings, samplings)
     prompts = [] if samples is None else read_samples(Path(samples), samplings[0], asked.settings.window)
+    if prompts and company is not None and company.shares:
+        raise JobError(
+            "--sample-prompts makes videos in one process, and FSDP gives each a part of every weight; leave it out."
+        )
     config, learns = asked.check(folder)
     place = surveyed(asked)
     return _events(asked, folder, prompts, logs, place, reckoned(asked, config, learns, place))

@@ -116,7 +116,7 @@ class Learning:
         the gradient, in float32.
         """
         wanted = precision_of(self.settings.precision, self.device) if self.dtype == "float32" else "float32"
-        return training.autocast(wanted, self.device)
+        return training.autocast(wanted, self.device, not self.settings.gradient_checkpointing)
 
     def _put(self, array: np.ndarray) -> Any:
         return runtime.place(ops.from_numpy(array), self.device)
