@@ -14,6 +14,7 @@ from typing import Any
 from longtake.cli import (
     calibrate,
     codebook,
+    encode,
     evaluate,
     extend,
     finetune,
@@ -34,7 +35,7 @@ from longtake.option import check_text
 
 VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
-    "plan": plan, "scene": scene, "train": train, "info": info,
+    "plan": plan, "scene": scene, "train": train, "encode": encode, "info": info,
     "quantize": quantize, "calibrate": calibrate, "finetune": finetune,
     "codebook": codebook, "evaluate": evaluate,
 }  # fmt: skip
