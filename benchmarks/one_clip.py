@@ -2,9 +2,9 @@
 
     python benchmarks/one_clip.py VIDEO "what happens in it" --steps 300 --frames 73
 
-The same picture, prompt and seeds with and without the LoRA; mean absolute error of the frames behind the first, of 255,
-against the clip in the model's size. Beside it stand the clip through the autoencoder, which is the floor, and the first
-frame repeated.
+The same picture, prompt and seeds with and without the LoRA; mean absolute error of the frames behind the first, of
+255, against the clip in the model's size. Beside it stand the clip through the autoencoder, which is the floor, and the
+first frame repeated.
 """
 
 from __future__ import annotations
