@@ -83,6 +83,23 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_never_was(tmp_path: Path, stoppe
     equal(whole, halved)
 
 
+def test_a_whole_model_goes_on_exactly_too(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, rank=32, whole=True, steps=2, lr=1e-3, average=0.9)
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    ran(finetune(learner(), clips(), whole, settings))
+    events = finetune(learner(), clips(), halved, settings)
+    for event in events:
+        if isinstance(event, Learnt):
+            events.close()
+    ran(finetune(learner(), clips(), halved, settings))
+    first, second = state(whole), state(halved)
+    assert int(second["steps"]) == 2 and all((first[name] == second[name]).all() for name in first)
+    weights = [
+        folder / "model" / "transformer" / "diffusion_pytorch_model.safetensors" for folder in (whole, halved)
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
 def test_a_process_that_is_killed_between_checkpoints_goes_on_exactly(tmp_path: Path) -> None:
     settings = replace(SETTINGS, save_every=2, average=0.9, dropout=0.2)
     ran(finetune(learner(), clips(), tmp_path / "whole", settings))
