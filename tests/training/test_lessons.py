@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,12 +27,12 @@ MADE = 5.0
 class Caught:
     """A network that says of any noise at any level that it is MADE, and keeps what it was given."""
 
-    device = "cpu"
+    device, dtype = "cpu", "float32"
 
     def __init__(self) -> None:
         self.calls: list[dict[str, np.ndarray]] = []
 
-    def __call__(self, hidden_states: Any, timestep: Any, **given: Any) -> Any:
+    def __call__(self, hidden_states: Any, timestep: Any, return_dict: bool, **given: Any) -> Any:
         tensors = {"hidden_states": hidden_states, "timestep": timestep, **given}
         self.calls.append(
             {
@@ -42,7 +41,7 @@ class Caught:
             }
         )
         level = (timestep / 1000)[:, None, None, None, None]
-        return SimpleNamespace(sample=(hidden_states - MADE) / level.clamp(min=1e-6))
+        return ((hidden_states - MADE) / level.clamp(min=1e-6),)
 
 
 def numbered(sections: int = 4, count: int = 1) -> Clips:

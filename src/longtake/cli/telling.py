@@ -72,6 +72,9 @@ class Telling:
         for line in event.lines:
             self.progress.say(line)
 
+    def _reckoned(self, event: Any) -> None:
+        self.progress.say(f"memory: {'; '.join(event.lines)}")
+
     def _encoding(self, event: Any) -> None:
         self.progress.show(f"encoding {event.kind} {event.done}/{event.total}")
         if event.note:

@@ -35,8 +35,11 @@ class Records:
         self.sums: dict[str, float] = {}
         self.counted = 0
 
-    def begin(self, optimiser: Any, stage: Resumed, seed: int, resume: bool) -> None:
-        """Go on from the checkpoint if there is one and `resume`; drop what the log says of later steps."""
+    def begin(self, optimiser: Any, stage: Resumed, seed: int, resume: bool, writes: bool = True) -> None:
+        """Go on from the checkpoint if there is one and `resume`; drop what the log says of later steps.
+
+        Of several processes one `writes`.
+        """
         known = -1
         if resume and self.checkpoint.exists():
             layout, metadata = header.read_layout(self.checkpoint)
@@ -49,10 +52,11 @@ class Records:
             stage.load_state(state["stage"])
             self.seconds, self.sums, self.counted = state["seconds"], state["sums"], state["counted"]
             known = optimiser.steps
-        self._rewind(known)
+        if writes:
+            self._rewind(known)
 
-    def save(self, optimiser: Any, stage: Resumed, seed: int) -> None:
-        """Write the checkpoint, whole or not at all."""
+    def save(self, optimiser: Any, stage: Resumed, seed: int, writes: bool = True) -> None:
+        """Write the checkpoint, whole or not at all; what is shared out is brought together by all processes."""
         state = {
             "seed": seed,
             "seconds": self.seconds,
@@ -60,7 +64,9 @@ class Records:
             "counted": self.counted,
             "stage": stage.state(),
         }
-        saving.write_file(self.checkpoint, optimiser.state(), {ENTRY: json.dumps(state)})
+        tensors = optimiser.state(writes)
+        if writes:
+            saving.write_file(self.checkpoint, tensors, {ENTRY: json.dumps(state)})
 
     def add(self, figures: dict[str, float]) -> None:
         """Count the figures of one step in."""
