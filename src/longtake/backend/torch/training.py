@@ -102,7 +102,7 @@ class Optimiser:
             self._forget_gradients()
             raise RunError(
                 f"The gradient of step {self.steps} is not finite (loss {loss:g}) and was not used; "
-                "go on from the last checkpoint with a lower learning rate.",
+                "the last checkpoint is whole; a lower learning rate, in another folder, is what to try.",
                 step=self.steps,
             )
         if self.adam is not None:
