@@ -124,12 +124,15 @@ def test_accumulation_equals_a_larger_batch(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_the_average(tmp_path: Path) -> None:
-    ran(finetune(learner(), clips(), tmp_path, replace(SETTINGS, average=0.9)))
+    ran(finetune(learner(), clips(), tmp_path, replace(SETTINGS, average=0.9, keep_every=2)))
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["000002", "000004"]
     last = state(tmp_path)
     name = "transformer_blocks.0.attn.to_q"
     written = read_arrays(tmp_path / "pytorch_lora_weights.safetensors")[0]
     found = written[f"transformer.{name}.lora_B.weight"]
     np.testing.assert_array_equal(found, last[f"average/{name}.up"])
+    kept = read_arrays(tmp_path / "kept" / "000002" / "pytorch_lora_weights.safetensors")[0]
+    assert (kept[f"transformer.{name}.lora_B.weight"] != found).any()
     assert np.abs(found - last[f"parameter/{name}.up"]).max() > 1e-4
 
 
