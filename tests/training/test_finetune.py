@@ -227,3 +227,14 @@ def test_a_missing_log_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_window_that_no_example_holds_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="7 latent frames, which hold no section of 9"):
         ran(finetune(learner(), clips(), tmp_path, replace(SETTINGS, window=WINDOW + 7)))
+
+
+def test_what_learns_stays_float32_on_a_base_of_16_bits(tmp_path: Path) -> None:
+    networks = learner()
+    networks.transformer.to(runtime.dtype("bfloat16"))
+    events = ran(finetune(networks, clips(), tmp_path, replace(SETTINGS, precision="bfloat16")))
+    assert all(np.isfinite(losses(events)))
+    assert {
+        values.dtype for name, values in state(tmp_path).items() if "/" in name and "step/" not in name
+    } == {np.dtype(np.float32)}
+    assert networks.dtype_name == "bfloat16"

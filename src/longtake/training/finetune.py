@@ -40,7 +40,7 @@ from longtake.training.settings import Settings
 from longtake.weights import single
 from longtake.weights.codebook import codebook_at, codes_digest
 from longtake.weights.codebook import opened as opened_codebook
-from longtake.weights.fingerprint import fingerprint
+from longtake.weights.fingerprint import part_fingerprints
 from longtake.weights.folder import model_source
 from longtake.weights.hub import Part
 
@@ -107,6 +107,13 @@ class Asked:
         return self.settings.samplings or (self.own or OTHERWISE,)
 
     @property
+    def mark(self) -> str:
+        """What tells the model's transformer from others."""
+        if isinstance(self.model, Networks):
+            return ""
+        return part_fingerprints(self.model, ["transformer"], self.parts)["transformer"]
+
+    @property
     def codes(self) -> np.ndarray:
         """The codes of a discrete history, before anything else is read. Raises ModelError if there are none."""
         wanted = wanted_of(self.settings.history, "discrete")
@@ -168,7 +175,7 @@ def _events(
             yield Loading(asked.model)
         networks = opened(asked, bool(prompts))
         facts = {
-            "model": "" if isinstance(asked.model, Networks) else fingerprint(asked.model, asked.parts),
+            "model": asked.mark,
             "sampling": list(samplings), "data": _mark(examples), "quantize": asked.quantize,
         }  # fmt: skip
         if wanted_of(settings.history, "discrete") is not None:
