@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from longtake.errors import JobError
-from longtake.training.company import check
+from longtake.training.company import check, check_precision
 from longtake.weights.arrays import read_arrays
 from two_learn import main
 
@@ -94,3 +94,11 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], list[dict[str, float]]]:
 def test_what_a_launcher_asks_for_and_is_not_done_is_refused(settings: dict[str, str], told: str) -> None:
     with pytest.raises(JobError, match=told):
         check(settings)
+
+
+def test_a_launcher_that_asks_for_another_precision_is_refused() -> None:
+    asked = {"ACCELERATE_MIXED_PRECISION": "bf16"}
+    check_precision("bfloat16", asked)
+    check_precision("float32", {"ACCELERATE_MIXED_PRECISION": "no"})
+    with pytest.raises(JobError, match=r"mixed precision in bf16, and this training computes in float32"):
+        check_precision("float32", asked)

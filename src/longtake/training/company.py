@@ -57,6 +57,15 @@ def check(environment: Mapping[str, str] = os.environ) -> None:
         raise JobError("accelerate's settings ask for FSDP 1, which is not served; set fsdp_version: 2.")
 
 
+def check_precision(computes: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Raise JobError if the launcher's settings ask for another mixed precision than the training has."""
+    if environment.get("ACCELERATE_MIXED_PRECISION") == "bf16" and computes != "bfloat16":
+        raise JobError(
+            f"accelerate's settings ask for mixed precision in bf16, and this training computes in {computes}; ask for "
+            "the same (--precision bfloat16), or for no mixed precision there."
+        )
+
+
 def met(device: str = "auto") -> Company | None:
     """The processes that were launched together, once they have met; None if this one is alone.
 
@@ -93,8 +102,8 @@ class Company:
         self.ranks, self.shares = ranks, shares
         self.rank, self.size, self.device = ranks.rank, ranks.size, ranks.device
         self.network: Any = None
-        # Buffers never change. Which parameters have a gradient hangs on the examples.
-        plain = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+        # Which parameters have a gradient hangs on the examples.
+        plain = DistributedDataParallelKwargs(find_unused_parameters=True)
         # Mixed precision is the network's own (`Learning.arithmetic`).
         self._accelerator = Accelerator(
             cpu=is_cpu(self.device), mixed_precision="no", kwargs_handlers=[plain]
@@ -140,7 +149,7 @@ class Company:
             return self.network
         still = [name for name, each in transformer.named_parameters() if id(each) not in learning]
         still += [name for name, _ in transformer.named_buffers()]
-        # What does not learn is not even looked at: weights in 8 bits cannot be sent about.
+        # What does not learn, buffers too, is the same in all and stays so; weights in 8 bits cannot be sent about.
         transformer._ddp_params_and_buffers_to_ignore = still
         self.network = self._accelerator.prepare_model(transformer)
         return self.network

@@ -31,6 +31,7 @@ from longtake.sampling.ways import wanted_of
 from longtake.training import data as data_room
 from longtake.training import logs as logging
 from longtake.training import lora, room
+from longtake.training.company import check_precision
 from longtake.training.course import Course, Encoding, Event, Loading, Reckoned, Surveyed
 from longtake.training.examples import Examples, Told
 from longtake.training.learning import Learning, check, precision_of, told_of
@@ -161,6 +162,7 @@ class Asked:
         settings, company = self.settings, self.company
         if settings.whole and self.quantize != "none":
             raise JobError("--whole trains every weight, and --quantize freezes them; leave one of them out.")
+        check_precision(precision_of(settings.precision, self.device))
         if company is not None:
             company.check(settings, self.quantize)
         if isinstance(self.model, Networks):
