@@ -121,6 +121,9 @@ def test_accumulation_equals_a_larger_batch(tmp_path: Path) -> None:
     for name in one:
         if name.startswith("parameter/"):
             np.testing.assert_allclose(one[name], two[name], atol=1e-5)
+    # AdamW would not see gradients of another size; the log says it.
+    for line, other in zip(logged(tmp_path / "one"), logged(tmp_path / "two"), strict=True):
+        assert line == pytest.approx(other, rel=1e-3)
 
 
 def test_what_is_written_is_the_average(tmp_path: Path) -> None:
