@@ -18,24 +18,26 @@ if TYPE_CHECKING:
 def follow(events: Generator[Event, None, None], progress: Progress, again: str) -> None:
     """Tell the events. A first Ctrl-C ends the step at hand, saves, and says how to go on; a second ends at once."""
     telling = Telling(progress)
-    with contextlib.closing(events), stopping() as stopped:
+    with contextlib.closing(events), stopping(telling.stops) as stopped:
         for event in events:
             telling.tell(event)
             if stopped() and not telling.done:
                 events.close()
                 progress.clear()
                 progress.emit("stopped", step=telling.step)
-                progress.say(f"saved after step {telling.step}; go on by the same command: {again}")
+                kept = f"saved after step {telling.step}" if telling.steps else "what is encoded is kept"
+                progress.say(f"{kept}; go on by the same command: {again}")
                 raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C is only noted; gives what tells of it."""
+def stopping(say: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C is only noted, and said; gives what tells of it."""
     noted = threading.Event()
 
     def note(number: int, frame: Any) -> None:
         noted.set()
+        say()
         signal.signal(signal.SIGINT, before)
 
     if threading.current_thread() is not threading.main_thread():
@@ -61,6 +63,10 @@ class Telling:
         kind = type(event).__name__.lower()
         self.progress.emit(kind, **{name: _plain(value) for name, value in vars(event).items()})
         getattr(self, f"_{kind}")(event)
+
+    def stops(self) -> None:
+        """Tell that a Ctrl-C was heard."""
+        self.progress.say("stopping after this step; another Ctrl-C ends at once")
 
     def _surveyed(self, event: Any) -> None:
         for line in event.lines:

@@ -102,7 +102,7 @@ class Optimiser:
             self._forget_gradients()
             raise RunError(
                 f"The gradient of step {self.steps} is not finite (loss {loss:g}) and was not used; "
-                "go on from the last checkpoint with a lower learning rate.",
+                "the last checkpoint is whole; a lower learning rate, in another folder, is what to try.",
                 step=self.steps,
             )
         if self.adam is not None:
@@ -287,10 +287,14 @@ def recomputed(call: Any, *given: Any) -> Any:
 
 @contextmanager
 def dropping(modules: Iterable[torch.nn.Module], chance: float) -> Iterator[None]:
-    """Inside, each number that comes into one of these modules is left out by this chance, as in LoRA's paper."""
+    """Inside, each number that comes into one of these modules is left out by this chance, as in LoRA's paper.
+
+    Where no gradient is asked for nothing is learnt, and nothing left out.
+    """
 
     def drop(module: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (torch.nn.functional.dropout(given[0], chance), *given[1:])
+        left = torch.nn.functional.dropout(given[0], chance) if torch.is_grad_enabled() else given[0]
+        return (left, *given[1:])
 
     hooks = [module.register_forward_pre_hook(drop) for module in modules] if chance else []
     try:
