@@ -234,7 +234,10 @@ def test_wrong_types_in_json_are_refused_as_types(values, words):
         ({"decoding": "fast"}, "No decoding 'fast'"),
         ({"solver": "heun"}, "No solver 'heun'; there are: euler, unipc"),
         ({"sampling": "sideways"}, "sideways.*inverted, vanilla"),
-        ({"sampling": "vanilla", "anchors": (END,)}, r"sees the end \(inverted\); vanilla was asked for"),
+        (
+            {"sampling": "vanilla", "anchors": (END,)},
+            r"sees the end \(inverted, endpoint, planned\); vanilla was asked for",
+        ),
         ({"anchors": (Anchor(2.5, "x"),)}, 'A picture can stand at 0 or at "end"; 2.5'),
         ({"anchors": (Anchor(NAN, "x"),)}, "finite"),
         ({"anchors": (Anchor("middle", "x"),)}, "must be a number; 'middle'"),

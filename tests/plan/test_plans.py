@@ -98,10 +98,10 @@ def listed_inverted(sections, window, end=False):
     return plan
 
 
-LISTED = {"vanilla": listed_vanilla, "inverted": listed_inverted}
+LISTED = {"vanilla": listed_vanilla, "anchored": listed_vanilla, "inverted": listed_inverted}
 
 
-@pytest.mark.parametrize(("name", "end"), ENDS)
+@pytest.mark.parametrize(("name", "end"), [each for each in ENDS if each[0] in LISTED])
 @given(sections=st.integers(1, 40), window=st.integers(1, 30))
 def test_closed_forms_equal_the_list(name, end, sections, window):
     assert [*PLANS[name].lay_out(sections, window, end)] == LISTED[name](sections, window, end)
@@ -259,7 +259,7 @@ def jobs():
 
 @given(jobs(), st.booleans())
 def test_any_job_that_passes_can_be_planned(job, reference):
-    if reference:
+    if reference and PLANS[job.sampling].published:
         job = replace(job, frames=job.frames % 10_000 + 1, reference=True)
     job.check()
     plan = plan_of(job)

@@ -153,7 +153,7 @@ def data(tmp_path):
 def test_keys_and_defaults_are_its_own():
     assert {*GENERAL, *BOTH, *VIDEO, *IMAGE, *DECLINED} == KEYS
     assert DEFAULTS == {
-        "resolution": [960, 544], "caption_extension": ".txt", "num_repeats": 1, "batch_size": 1,
+        "resolution": [960, 544], "caption_extension": ".txt", "num_repeats": 1,
         "enable_bucket": False, "bucket_no_upscale": False, "target_frames": [1], "frame_extraction": "head",
         "frame_stride": 1, "frame_sample": 1, "max_frames": 129, "source_fps": None,
     }  # fmt: skip
@@ -240,8 +240,8 @@ VIDEOS = '[[datasets]]\nvideo_directory = "HERE"\nframe_extraction = "full"\n'
         (VIDEOS + "fp_latent_window_size = 4", "fp_latent_window_size is 4, and sections of 2"),
         (VIDEOS.replace("HERE", "nowhere-at-all"), "video_directory is 'nowhere-at-all', where no folder is"),
         (VIDEOS + VIDEOS, "Two datasets have their cache in"),
-        (VIDEOS + "resolution = 64\n" + VIDEOS + 'cache_directory = "b"\nbatch_size = 2\nresolution = 64',
-         "batch_size is 1 in one dataset and 2 in another"),
+        (VIDEOS + "batch_size = 3\n" + VIDEOS + 'cache_directory = "b"\nbatch_size = 2',
+         "batch_size is 2 in one dataset and 3 in another"),
         ("[[datasets", "is no TOML"),
     ],
 )  # fmt: skip

@@ -21,10 +21,11 @@ from longtake.pipeline.decode import from_frames, to_frames
 from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.prepare import Inputs
-from longtake.plan.plans import PLANS
 
 HELD_OUT = 1 << 40
 """Scenes from seeds that begin with this number are never trained on."""
+SAMPLINGS = ("inverted", "vanilla")
+"""Those that the embedded model is judged by."""
 CHANCE = 1 / len(toyworld.MOTIONS)
 
 
@@ -134,7 +135,7 @@ def judge(
     scenes = held_out_scenes(count)
     shown: list[np.ndarray] = []
     figures: dict[str, float] = {}
-    for sampling in PLANS:
+    for sampling in SAMPLINGS:
         videos = make_videos(networks, scenes, sampling, frames, steps)
         shown += [video[:: frames // 8][:9] for video in videos[: len(toyworld.MOTIONS)]]
         found = figures_of(videos, scenes).summary()

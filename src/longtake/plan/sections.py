@@ -1,0 +1,92 @@
+"""Sections and plans as data: what each section makes and sees, and what is true of them as a whole.
+
+Frame numbers are latent frames of the finished video; frame 0 is the picture. Times are what the model was trained to
+see, which is not where the frames lie in a long video: the reference keeps them fixed or caps them.
+
+A plan computes a section when it is asked for, so that it costs the same for ten frames and for ten million. Beside
+its sections it says what the rest of the program needs to know of it; nobody asks for its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from longtake.plan.layout import Slot
+
+
+@dataclass(frozen=True)
+class Section:
+    """One denoised stretch of the video and the clean frames that it sees.
+
+    `number` is its place in the video (0 first); `frames` are the latent frames that it makes, at `times`; `slots` are
+    what it sees, by scale: any scales, and any number of frames in each.
+    """
+
+    number: int
+    frames: tuple[int, ...]
+    times: tuple[int, ...]
+    slots: Mapping[int, Slot] = field(hash=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The sections of a video in the order of generation, and what is true of them as a whole.
+
+    `count` sections, the longest of `window` latent frames, make `made` video frames, of which the first `frames` come
+    out; `notice` says why these are not as many as were asked for. `forward` is true if the sections come in the
+    video's order: frames can leave after each. `anchors` are the latent frames that are given and not made. A frame is
+    read by at most the `horizon` sections that are made next, but for those in `lasting`, which any section may read.
+
+    The last three are functions: the section made at a place in the order of generation; the order of the section at
+    a place in the video; the section, by its place in the video, that makes a latent frame.
+    """
+
+    count: int
+    window: int
+    frames: int
+    made: int
+    forward: bool
+    anchors: tuple[int, ...]
+    horizon: int
+    lasting: frozenset[int]
+    section: Callable[[int], Section] = field(repr=False)
+    order: Callable[[int], int] = field(repr=False)
+    owner: Callable[[int], int] = field(repr=False)
+    notice: str | None = None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, made: int) -> Section:
+        """The section at this place in the order of generation; from the last one backwards if negative."""
+        if not -self.count <= made < self.count:
+            raise IndexError(f"A plan of {self.count} sections has none that is made at place {made}.")
+        return self.section(made % self.count)
+
+    def __iter__(self) -> Iterator[Section]:
+        return map(self.section, range(self.count))
+
+    def made_at(self, number: int) -> int:
+        """Place in the order of generation of the section at place `number` in the video."""
+        if not 0 <= number < self.count:
+            raise IndexError(
+                f"There is no section {number}; this video has the sections 0 to {self.count - 1}."
+            )
+        return self.order(number)
+
+    def maker(self, frame: int) -> int | None:
+        """Number of the section that makes a latent frame; None for an anchor, which is given."""
+        return None if frame in self.anchors else self.owner(frame)
+
+    def sources(self, section: Section) -> tuple[int, ...]:
+        """Numbers of the sections whose frames this one sees.
+
+        >>> from longtake.plan.plans import vanilla
+        >>> plan = vanilla(5)
+        >>> plan.sources(plan[1]), plan.sources(plan[4])
+        ((0,), (1, 2, 3))
+        """
+        seen = {frame for slot in section.slots.values() for frame in slot.frames if frame is not None}
+        makers = {self.maker(frame) for frame in seen}
+        return tuple(sorted(number for number in makers if number is not None))
