@@ -104,7 +104,7 @@ def test_what_changed_is_made_again_and_nothing_else(folder, networks):
     assert made(events) == 0 and data[0].told.prompt == "it turns greyer"
     planned = events[0]
     assert len(planned.prompts) == 1 and len(planned.orphans) == 1  # the old caption's
-    assert any("1 files of the cache belong to nothing" in line for line in planned.lines())
+    assert any("1 files of the cache are of other data or settings" in line for line in planned.lines())
     clip(folder / "grey.mp4", 34)
     data, events = heard(folder, networks)
     assert made(events) == 1 and data.shape(0) == (9, 4, 6)

@@ -1,6 +1,7 @@
 """What DATA holds, before anything is loaded: folders, metadata.jsonl, musubi-tuner's TOML; what is odd is named."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -46,6 +47,8 @@ def test_a_folder_of_odd_things(tmp_path):
     (tmp_path / "._good.mp4").write_bytes(b"what a Mac leaves")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     say(tmp_path / "gone.png", "x")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    say(tmp_path / "pipe.mp4", "x")
     (tmp_path / "lonely.txt").write_text("nothing here")
     (tmp_path / "film.wmv").write_bytes(b"x")
     (tmp_path / "inner").mkdir()
@@ -56,7 +59,8 @@ def test_a_folder_of_odd_things(tmp_path):
     assert found.items[0].source.prompt == "a grey field"
     whys = skipped(found)
     assert whys.keys() == {
-        "short.mp4", "torn.mp4", "silent.png", "latin.png", "gone.png", "lonely.txt", "film.wmv", "inner"
+        "short.mp4", "torn.mp4", "silent.png", "latin.png", "gone.png", "lonely.txt", "film.wmv", "inner",
+        "pipe.mp4",
     }  # fmt: skip
     assert whys["short.mp4"] == "it has 8 frames, and a stretch needs 9"
     assert "there is no silent.txt beside it" in whys["silent.png"] and "not UTF-8" in whys["latin.png"]
