@@ -15,7 +15,7 @@ from longtake.job import Job, PromptSpan
 from longtake.pipeline.decode import from_frames
 from longtake.plan.plans import plan_of
 from longtake.plan.timeline import direct
-from longtake.training.data import Encoded, Plan, Settings, encode, encoders_of, open_data, plan
+from longtake.training.data import Encoded, Plan, Settings, encode, encoders, encoders_of, open_data, plan
 from longtake.video import read_video
 
 SETTINGS = Settings(window=2)
@@ -231,3 +231,22 @@ def test_memory_does_not_grow_with_the_video(tmp_path, networks, monkeypatch):
     monkeypatch.setattr(type(networks.vae), "encode_tile", counted)
     assert heard(tmp_path, networks)[0].shape(0)[0] == 63
     assert max(seen) <= 17 and len(seen) > 15
+
+
+@about_files
+@pytest.mark.parametrize(("best", "dtype"), [("cuda", "float16"), ("cpu", "float32")])
+def test_only_encoders_are_loaded_and_the_autoencoder_is_exact(monkeypatch, networks, best, dtype):
+    asked = {}
+
+    def load_networks(model, dtypes, given, **options):
+        asked.update(dtypes=dtypes, given=given)
+        return networks
+
+    monkeypatch.setattr(runtime, "best_device", lambda: best)
+    monkeypatch.setattr("longtake.training.data.makers.load_networks", load_networks)
+    assert encoders("embedded").load() is networks
+    assert asked == {
+        "dtypes": {"default": "auto", "vae": dtype}, "given": {"transformer": None, "scheduler": None}
+    }  # fmt: skip
+    encoders("embedded", dtype="bfloat16").load()
+    assert asked["dtypes"] == "bfloat16"

@@ -12,7 +12,7 @@ from longtake.pipeline.loading import load_networks
 from longtake.training.data import Settings, encoders, open_data
 from longtake.training.data.encoding import pictures_of
 from longtake.training.data.sizes import Sizes
-from longtake.training.data.survey import survey
+from longtake.training.data.surveying import survey
 
 FRAMES = 37
 

@@ -28,9 +28,9 @@ from longtake.pipeline.networks import Networks
 from longtake.pipeline.placement import room_for
 from longtake.plan.layout import LATENT_FRAMES, LATENT_PIXELS
 from longtake.training.data import cache
-from longtake.training.data.encoders import Encoders
+from longtake.training.data.makers import Encoders
 from longtake.training.data.sources import Skipped, pictures_in
-from longtake.training.data.survey import Item
+from longtake.training.data.surveying import Item
 from longtake.video import timed
 from longtake.weights.header import CODES, compose
 from longtake.weights.saving import write_file

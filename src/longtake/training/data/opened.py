@@ -15,11 +15,11 @@ from longtake.pipeline.networks import Networks
 from longtake.pipeline.placement import room_for
 from longtake.plan.layout import LATENT_FRAMES, LATENT_PIXELS
 from longtake.training.data import cache
-from longtake.training.data.encoders import Encoders, encoders_of
 from longtake.training.data.encoding import Made, encode_item, encode_prompts, told_of
+from longtake.training.data.makers import Encoders, encoders_of
 from longtake.training.data.sizes import Sizes
 from longtake.training.data.sources import Skipped
-from longtake.training.data.survey import Item, Settings, Survey, survey
+from longtake.training.data.surveying import Item, Settings, Survey, survey
 from longtake.training.examples import Example, Span, Told
 
 LOCK = "lock"
