@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from clips import clip, picture
+from longtake import disk
 from longtake.backend import ops, runtime
 from longtake.errors import JobError, ModelError
 from longtake.job import Job, PromptSpan
@@ -139,6 +140,7 @@ def test_a_run_that_was_stopped_goes_on(folder, networks):
         if event.kind == "example":
             break
     steps.close()
+    disk.part_of(folder / "longtake-cache" / "grey.safetensors").write_bytes(b"as a killed process leaves it")
     data, events = heard(folder, networks)
     assert made(events) == 1 and len(data) == 2
     assert not [path for path in (folder / "longtake-cache").iterdir() if path.name.endswith(".part")]

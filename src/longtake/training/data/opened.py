@@ -117,6 +117,8 @@ def encode(planned: Plan, encoders: Encoders) -> Iterator[Encoded]:
     _check_room(planned, folders[0])
     locks = [_lock(folder) for folder in folders]
     try:
+        for left in (path for folder in folders for path in folder.glob(disk.PARTS)):
+            left.unlink(missing_ok=True)  # by a process that was killed
         networks = encoders.load()
         done = 0
         for count in encode_prompts(list(planned.prompts), networks):
