@@ -27,9 +27,13 @@ from longtake.jobs.stored import read_job
 from longtake.machine import is_cpu
 from longtake.named import mismatch, trained_for
 from longtake.picture import contact_sheet, load_image, save_picture, spread
+from longtake.plan.layout import check_scales
+from longtake.plan.plans import kind_named, names_like
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
+from longtake.sampling.ways import wanted_of
 from longtake.video import VideoWriter
+from longtake.weights.codebook import codebook_at
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.header import read_header
 from longtake.weights.hub import HubOptions
@@ -49,7 +53,8 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     _check_cache(job)
-    _check_trained(job)
+    _check_codes(job, progress)
+    _check_sampling(job)
     mark = _checked_model(job, place is not None, progress)
     check_allowance(job, machine)
     networks = load(job, machine, progress)
@@ -78,7 +83,7 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
         outputs = outputs_in(folder, place.output)  # refused before anything is changed
         changed = change(folder.job)
         changed.check()
-        _check_trained(replace(changed, model=at.model, parts=at.parts))
+        _check_sampling(replace(changed, model=at.model, parts=at.parts))
         check_allowance(replace(changed, model=at.model, parts=at.parts), place.machine)
         if changed != folder.job:
             progress.changed(folder.change(changed), list(folder.states().values()).count(DONE))
@@ -176,9 +181,18 @@ def _check_cache(job: Job) -> None:
         with_file(cache)
 
 
-def _check_trained(job: Job) -> None:
-    """Warn of a sampling that the model was not trained for, before gigabytes of it come."""
-    note = mismatch(job.sampling, trained_for(job.model, job.parts))
+def _check_codes(job: Job, progress: Progress) -> None:
+    """Raise ModelError if the job's history is discrete and its model has no such codes."""
+    wanted = wanted_of(job.history, "discrete")
+    if wanted is not None:
+        hub = HubOptions(told=progress.downloading)
+        codebook_at(job.model, job.parts, hub).codebook.of(int(wanted.numbers[0]))
+
+
+def _check_sampling(job: Job) -> None:
+    """Warn of a sampling that the model was not trained for, and refuse one that none can, before gigabytes come."""
+    check_scales(kind_named(job.sampling).scales)
+    note = mismatch(job.sampling, trained_for(job.model, job.parts), names_like(job.sampling))
     if note is not None:
         warnings.warn(note, LongtakeWarning, stacklevel=2)
 

@@ -159,7 +159,7 @@ class Course:
                 self.records.seconds = earlier + time.monotonic() - began
                 self.save()
             raise
-        yield Finished(step, self.last, self.finish())
+        yield Finished(step, self.last or self.records.present(), self.finish())
 
     def _began(self, done: int) -> Began:
         numbers = sum(math.prod(each.shape) for each in self.optimiser.parameters.values())

@@ -70,9 +70,13 @@ class Records:
 
     def means(self) -> dict[str, float]:
         """The means of what was added since the last call."""
-        means = {key: float(f"{value / self.counted:.4g}") for key, value in self.sums.items()}
+        means = self.present()
         self.sums, self.counted = {}, 0
         return means
+
+    def present(self) -> dict[str, float]:
+        """The means of what was added so far, which stays."""
+        return {key: float(f"{value / self.counted:.4g}") for key, value in self.sums.items()}
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
         """Append one JSON object to the log."""
