@@ -165,7 +165,8 @@ def _centre(mask: Mask, x: npt.NDArray, y: npt.NDArray) -> tuple[npt.NDArray, np
 
 def _closed(mask: Mask, radius: int) -> Mask:
     """The mask with its narrow gaps filled, such as the ball's white stripe in front of snow."""
-    return np.asarray(mask | ~dilated(~dilated(mask, radius), radius))
+    wide = dilated(np.pad(mask, ((0, 0), (radius, radius), (radius, radius))), radius)
+    return np.asarray(mask | ~dilated(~wide, radius)[:, radius:-radius, radius:-radius])
 
 
 def _filled(mask: Mask) -> Mask:
