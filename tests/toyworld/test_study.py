@@ -60,7 +60,7 @@ def test_the_first_picture_shows_no_extra() -> None:
 
 @pytest.mark.parametrize("variant", ["pan", "light", "guest", "hidden guest"])
 def test_extras_are_no_errors(variant: str) -> None:
-    scene = study_scene(variant, np.random.default_rng(7), motion="dances")
+    scene = study_scene(variant, np.random.default_rng(7), motion="dances", place="grass")
     numbers = range(0, 300, 20)
     found = measure(render(scene, numbers), scene, numbers)
     assert np.median(found.size_error) < 0.05 and np.median(found.colour_error) < 0.03
