@@ -13,7 +13,8 @@ from longtake import strictjson
 from longtake.errors import JobError, JobTypeError
 from longtake.named import NAMED, named, trained_for
 from longtake.option import ITEMS, NAME, TEXT, Option, check_number, check_text, option, shown
-from longtake.plan.plans import PLANS, check_window, kind_named
+from longtake.plan.plans import PLANS, check_window, kind_named, plan_of
+from longtake.sampling import ways
 from longtake.sampling.caching import METHODS, parse
 from longtake.sampling.solvers import SOLVERS
 
@@ -22,7 +23,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZED = ("none", "int8", "fp8", "int8-dynamic", "fp8-dynamic")
 PARTS = (
     "text_encoder", "text_encoder_2", "image_encoder", "transformer", "vae",
-    "tokenizer", "tokenizer_2", "feature_extractor", "scheduler",
+    "tokenizer", "tokenizer_2", "feature_extractor", "scheduler", "codebook",
 )  # fmt: skip
 """Components of a model by their published names."""
 
@@ -202,6 +203,11 @@ class Job:
         "", "reuse what changes little between steps, such as easy:0.05 (default: off; methods: "
         f"{', '.join(METHODS)})", metavar="NAME[:VALUES]", most=TEXT,
     )  # fmt: skip
+    history: str = option(
+        "", "what is done to the history that a section sees, such as noise:0.1 or discrete:256+forget (default: "
+        "nothing; there are: " + ", ".join(name for name, way in ways.WAYS.items() if way.sampling) + ")",
+        metavar="NAME[:VALUES]", most=TEXT,
+    )  # fmt: skip
     reference: bool = option(
         False, "do as diffusers does, number for number, also where it errs", group="plan"
     )
@@ -247,6 +253,7 @@ class Job:
         _check_guidance(self)
         _check_prompts(self.prompts)
         parse(self.cache)
+        _check_history(self)
         if len({change.section for change in self.changes}) < len(self.changes):
             raise JobError("Each section can be changed once; the job's changes name one of them twice.")
         _check_reference(self)
@@ -381,6 +388,22 @@ def _check_guidance(job: Job) -> None:
             f"A negative prompt needs classifier-free guidance: cfg_scale (--cfg) is {job.cfg_scale} and must be above "
             "1; raise it, or leave the negative prompt out."
         )
+
+
+def _check_history(job: Job) -> None:
+    ways.check_sampling(job.history)
+    if not job.history:
+        return
+    if job.reference:
+        raise JobError(
+            "The reference sees its history as it is; leave history out, or make the video without reference."
+        )
+    if job.steps < 2 and ways.wanted_of(job.history, "correct") is not None:
+        raise JobError(
+            f"The history's 'correct' comes between two steps; a section has {job.steps} step: take more steps, or "
+            "leave it out."
+        )
+    plan_of(job)  # raises for a sink that the plan has no room for
 
 
 def _check_prompts(spans: tuple[PromptSpan, ...]) -> None:

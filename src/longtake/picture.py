@@ -38,6 +38,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """The formats that are opened; of a GIF, the first picture. Pillow's fifty others are hardly tested by anybody."""
 
 _WHITE = (255, 255, 255)
+_ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
+"""EXIF's entry for how a camera was held, and its values for a quarter turn."""
 
 
 def load_image(source: Any, timeout_seconds: float = 30.0) -> Image.Image:
@@ -57,6 +59,27 @@ def load_image(source: Any, timeout_seconds: float = 30.0) -> Image.Image:
     raise PictureError(
         f"A picture is a path, an address, a PIL image or an array; {type(source).__name__} was given."
     )
+
+
+def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """(width, height) of a picture file, upright, from its head alone. Raises PictureError if there is no picture."""
+    name = os.fspath(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with Image.open(name, formats=FORMATS) as picture:
+                width, height = picture.size
+                turned = picture.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+        except FileNotFoundError:
+            raise PictureError(f"There is no file {name}.") from None
+        except Exception as error:  # a damaged header makes Pillow's readers raise nearly anything
+            told = "is no picture of a kind that is opened" if isinstance(error, OSError) else "is damaged"
+            raise PictureError(f"{name} {told}: {reason(error)}.") from None
+    if width * height > MAX_PIXELS:
+        raise PictureError(
+            f"{name} has {width} x {height} pixels; the most that is opened is {MAX_PIXELS // 10**6} million."
+        )
+    return (height, width) if turned else (width, height)
 
 
 def _read(path: Path) -> bytes:

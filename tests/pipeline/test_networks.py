@@ -13,6 +13,7 @@ from longtake.errors import BackendError, ModelError
 from longtake.job import PARTS
 from longtake.pipeline.loading import load_networks
 from longtake.pipeline.networks import COMPONENTS, Networks, save_networks
+from longtake.weights.codebook import CODEBOOK
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def test_nothing_is_read_of_a_part_that_is_given_or_left_out(places: dict[str, P
 
 
 def test_names_of_parts_are_those_of_the_job(places: dict[str, Path]) -> None:
-    assert set(PARTS) == set(COMPONENTS)
+    assert set(PARTS) == {*COMPONENTS, CODEBOOK}
     with pytest.raises(ModelError, match="no part 'unet'"):
         load_networks(places["rest"], parts={"unet": "x"})
 

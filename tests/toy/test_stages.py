@@ -12,8 +12,9 @@ from longtake import toyworld
 from longtake.backend import training
 from longtake.errors import LongtakeWarning, ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo
-from longtake.plan.plans import inverted, vanilla
+from longtake.plan.plans import PLANS, inverted, vanilla
 from longtake.toy import autoencoder, batches, transformer
+from longtake.toy.batches import Lesson
 from longtake.toy.pool import SECTIONS, Pool, load_or_make_pool, make_pool, scenes_of
 from longtake.training.loop import Length, run
 
@@ -38,7 +39,7 @@ def pool():
     ends = -np.ones((3, SECTIONS, 4, 8, 8), np.float16)
     pictures = np.zeros((3, 1 + SECTIONS, 64, 64, 3), np.uint8)
     scenes = [toyworld.random_scene(np.random.default_rng(number)) for number in range(3)]
-    return Pool(scenes, latents, ends, pictures)
+    return Pool(scenes, np.array([0, 0, 500]), latents, ends, pictures)
 
 
 @pytest.fixture
@@ -60,7 +61,8 @@ def numbers(latents):
 
 def test_a_batch_reads_the_frames_that_the_plan_names(pool):
     sections = [vanilla(3)[2], inverted(3)[0]]
-    rows = batches.gather(pool, [0, 1], sections, [None, None], 0.5)
+    lessons = tuple(Lesson(row, section) for row, section in enumerate(sections))
+    rows = batches.clean_rows(pool, lessons, 0.5)
     assert numbers(rows.window) == [[n / 2 for n in section.frames] for section in sections]
     assert rows.window_times.tolist() == [list(section.times) for section in sections]
     (clean, clean_times), (double, _), (quadruple, _) = (rows.clean[scale] for scale in (1, 2, 4))
@@ -74,7 +76,7 @@ def test_a_batch_reads_the_frames_that_the_plan_names(pool):
 
 
 def test_an_end_picture_is_the_latent_of_the_frame_behind_the_end(pool):
-    rows = batches.gather(pool, [2], [inverted(2, end=True)[0]], [1], 1.0)
+    rows = batches.clean_rows(pool, (Lesson(2, inverted(2, end=True)[0], end=1),), 1.0)
     assert numbers(rows.clean[1][0]) == [[0, -1]]
 
 
@@ -85,18 +87,37 @@ def test_scenes_are_all_seen_before_any_comes_again():
     assert all(sorted(few[lap : lap + 3]) == [0, 1, 2] for lap in range(0, 21, 3))
 
 
-def test_random_sections_come_from_both_plans():
+def test_the_mix_has_every_kind_of_plan_and_adds_up():
+    structures = {kind.structure: name for name, kind in PLANS.items()}
+    learned = {PLANS[name].structure for name in batches.SHARES if name != batches.PICTURE}
+    assert learned == set(structures)
+    assert sum(batches.SHARES.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", batches.SHARES)
+def test_every_kind_of_plan_is_learned_from_what_the_pool_has(pool, kind):
     rng = np.random.default_rng(0)
-    drawn = [batches.draw_section(rng) for _ in range(200)]
-    assert {section.times[0] for section, _ in drawn} >= {20, 1, 10, 19, 28}
-    assert any(end is not None for _, end in drawn)
+    for _ in range(20):
+        batch = batches.draw_batch(pool, kind, np.arange(3), np.full(3, 0.5, np.float32), 1.0, rng)
+        assert batch.seen.window.shape[0] == len(batch.prompts) == 3
+        assert all(batch.prompts) or kind != batches.PICTURE  # nothing else says what the picture shows
+        far = batch.lessons[2].section
+        # Far from the picture, nothing near it is seen or made.
+        near = {f for slot in far.slots.values() for f in slot.frames if f is not None} - {0}
+        assert kind == batches.PICTURE or min(near | set(far.frames)) > 9 * batches.FAR - 19
 
 
-def test_history_noise_leaves_what_is_not_there_alone():
-    latents = np.zeros((1, 4, 2, 2, 2), np.float32)
-    latents[:, :, 1] = 1
-    found = batches.blurred(latents, np.full((1, 1, 1, 1, 1), 0.1, np.float32), np.random.default_rng(0))
-    assert not found[:, :, 0].any()
+def test_a_step_is_made_of_groups_at_levels_that_are_evenly_spread(pool):
+    step = batches.draw_step(pool, np.array([0, 1, 2, 0, 1, 2]), 1.0, np.random.default_rng(0))
+    assert [len(batch.lessons) for batch in step] == [2, 2, 2]
+    levels = np.sort(np.concatenate([batch.level for batch in step]))
+    assert (np.searchsorted(batches.shifted(np.arange(7) / 6), levels) == np.arange(1, 7)).all()
+
+
+def test_history_noise_leaves_alone_what_is_given_and_what_is_not_there():
+    latents = np.ones((1, 4, 2, 2, 2), np.float32)
+    found = batches.blurred(latents, np.array([[False, True]]), np.random.default_rng(0))
+    assert (found[:, :, 0] == 1).all()
     assert 0 < np.abs(found[:, :, 1] - 1).max() < 1
 
 
@@ -228,7 +249,7 @@ def test_every_network_and_batch_is_on_the_device_that_is_trained_on(stage, cast
     made = stage(device="meta")
     assert {device for network in made.networks.values() for device in devices_in(network)} == {"meta"}
     assert devices_in(made.vae) == {"meta"}
-    batch = batches.draw_batch(made.pool, np.arange(2), 1.0, np.random.default_rng(0))
+    (batch, *_) = made.draw(np.random.default_rng(0))
     cast_on.clear()  # the pool was made on the CPU
     assert made.errors(batch).device.type == "meta"
     assert set(cast_on) == {"meta"}

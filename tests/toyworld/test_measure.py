@@ -4,7 +4,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from longtake.toyworld import MOTIONS, Scene, background, classify_motion, measure, random_scene, render
+from longtake.toyworld import (
+    MOTIONS,
+    Scene,
+    background,
+    classify_motion,
+    joined,
+    measure,
+    random_scene,
+    render,
+)
 from longtake.toyworld.motion import pose
 
 
@@ -60,9 +69,9 @@ def test_the_track_follows_a_walker_around_the_torus() -> None:
     frames = np.arange(240)
     found = measure(render(scene, frames), scene)
     truth = pose(scene, frames).x
-    offset = np.round(found.x[0] - truth[0])
+    offset = np.round(found.path[0] - truth[0])
     assert truth[-1] > 2
-    assert np.abs(found.x - offset - truth).max() < 0.05  # a waddle tilts the centre about the feet
+    assert np.abs(found.path - offset - truth).max() < 0.05  # a waddle tilts the centre about the feet
 
 
 def test_wrong_size_and_colour_are_seen() -> None:
@@ -85,3 +94,29 @@ def test_an_empty_place_has_no_character() -> None:
     empty = np.repeat((background(scene, 64, 64) * 255).astype(np.uint8)[None], 3, 0)
     found = measure(empty, scene)
     assert found.area.max() == 0 and found.size_error.min() == 1 and np.isfinite(found.colour_error).all()
+
+
+def test_parts_of_a_video_are_measured_as_the_whole() -> None:
+    scene = Scene("bird", "red", place="snow", motion="flies")
+    frames = render(scene, range(40))
+    parts = joined([measure(frames[:17], scene), measure(frames[17:], scene, first=17)])
+    for name, values in measure(frames, scene).arrays().items():
+        assert np.array_equal(values, getattr(parts, name)), name
+
+
+def test_another_shape_and_another_face_are_seen() -> None:
+    scene = Scene("star", "red", place="grass")
+    right, wrong = (measure(render(each, [0]), scene) for each in (scene, Scene("box", "red", place="grass")))
+    assert right.shape_error[0] < 0.02 and wrong.shape_error[0] > 0.25
+    assert right.look_error[0] < 0.02 and wrong.look_error[0] > 0.2
+
+
+def test_a_second_character_and_a_torn_one_are_counted() -> None:
+    scene = Scene("ball", "red", place="snow", x=0.25)
+    one, other = render(scene, [0]), render(Scene("ball", "red", place="snow", x=0.75), [0])
+    both = np.where(np.arange(64)[:, None] < 32, one, other)
+    assert measure(one, scene).count == 1 and measure(both, scene).count == 2
+    torn = one.copy()  # its left half where it was, its right half half a frame away
+    torn[:, :, 16:32] = one[:, :, 48:]
+    torn[:, :, 36:52] = one[:, :, 16:32]
+    assert measure(torn, scene).count == 2

@@ -220,7 +220,6 @@ def some(*names: str) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("weights", "looks"),
     [
-        (some("double_blocks.0.img_attn_qkv.weight"), "looks like plain HunyuanVideo's transformer, which has no"),
         (some("model.diffusion_model.double_blocks.0.img_attn.qkv.weight"), "looks like FLUX"),
         (some("blocks.0.self_attn.q.weight", "patch_embedding.weight"), "looks like Wan's transformer"),
         (some("transformer.x.lora_A.weight"), "looks like a LoRA, which goes to --lora"),

@@ -11,7 +11,19 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from longtake.cli import calibrate, extend, generate, info, plan, quantize, redo, resume, scene, train
+from longtake.cli import (
+    calibrate,
+    extend,
+    finetune,
+    generate,
+    info,
+    plan,
+    quantize,
+    redo,
+    resume,
+    scene,
+    train,
+)
 from longtake.cli.follow import follow
 from longtake.cli.parser import Parser, build_parser
 from longtake.errors import LongtakeError, LongtakeWarning, LostRunError, RunError
@@ -21,7 +33,7 @@ from longtake.option import check_text
 VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
     "plan": plan, "scene": scene, "train": train, "info": info,
-    "quantize": quantize, "calibrate": calibrate,
+    "quantize": quantize, "calibrate": calibrate, "finetune": finetune,
 }  # fmt: skip
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 

@@ -57,9 +57,23 @@ def add_job_options(parser: argparse.ArgumentParser, names: Collection[str] = tu
 
 def add_option(group: Any, name: str, help: str | None = None) -> None:
     """The option of one field of a job or a machine; what is not given stays None, so that its own default holds."""
-    option = (OPTIONS | MACHINE)[name]
+    own = (OPTIONS | MACHINE)[name]
+    add_one(group, name, own, help or _help(own, FIELDS[name].default))
+
+
+def add_settings(parser: Any, kind: type, groups: Mapping[str, str]) -> None:
+    """An option for each field of a dataclass of options, in groups by their titles."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    for group, title in groups.items():
+        section = parser.add_argument_group(title)
+        for name, option in options(kind).items():
+            if option.group == group:
+                add_one(section, name, option, _help(option, defaults[name]))
+
+
+def add_one(group: Any, name: str, option: Option, help: str) -> None:
+    """The option of one field; what is not given stays None."""
     flag = option.flag or f"--{name.replace('_', '-')}"
-    help = help or _help(name)
     if option.kind is bool:
         group.add_argument(flag, dest=name, action="store_true", default=None, help=help)
         return
@@ -75,9 +89,9 @@ def add_option(group: Any, name: str, help: str | None = None) -> None:
     )
 
 
-def _help(name: str) -> str:
+def _help(option: Option, default: Any) -> str:
     """The help of one field, with its default if there is one that says something."""
-    words, default = (OPTIONS | MACHINE)[name].help.replace("%", "%%"), FIELDS[name].default
+    words = option.help.replace("%", "%%")
     said = "default:" in words or isinstance(default, bool) or not isinstance(default, int | float | str)
     return words if said or default == "" else f"{words} (default: {default})"
 

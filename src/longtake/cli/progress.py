@@ -88,14 +88,14 @@ class Progress:
         share = f"{100 * at.done / at.total:.0f}%" if at.total else ""
         rate = f"{gigabytes(at.rate)}/s" if at.rate else "…"
         self.show(
-            f"downloading {at.name}: {gigabytes(at.done)} of {gigabytes(at.total)}  {share}  {rate}  {_left(left)}"
+            f"downloading {at.name}: {gigabytes(at.done)} of {gigabytes(at.total)}  {share}  {rate}  {time_left(left)}"
         )
         if at.done >= at.total:
             self._tell_fetched(at)
         elif self.style == "log" and (said := int(10 * at.done / at.total)) > self._tenths.get(at.name, 0):
             self._tenths[at.name] = said
             self.say(
-                f"downloading {at.name}: {gigabytes(at.done)} of {gigabytes(at.total)}  {rate}  {_left(left)}"
+                f"downloading {at.name}: {gigabytes(at.done)} of {gigabytes(at.total)}  {rate}  {time_left(left)}"
             )
 
     def _tell_fetched(self, at: Downloading) -> None:
@@ -177,7 +177,7 @@ class Progress:
             seconds_left=None if left is None else round(left, 1),
         )
         section = f"section {event.section + 1}/{self._planned.sections if self._planned else '?'}"
-        self.show(f"{section}  step {event.step + 1}/{event.steps}  {_left(left)}")
+        self.show(f"{section}  step {event.step + 1}/{event.steps}  {time_left(left)}")
 
     def _tell_section(self, event: SectionDone) -> None:
         took, self._section_begun = self._clock() - self._section_begun, self._clock()
@@ -199,7 +199,7 @@ class Progress:
         if kept:
             self.show(f"section {event.section + 1}/{sections} kept")
         if self.style == "log":
-            how = "kept" if kept else f"done in {took:.1f} s, {_left(left)}"
+            how = "kept" if kept else f"done in {took:.1f} s, {time_left(left)}"
             self.say(f"section {event.section + 1}/{sections} {how}")
 
     def _tell_frames(self, event: FramesReady) -> None:
@@ -256,7 +256,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _left(seconds: float | None) -> str:
+def time_left(seconds: float | None) -> str:
     if seconds is None:
         return "time left unknown"
     minutes, rest = divmod(round(seconds), 60)

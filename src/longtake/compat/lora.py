@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from longtake.models import adapters
 from longtake.pipeline.loras import free_name
 from longtake.weights import saving
 from longtake.weights.hub import HubOptions
-from longtake.weights.lora import DIFFUSERS_FILE, METADATA, LowRank, find_file, read_lora
+from longtake.weights.lora import DIFFUSERS_FILE, METADATA, find_file, peft_keys, peft_settings, read_lora
 
 Names = str | Sequence[str]
 Weights = float | Mapping[str, float | None] | None
@@ -185,11 +184,8 @@ class LoraMixin:
             )
         (name,) = self._known(loaded[0] if adapter_name is None else adapter_name)
         changes = adapters.changes_of(self._changed_network, name)
-        tensors = {}
-        for module, (down, up) in adapters.tensors_of(self._changed_network, name).items():
-            tensors[f"transformer.{module}.lora_A.weight"] = down
-            tensors[f"transformer.{module}.lora_B.weight"] = up
-        metadata = {METADATA: json.dumps(_settings(changes), sort_keys=True)}
+        tensors = peft_keys(adapters.tensors_of(self._changed_network, name))
+        metadata = {METADATA: json.dumps(peft_settings(changes), sort_keys=True)}
         saving.write_file(Path(save_directory) / (weight_name or DIFFUSERS_FILE), tensors, metadata)
 
     def _known(self, names: Names) -> list[str]:
@@ -232,19 +228,3 @@ def _weight(weight: Any) -> float:
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise JobError(f"The weight of an adapter is a number, not {weight!r}.")
     return float(weight)
-
-
-def _settings(changes: Mapping[str, LowRank]) -> dict[str, Any]:
-    """Rank and alpha as PEFT's config says them: the commonest, and patterns for the others."""
-    rank = Counter(change.rank for change in changes.values()).most_common(1)[0][0]
-    alpha = Counter(change.alpha for change in changes.values()).most_common(1)[0][0]
-    settings = {
-        "r": rank,
-        "lora_alpha": alpha,
-        "rank_pattern": {f"^{name}": change.rank for name, change in changes.items() if change.rank != rank},
-        "alpha_pattern": {
-            f"^{name}": change.alpha for name, change in changes.items() if change.alpha != alpha
-        },
-        "target_modules": list(changes),
-    }
-    return {f"transformer.{key}": value for key, value in settings.items()}

@@ -38,6 +38,9 @@ OWN = Given()
 class Parts:
     """A pipeline's parts as attributes; None is a part that it does not have."""
 
+    codebook: Any = None
+    """The codebook of a discrete history: no part of the field's, but saved with them."""
+
     def __init__(
         self,
         text_encoder: Any = None,
@@ -137,7 +140,9 @@ class Parts:
             force_download=force_download,
             placed=False,
         )
-        return cls(**networks.components, settings=networks.settings)
+        made = cls(**networks.components, settings=networks.settings)
+        made.codebook = networks.codebook
+        return made
 
     @classmethod
     def from_pipe(
@@ -157,6 +162,7 @@ class Parts:
         if "settings" not in parts and not carried_settings(changes.get("transformer")):
             parts["settings"] = getattr(pipeline, "settings", None)
         made = cls(**parts)
+        made.codebook = getattr(pipeline, "codebook", None)
         wanted = one_dtype(torch_dtype, dtype)
         return made if wanted is None else made.to(dtype=wanted)
 
@@ -183,7 +189,8 @@ class Parts:
     def networks(self) -> Networks:
         """The parts as the loop takes them."""
         parts = {name: getattr(self, name) for name in COMPONENTS}
-        return Networks(**parts, settings=self.settings, placement=placement_of(parts) or Resident())
+        placement = placement_of(parts) or Resident()
+        return Networks(**parts, settings=self.settings, placement=placement, codebook=self.codebook)
 
     @property
     def components(self) -> dict[str, Any]:

@@ -17,6 +17,10 @@ class TransformerConfig(Config):
     class_name: ClassVar[str] = "HunyuanVideoFramepackTransformer3DModel"
     # The published repositories carry the name of the original code's class.
     also_in: ClassVar[Mapping[str, tuple[str, ...]]] = {"HunyuanVideoTransformer3DModelPacked": ()}
+    # Plain HunyuanVideo (`weights/unpacked.py`).
+    grown: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "HunyuanVideoTransformer3DModel": {"has_image_proj": True, "has_clean_x_embedder": True}
+    }
     stock: ClassVar[Mapping[str, Any]] = {"has_image_proj": False, "has_clean_x_embedder": False}
 
     known: ClassVar[Mapping[str, tuple[Any, ...]]] = {

@@ -118,6 +118,8 @@ class Config(Mapping[str, Any]):
     """transformers' word for the network."""
     also_in: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Other classes whose folders hold this network, and how the weights of their other parts begin."""
+    grown: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Other classes whose folders hold a part of this network, and the fields that it gets when the rest is made."""
     file_prefix: ClassVar[str] = ""
     """Published files put this before the names of the weights."""
     part: ClassVar[str] = ""
@@ -174,7 +176,8 @@ class Config(Mapping[str, Any]):
         file = Path(file)
         values = read_json(file) if values is None else values
         nested = values.get(cls.part) if cls.part else None
-        values = cls.plain({**cls.stock, **(nested if isinstance(nested, Mapping) else values)}, str(file))
+        stock = {**cls.stock, **cls.grown.get(class_of(values) or "", {})}
+        values = cls.plain({**stock, **(nested if isinstance(nested, Mapping) else values)}, str(file))
         fields = cls.without_ignored(values, str(file))
         for key in fields:
             if key not in cls.names():

@@ -15,6 +15,7 @@ from typing import Any
 from longtake.job import Job
 from longtake.plan.plans import Plan, Section
 from longtake.plan.timeline import direct
+from longtake.sampling.ways import wanted_of
 
 # Of a job's fields, what decides no section's latents, or stands in the recipe already: in the form of the networks
 # (dtype, quantize), in the fingerprint (model, parts), in the section's frames and times, or in what it is told.
@@ -23,7 +24,9 @@ _ELSEWHERE = frozenset(
     | {"prompt", "prompts", "seed", "loras", "changes", "quantize"}
 )
 # Fields that earlier versions did not have: at their default the recipe is what it was then.
-_LATER = {field.name: field.default for field in dataclasses.fields(Job) if field.name in ("cache",)}
+_LATER = {
+    field.name: field.default for field in dataclasses.fields(Job) if field.name in ("cache", "history")
+}
 
 
 class Recipes:
@@ -41,6 +44,8 @@ class Recipes:
             if name not in _ELSEWHERE and not (name in _LATER and value == _LATER[name])
         }
         self._base = _hash({**own, **facts})
+        # Its state is a function of all sections that were made before, seen or not.
+        self._follows = wanted_of(job.history, "adaptive") is not None
         self._found: dict[int, str] = {}
 
     def __contains__(self, number: object) -> bool:
@@ -51,14 +56,16 @@ class Recipes:
         # What a section sees was made before it.
         for made in range(len(self._found), self.plan.made_at(number) + 1):
             section = self.plan[made]
-            self._found[section.number] = self._recipe(section)
+            self._found[section.number] = self._recipe(section, made)
         return self._found[number]
 
-    def _recipe(self, section: Section) -> str:
+    def _recipe(self, section: Section, made: int) -> str:
         told = direct(self._job, self.plan, section.number)
         slots = [(slot.scale, slot.frames, slot.times) for slot in section.slots.values()]
         place = [section.number, section.frames, section.times, slots]
         seen = [self._found[number] for number in self.plan.sources(section)]
+        if self._follows and made:
+            seen.append(self._found[self.plan[made - 1].number])
         return _hash([self._base, place, [told.prompt, told.seed, told.strengths], seen])
 
 

@@ -140,9 +140,12 @@ def shapes(model: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
-def attach(model: Any, name: str, changes: Mapping[str, LowRank], strength: float = 1.0) -> None:
+def attach(
+    model: Any, name: str, changes: Mapping[str, LowRank], strength: float = 1.0, dtype: str | None = None
+) -> None:
     """Add an adapter to the modules that `changes` names, in each layer's own dtype and place.
 
+    With a `dtype` it has that one, and lies where the network runs: what learns is wider than what stays.
     Raises JobError if the name is taken, ModelError for a module that the network does not have.
     """
     if name in names(model):
@@ -163,6 +166,8 @@ def attach(model: Any, name: str, changes: Mapping[str, LowRank], strength: floa
     for module, change in changes.items():
         layer = layers.get(module) or _wrap(model, module, known[module], on)
         like = layer.weight if _is_plain(layer.weight) else modules.placed(model)
+        if dtype is not None:
+            like = runtime.place(modules.placed(model), dtype=dtype)
         layer.adapters = nn.ModuleList([*layer.adapters, Adapter(name, order, change, strength, like)])
         layer.refresh()
     note_change(model, True)
@@ -234,6 +239,15 @@ def tensors_of(model: Any, name: str) -> dict[str, tuple[Tensor, Tensor]]:
             part.up.reshape(out, rank, *[1] * (len(kernel) - 1)),
         )
     return found
+
+
+def weights_of(model: Any, name: str) -> dict[str, Any]:
+    """The weights of an adapter that can learn, by module and part: `MODULE.down` and `MODULE.up`."""
+    return {
+        f"{module}.{which}": getattr(part, which)
+        for module, part in _parts_of(model, name).items()
+        for which in ("down", "up")
+    }
 
 
 def published_weights(model: Any) -> dict[str, Tensor]:

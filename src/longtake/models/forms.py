@@ -5,6 +5,7 @@ The field's config objects are of diffusers, transformers and torchao, none of w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -61,7 +62,7 @@ class LibraryForm:
                 layer = nn.Linear(64, 64)
                 layer.to(device=runtime.best_device() if device is None else device)
                 x = runtime.place(ops.ones(32, 64), device)
-                float(ops.to_numpy(self._made(layer)(x).sum()))
+                float(ops.to_numpy(self.made(layer)(x).sum()))
         except BackendError:
             raise
         except Exception as error:  # whatever a library raises for what it cannot do here
@@ -88,13 +89,43 @@ class LibraryForm:
                     "leave quantization_config out, or begin with the full weights."
                 )
             runtime.assign_weights(module, {key: weight.read() for key, weight in stored.items()})
-            return self._made(module).eval()
+            return self.made(module).eval()
 
         return replace
 
-    def _made(self, layer: Any) -> Any:
+    def made(self, layer: Any) -> Any:
+        """A plain layer in this form."""
         make = thirdparty.of_torchao if self.library == "torchao" else thirdparty.of_bitsandbytes
         return make(layer, self.settings)
+
+
+LEARNABLE = 0.5
+"""The largest error of a gradient through a form that is taken for its rounding: 4 bits have 0.1, none at all 1."""
+
+
+def check_learning(form: Form | None, device: Any) -> None:
+    """Raise BackendError if what stands before a layer of this form gets no gradient, so that no LoRA learns in it."""
+    if not isinstance(form, LibraryForm):
+        return  # ours are made so that it does
+    from longtake.backend import training
+
+    layer = nn.Linear(64, 64)
+    layer.to(device=runtime.best_device() if device is None else device)
+    weight = layer.weight.detach().clone()
+    try:
+        error = training.gradient_error(form.made(layer), weight)
+    except Exception as problem:  # whatever a library raises for what it cannot do
+        error, reason = (
+            math.inf,
+            (str(problem).strip().splitlines() or [type(problem).__name__])[0].rstrip("."),
+        )
+    else:
+        reason = f"the gradient of its input is off by {error:.0%}"
+    if not error < LEARNABLE:
+        raise BackendError(
+            f"Nothing can be learnt through a base in {form.word} ({reason}); take weights in 8 bits without rounded "
+            "activations, such as --quantize int8."
+        )
 
 
 def asked(config: Any) -> Form | None:

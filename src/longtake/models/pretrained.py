@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from typing import Any, ClassVar, TypeVar
 
 from longtake.backend import eight, modules, nn, ops, runtime
 from longtake.config import Config, class_of, read_json
-from longtake.errors import ModelError
+from longtake.errors import LongtakeWarning, ModelError
 from longtake.models import adapters, forms, quantised
-from longtake.weights import files, saving, single
+from longtake.weights import files, saving, single, unpacked
 from longtake.weights.folder import STEMS, model_source, part_of
 from longtake.weights.header import Weight
 from longtake.weights.hub import HubOptions, Part
@@ -203,7 +204,8 @@ class PretrainedModel(nn.Module):
             chosen = _one_dtype(found.weights, *asked)
             return cls._assembled(found, file, chosen, device, replace, form, mapped=mapped)
         source = model_source(folder, options)
-        part, stem = subfolder or "", STEMS[cls.config_class.library]
+        kind = cls.config_class
+        part, stem = subfolder or "", STEMS[kind.library]
         place = part_of(source.fetch([Part(part, ("config.json",))]), subfolder)
         config = cls.read_config(place / "config.json")  # before gigabytes come of another network than this
         values = read_json(place / "config.json")
@@ -214,7 +216,9 @@ class PretrainedModel(nn.Module):
         weights = files.read_weights(place, stem, variant)
         names = cls._own_names(weights, class_of(values))
         inside = {own: (name, weights[name]) for own, name in names.items()}
-        found = single.Checkpoint(config, *single.without_scales(place, inside))
+        found = single.Checkpoint(
+            config, *single.without_scales(place, inside), class_of(values) in kind.grown
+        )
         chosen = _one_dtype(found.weights, *asked)
         return cls._assembled(found, place, chosen, device, replace, form or own_form, own_form, mapped)
 
@@ -285,7 +289,9 @@ class PretrainedModel(nn.Module):
         with runtime.empty_weights():
             model = cls(found.config)
         expected = {name: tuple(weight.shape) for name, weight in runtime.named_weights(model).items()}
-        files.check_weights(expected, found.weights, place, cls.__name__)
+        made = unpacked.made_names(expected) if found.grows else set()
+        lying_there = {name: shape for name, shape in expected.items() if name not in made}
+        files.check_weights(lying_there, found.weights, place, cls.__name__)
         modules.note_place(model, device, dtype)
         lying = device if mapped is None else None
         stored = {
@@ -303,6 +309,8 @@ class PretrainedModel(nn.Module):
         runtime.assign_weights(model, dict(files.read_tensors(read, found.names, dtype, lying)))
         left = {own: plain[own] for own in apart}
         runtime.assign_weights(model, dict(files.read_tensors(left, found.names)))
+        if made:
+            _grow(model, stored, expected, place)
         model.apart = frozenset(apart)
         model.eval()
         return model
@@ -343,7 +351,7 @@ class PretrainedModel(nn.Module):
         """The config in a file; raises ModelError for one of another network, or with what is not known here."""
         values = read_json(file)
         named, kind = class_of(values), cls.config_class
-        known = {cls.__name__, kind.class_name or cls.__name__, *kind.also_in}
+        known = {cls.__name__, kind.class_name or cls.__name__, *kind.also_in, *kind.grown}
         if named is not None and named not in known:
             raise ModelError(f"{file} is the config of {named}, not of {cls.__name__}.")
         return kind.read(file, values)
@@ -410,6 +418,25 @@ def is_untouched(network: Any) -> bool:
         and not any(modules.is_patched(network, name) for name in methods)
         and all(modules.own_call(kind, name) for name in calls[1:])
         and not modules.touched(network)
+    )
+
+
+def _grow(
+    model: Any, stored: Mapping[str, Stored], expected: Mapping[str, tuple[int, ...]], place: Path
+) -> None:
+    """Give a network of plain HunyuanVideo's weights the first values of what only FramePack has, and say so."""
+    patch = {kind: stored[f"{unpacked.PATCH}.{kind}"] for kind in ("weight", "bias")}
+    arrays = (ops.to_numpy(each.read("float32", "cpu")) for each in patch.values())
+    values = unpacked.first_values(expected, *arrays)
+    runtime.assign_weights(
+        model, {name: patch["weight"].on_device(array.copy()) for name, array in values.items()}
+    )
+    warnings.warn(
+        f"{place} is plain HunyuanVideo, read as a FramePack transformer that is not trained yet: its projections of "
+        "clean frames are made of its patch projection, and its picture projection gives zeros; fine-tune it before "
+        "videos are made with it.",
+        LongtakeWarning,
+        stacklevel=4,
     )
 
 

@@ -115,14 +115,20 @@ class EightBitLinear(nn.Coded):
         super().__init__()
         self.weight = nn.Parameter(code, requires_grad=False)
         self.weight_scale = nn.Parameter(step, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias)
+        self.bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.out_features, self.in_features = (int(side) for side in code.shape)
         self.kind, self.dynamic = kind, dynamic
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, I) -> (…, O). Without dynamic activations the weight is widened, some rows at a time."""
+        """(…, I) -> (…, O). Without dynamic activations the weight is widened, some rows at a time.
+
+        What learns before it (a LoRA, say) gets its gradient; the codes and the steps never do.
+        """
         if self.dynamic:
             return eight.multiply(x, self.weight, self.weight_scale, self.bias, self.kind)
+        return eight.through(x, self._product, self.full)
+
+    def _product(self, x: Tensor) -> Tensor:
         rows = max(1, ops.piece_values(x) // self.in_features)
         if rows >= self.out_features:
             return ops.linear(x, self._rows(x, 0, self.out_features), self.bias)

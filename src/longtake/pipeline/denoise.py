@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from longtake.backend import exchange, ops, runtime
 from longtake.errors import RunError
 from longtake.events import Event, Stepped
 from longtake.pipeline.caching import StepCache
+from longtake.pipeline.correcting import Correcting
 from longtake.pipeline.decode import is_finite, total
 from longtake.pipeline.encode import Text
 from longtake.pipeline.loras import set_strengths
@@ -48,6 +50,7 @@ class Run:
     made: int
     section: Section
     cache: StepCache | None = None
+    correct: Correcting | None = None
 
     def denoise(self, text: Text, noise: np.ndarray) -> Generator[Event, Change | None, tuple[Any, Text]]:
         """The section's latents from noise (B, C, T, h, w), and its text with what the consumer changed.
@@ -60,22 +63,35 @@ class Run:
         networks = self.request.networks
         transformer = networks.part("transformer")
 
-        def velocity(x: Any, sigma: float) -> Any:
+        @contextmanager
+        def ready() -> Iterator[None]:
             # Another stream over the same networks may have changed them meanwhile, or taken their place.
             set_strengths(transformer, self.strengths)
             with networks.using("transformer"):
+                yield
+
+        def velocity(x: Any, sigma: float) -> Any:
+            with ready():
                 return self.predict(said[0], self.request.negative, self.request.image_states, x, sigma)
 
         latents = runtime.place(ops.from_numpy(noise), exchange.device_of(transformer))
         solve, steps = solver_of(self.request, noise.shape)
-        self.predict.levels = levels_of(self.request, noise.shape)
+        self.predict.levels = levels = levels_of(self.request, noise.shape)
         solver, checked = solve(velocity, latents), Lagging(self.section.number, steps)
+        extra = 0
         step = self._advance(solver, None, 0)
         while step is not None:
             checked.add(step)
             change = yield Stepped(
-                self.made, step.index, steps, step.sigma, step.latents, step.denoised, *self._velocities()
+                self.made,
+                step.index,
+                steps,
+                step.sigma,
+                step.latents,
+                step.denoised,
+                *self._velocities(extra),
             )
+            extra = 0
             latents, sent = step.latents, None
             if self.cache is not None and _replaces(change, step):
                 self.cache.changed()
@@ -85,18 +101,34 @@ class Run:
                 said[0] = replace(said[0], states=change.prompt_states)
             if change is not None and change.latents is not None:
                 latents = sent = runtime.place(change.latents, exchange.device_of(transformer), "float32")
-            step = self._advance(solver, sent, step.index + 1)
+            following = step.index + 1
+            if self.correct is not None and self.correct.is_due(following, levels):
+                with self._room(following), ready():
+                    latents = sent = self.correct(said[0], self.request, latents, following, levels)
+                extra = self._branches
+                if self.cache is not None:
+                    self.cache.changed()
+            step = self._advance(solver, sent, following)
         checked.finish()
         return latents, said[0]
 
-    def _velocities(self) -> tuple[int, int]:
-        """The number of velocities that the step took, and of those that the network computed."""
-        branches = 1 if self.request.negative is None else 2
-        return (branches, branches) if self.cache is None else self.cache.taken()
+    @property
+    def _branches(self) -> int:
+        """The branches of guidance: velocities of one step."""
+        return 1 if self.request.negative is None else 2
+
+    def _velocities(self, extra: int) -> tuple[int, int]:
+        """The number of velocities that the step took, and of those that the network computed; `extra` corrected it."""
+        asked, computed = (self._branches, self._branches) if self.cache is None else self.cache.taken()
+        return asked + extra, computed + extra
+
+    def _room(self, index: int) -> AbstractContextManager[None]:
+        """Around what needs memory at this step."""
+        number = self.section.number
+        return room_for(f"step {index + 1} of section {number}", number, index)
 
     def _advance(self, solver: Steps, sent: Any, index: int) -> Step | None:
-        number = self.section.number
-        with room_for(f"step {index + 1} of section {number}", number, index):
+        with self._room(index):
             try:
                 return solver.send(sent)
             except StopIteration:

@@ -21,6 +21,7 @@ from longtake.pipeline.networks import COMPONENTS, NETWORKS, PREPARATION, QUANTI
 from longtake.pipeline.placed import Placed, check_vram, left_mapped
 from longtake.sampling.schedule import Schedule
 from longtake.weights import single
+from longtake.weights.codebook import CODEBOOK, StoredCodebook
 from longtake.weights.folder import Folder, ModelIndex, model_source, part_files, read_model_index
 from longtake.weights.hub import HubOptions, Part, Repository
 from longtake.weights.transfer import Told
@@ -51,6 +52,7 @@ def load_networks(
     other places for single parts: folders, repositories, or a network's safetensors or GGUF file. `dtype` is one for
     all networks or a mapping by part, with `default`; "auto" is bfloat16 on an accelerator, float32 on a CPU, where a
     model with a short name has the dtype that it was published in; "stored" is that of the files.
+    `parts` may name a place of the `codebook`, too; the model's own is read when a job's history is discrete.
     `device` "auto" is the `machine`'s, which is an accelerator if there is one; `machine` also says what memory the
     networks may take and which kernels they run on. Parts in `given` are taken as they are, None too, and not read.
     `quantize` is the form of the transformer's blocks, as a job names it ("none": as it lies in the files), or a
@@ -70,7 +72,10 @@ def load_networks(
     known, trained = named(model), trained_for(model, parts)
     _check_hidden(model)
     model, parts = places(model, parts)
-    _check_names([*given, *parts], COMPONENTS, "A FramePack model has no part {}; its parts: {}.")
+    _check_names(
+        [*given, *parts], (*COMPONENTS, CODEBOOK), "A FramePack model has no part {}; its parts: {}."
+    )
+    place_of_codes = parts.pop(CODEBOOK, model)
     if isinstance(dtype, Mapping):
         _check_names(dtype, (*NETWORKS, "default"), "No network {} to give a dtype to; there are: {}.")
     how = Reading(dtype, device, known.dtype if known else None, forms_of, machine.memory, placed)
@@ -84,6 +89,9 @@ def load_networks(
     if trained is not None and "transformer" not in given:
         settings["sampling"] = trained
     hub = HubOptions(revision, cache_dir, local_files_only, token, force_download, told)
+    codebook = found.pop(CODEBOOK, None)
+    if codebook is None and place_of_codes is not model:
+        codebook = StoredCodebook(model_source(place_of_codes, hub), whole=False)
     by_place: dict[Any, list[str]] = {}
     for name in COMPONENTS:
         if name not in given:
@@ -98,13 +106,23 @@ def load_networks(
             source.check(name)
         source.fetch(names)
         settings |= source.settings()
+        if whole and codebook is None:
+            codebook = StoredCodebook(source.place, source.inside)
         found |= {name: source.read(name, how) for name in names}
     _run_on(machine, found["transformer"])
-    networks = Networks(**found, settings=settings)
+    networks = Networks(**found, settings=settings, codebook=codebook)
     if not placed:
         return networks
     moving = {name: found[name] for name in NETWORKS if name not in given and not how.is_fixed(name)}
     return replace(networks, placement=Placed(moving, device, machine.vram, machine.memory))
+
+
+def model_settings(model: Any) -> dict[str, Any]:
+    """The settings (`Networks.settings`) of a model by its place or name, before any of its networks is read."""
+    known = named(model)
+    base, _ = places(model)
+    source = Source(model_source(base), "", None, True)
+    return {**(known.settings if known else {}), **source.settings()}
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,18 @@ from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobTypeError, MemoryRunError
 from longtake.events import Encoded, Event, Moved, Planned, Preview, SectionDone
 from longtake.job import Job
+from longtake.pipeline import treating
 from longtake.pipeline.caching import StepCache
+from longtake.pipeline.correcting import Correcting
 from longtake.pipeline.decode import Convert, to_frames
 from longtake.pipeline.denoise import Change, Run
 from longtake.pipeline.encode import Text
 from longtake.pipeline.growing import Output, output_of
 from longtake.pipeline.loras import applied
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.noise import noise_source
+from longtake.pipeline.noise import noise_source, seeds_of
 from longtake.pipeline.placed import less
-from longtake.pipeline.predict import Predictor, Wrap
+from longtake.pipeline.predict import Predictor, Readable, Wrap
 from longtake.pipeline.prepare import Asked, Inputs, Request, ask, encode
 from longtake.pipeline.preview import previewer
 from longtake.pipeline.store import Store
@@ -36,6 +38,7 @@ from longtake.pipeline.working import work_of
 from longtake.plan.history import History
 from longtake.plan.plans import Section
 from longtake.plan.timeline import Direction, direct
+from longtake.sampling.ways import wanted_of
 
 Events = Generator[Event, "Change | None", None]
 
@@ -72,7 +75,7 @@ def generate(
     asked = ask(job, networks, inputs or Inputs())
     show = None if preview is None else previewer(networks, preview)
     if store is not None:
-        store.begin(asked.job, networks.form)
+        store.begin(asked.job, treating.form_of(asked.job, networks))
     placed = networks.placement.prepare(work_of(asked.job, asked.plan, asked.rows))
     return _events(asked, placed, store, show, convert, wrap)
 
@@ -145,14 +148,8 @@ def sample(
     if request.cache is not None:
         branches = 1 if request.negative is None else 2
         cache = StepCache(request.cache, transformer, request.steps, branches)
-    predict = Predictor(
-        transformer,
-        guidance=job.guidance,
-        cfg_scale=job.cfg_scale,
-        cfg_rescale=job.cfg_rescale,
-        attention_kwargs=request.attention_kwargs,
-        wrap=_around(wrap, cache),
-    )
+    predict, correct = _predictor(request, _around(wrap, cache)), _correcting(request)
+    treat = treating.Treating(job, request.networks, plan, request.anchors.get(0))
     request = _placed(request, transformer)
     texts = dict(request.texts)
     history = History(plan)
@@ -165,20 +162,59 @@ def sample(
         finished = None if kept is None else kept.read_section(section.number)
         if finished is None:
             strengths = dict(zip(adapters, told.strengths, strict=True))
-            run = Run(request, predict, strengths, made, section, cache)
-            latents, texts[told.prompt] = yield from _denoised(run, history, texts[told.prompt], noise)
+            run = Run(request, predict, strengths, made, section, cache, correct)
+            seeds = _seeds(request, told)
+            seen = treat.seen(section, history, seeds)
+            begin = partial(_begin, run, seen, history, seeds)
+            latents, texts[told.prompt] = yield from _denoised(run, begin, texts[told.prompt], noise)
             if latents is None:
                 return
             finished = np.asarray(ops.to_numpy(latents), dtype=np.float32)
             if kept is not None:
                 kept.write_section(section.number, finished)
         history.write(section.frames, finished)
+        treat.add(finished)
         if made == len(plan) - 1:
             # All may have waited for this section to be decoded, which wants the room.
             predict.forget()
         change = yield SectionDone(made, section.number, finished)
         if change is not None and change.stop:
             return
+
+
+def _predictor(request: Request, wrap: Wrap | None) -> Predictor:
+    job = request.job
+    return Predictor(
+        request.networks.part("transformer"),
+        guidance=job.guidance,
+        cfg_scale=job.cfg_scale,
+        cfg_rescale=job.cfg_rescale,
+        attention_kwargs=request.attention_kwargs,
+        wrap=wrap,
+    )
+
+
+def _correcting(request: Request) -> Correcting | None:
+    """The corrections that the job's history asks for; their velocities are no steps, so nobody wraps them."""
+    wanted = wanted_of(request.job.history, "correct")
+    if wanted is None:
+        return None
+    steps, level = wanted.numbers
+    return Correcting(_predictor(request, None), request.plan, int(steps), level)
+
+
+def _seeds(request: Request, told: Direction) -> Sequence[int]:
+    """The seed of each row for what is done to the section's history: the request's, or of a seed of its own."""
+    rows = request.anchors[0].shape[0]
+    own = told.seed != request.job.seed
+    return seeds_of(told.seed, rows, told.seed) if own else request.seeds
+
+
+def _begin(run: Run, seen: Readable, history: History, seeds: Sequence[int]) -> None:
+    """Read what the section sees."""
+    run.predict.begin(run.section, seen)
+    if run.correct is not None:
+        run.correct.begin(run.section, history, seeds)
 
 
 def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
@@ -189,15 +225,17 @@ def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
 
 
 def _denoised(
-    run: Run, history: History, text: Text, noise: np.ndarray
+    run: Run, begin: Callable[[], None], text: Text, noise: np.ndarray
 ) -> Generator[Event, Change | None, tuple[Any, Text]]:
     """One section's latents and text; if memory ends, made again from the same noise with less on the device."""
     while True:
-        run.predict.begin(run.section, history)
+        begin()
         try:
             return (yield from run.denoise(text, noise))
         except MemoryRunError as error:
             run.predict.forget()
+            if run.correct is not None:
+                run.correct.predict.forget()
             moved = less(run.request.networks.placement, error)
         # Out here, where the error and all that its frames held is gone.
         yield moved

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from longtake.backend import exchange, runtime
 from longtake.config import read_json
 from longtake.errors import ModelError
@@ -22,7 +24,9 @@ from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.placement import Placement, Resident
 from longtake.processors.siglip import SiglipImageProcessor
 from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
+from longtake.sampling.codebooks import Codebook
 from longtake.sampling.schedule import CONFIG_NAME, Schedule
+from longtake.weights.codebook import CODEBOOK, StoredCodebook, opened, write_codebook
 from longtake.weights.folder import ModelIndex, library_of, write_model_index
 from longtake.weights.saving import write_json
 
@@ -64,6 +68,7 @@ class Networks:
     `scheduler` is a `Schedule`, or a scheduler of the field that is asked for each step. `settings` is what the model's
     folder says about itself: width, height, prompt_template, max_sequence_length, and what it was trained for:
     sampling, buckets. `placement` brings each part to where it runs.
+    `codebook` is the one of a discrete history (`sampling.codebooks`), or where it lies, to be read when it is used.
     `ranks` are the processes that share the work (`pipeline.together`); None is this one alone.
     """
 
@@ -79,6 +84,7 @@ class Networks:
     settings: Mapping[str, Any] = field(default_factory=dict)
     placement: Placement = field(default_factory=Resident)
     ranks: Any = None
+    codebook: Codebook | StoredCodebook | None = None
 
     def __post_init__(self) -> None:
         for name in NETWORKS:
@@ -97,6 +103,10 @@ class Networks:
     def using(self, name: str) -> AbstractContextManager[Any]:
         """Inside, this network is ready to run; gives what is to be called."""
         return self.placement.using(name, self.part(name))
+
+    def codes(self, count: int) -> np.ndarray:
+        """So many codes (K, C) of the codebook. Raises ModelError if there are none."""
+        return opened(self.codebook).of(count)
 
     @property
     def default_size(self) -> tuple[int, int]:
@@ -161,6 +171,8 @@ def save_networks(
         library = library_of(name)
         # A schedule and a tokenizer of ours are published under another name than their own.
         entries[name] = (library, getattr(part, "published_class", type(part).__name__))
+    if isinstance(networks.codebook, Codebook) or (networks.codebook and networks.codebook.is_there):
+        write_codebook(place / CODEBOOK, opened(networks.codebook))
     write_model_index(place, ModelIndex(class_name, entries))
     if networks.settings:
         _write_settings(place / "model_index.json", networks.settings)

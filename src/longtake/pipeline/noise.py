@@ -21,7 +21,7 @@ PICTURE = "picture"
 LAST_PICTURE = "last picture"
 # Branches of the seed: what kind of noise, then which.
 KINDS = {PICTURE: (0, 0), LAST_PICTURE: (0, 1)}
-SECTIONS = 1
+SECTIONS, BESIDE = 1, 2
 
 Noise: TypeAlias = "Callable[[str | int, tuple[int, ...], str], np.ndarray]"
 """noise(PICTURE, LAST_PICTURE or a section's number, shape (B, C, T, H, W), dtype name): values of that dtype."""
@@ -48,6 +48,27 @@ def noise_source(generator: Any, videos: int = 1) -> Noise:
     if _is_seed(generator):
         return _by_video([keyed(int(generator) + video) for video in range(videos)])
     return _one(generator)
+
+
+def seeds_of(generator: Any, videos: int, otherwise: int) -> tuple[int, ...]:
+    """The seed of each of `videos` videos for what is drawn beside their noise; `otherwise` for a stream's.
+
+    >>> seeds_of(7, 2, 0), seeds_of([3, 9], 2, 0), seeds_of(np.random.default_rng(1), 2, 5)
+    ((7, 8), (3, 9), (5, 6))
+    """
+    several = generator if isinstance(generator, list | tuple) else [generator]
+    if len(several) == 1:
+        first = int(several[0]) if _is_seed(several[0]) else otherwise
+        return tuple(first + video for video in range(videos))
+    return tuple(int(one) if _is_seed(one) else otherwise + video for video, one in enumerate(several))
+
+
+def beside(seed: int, section: int, what: int = 0) -> np.random.Generator:
+    """Random numbers of one section of one video for what is no noise to start from: 0 is what is done to its history,
+    1 and more its corrections by their step."""
+    return np.random.Generator(
+        np.random.Philox(np.random.SeedSequence(seed, spawn_key=(BESIDE, section, what)))
+    )
 
 
 def fresh_seed() -> int:

@@ -27,8 +27,7 @@ from longtake.models.transformer import (
     Prompted,
     Sight,
 )
-from longtake.plan.history import History
-from longtake.plan.layout import check_scales
+from longtake.plan.layout import Slot, check_scales
 from longtake.plan.plans import Section
 from longtake.sampling.guidance import cfg
 from longtake.sampling.solvers import Velocity
@@ -46,6 +45,12 @@ class Text(Protocol):
     def mask(self) -> Any: ...
     @property
     def pooled(self) -> Any: ...
+
+
+class Readable(Protocol):
+    """What a section reads its clean latents from: the history, or what was made of it (`pipeline.treating`)."""
+
+    def read(self, frames: Slot) -> np.ndarray: ...
 
 
 class Predictor:
@@ -74,7 +79,7 @@ class Predictor:
         self.levels: Sequence[float] = ()
         """The noise levels of the section's steps, as far as they are known."""
 
-    def begin(self, section: Section, history: History) -> None:
+    def begin(self, section: Section, history: Readable) -> None:
         """Read what the section sees. Raises JobError for clean frames at a scale that the transformer cannot take."""
         check_scales(section.slots)
         clean = {

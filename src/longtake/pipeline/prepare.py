@@ -18,7 +18,7 @@ from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Anchor, Job
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.named import mismatch
-from longtake.pipeline import together
+from longtake.pipeline import together, treating
 from longtake.pipeline.caching import cache_of
 from longtake.pipeline.encode import (
     Text,
@@ -29,7 +29,7 @@ from longtake.pipeline.encode import (
     repeated,
 )
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.noise import LAST_PICTURE, PICTURE, Noise, noise_source
+from longtake.pipeline.noise import LAST_PICTURE, PICTURE, Noise, noise_source, seeds_of
 from longtake.pipeline.placement import room_for
 from longtake.plan import timeline
 from longtake.plan.layout import LATENT_PIXELS, check_scales
@@ -112,6 +112,8 @@ class Request:
     sigmas: Sequence[float] | None = None
     attention_kwargs: Mapping[str, Any] | None = None
     cache: Cache | None = None
+    seeds: tuple[int, ...] = ()
+    """One for each row, of what is done to the history."""
 
     @property
     def steps(self) -> int:
@@ -159,6 +161,7 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     plan = plan_of(job)
     timeline.check(job, plan)
     cache = cache_of(job, networks, plan)
+    treating.check(job, networks, plan)
     count = _prompt_count(inputs)
     fitted = tuple(_pixels(each, count, name, job) for each, name in zip(given, NAMES, strict=True))
     latents = tuple(
@@ -194,6 +197,7 @@ def encode(asked: Asked) -> Request:
         {prompt: Text(*text) for prompt, text in texts.items()}, None if negative is None else Text(*negative),
         states, dict(zip(asked.plan.anchors, anchors, strict=True)),
         noise, scheduler, inputs.sigmas, inputs.attention_kwargs, asked.cache,
+        seeds_of(_first(inputs.generator, asked.job.seed), asked.rows, asked.job.seed),
     )  # fmt: skip
 
 

@@ -200,7 +200,9 @@ def _headers(
 
 
 def _config_of(named: str | None) -> type[Config] | None:
-    known = (kind for kind in CONFIGS.values() if named and named in (kind.class_name, *kind.also_in))
+    known = (
+        kind for kind in CONFIGS.values() if named and named in (kind.class_name, *kind.also_in, *kind.grown)
+    )
     return next(known, None)
 
 

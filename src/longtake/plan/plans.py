@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from longtake.errors import JobError
 from longtake.option import shown
+from longtake.plan import sights
 from longtake.plan.layout import Generated, Packed, Skipped, Structure, Tail, parse
 from longtake.plan.lengths import WINDOW, nearest_section_count, reference_section_count, section_count
 from longtake.plan.orders import View, backwards, ends_first, onwards
@@ -197,7 +198,8 @@ def plan_of(job: Job) -> Plan:
     end = job.last_picture is not None
     # The end must be the last picture's, so nothing can be cut off there: the nearest length is taken.
     counted = reference_section_count if job.reference else nearest_section_count if end else section_count
-    plan = kind_named(job.sampling).lay_out(counted(job.frames, job.window), job.window, end)
+    laid = kind_named(job.sampling).lay_out(counted(job.frames, job.window), job.window, end)
+    plan = sights.seen(job, laid)
     frames = plan.made if job.reference or end else job.frames
     if frames == job.frames:
         return replace(plan, frames=frames)

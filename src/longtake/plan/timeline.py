@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from longtake.errors import JobError
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.plan.lengths import shown_frames
-from longtake.plan.plans import Plan
 
 if TYPE_CHECKING:
     from longtake.job import Job, PromptSpan
+    from longtake.plan.plans import Plan
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
-"""The data for one step of the transformer's training, drawn in numpy: sections of the pool's scenes, and noise."""
+"""The data for one step of the transformer's training, drawn in numpy: sections of the pool's scenes, and noise.
+
+A step is a few groups. The sections of a group come from one kind of plan, since they must see as much as each other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,66 +13,135 @@ import numpy as np
 from longtake import toyworld
 from longtake.plan.lengths import WINDOW
 from longtake.plan.plans import PLANS, Section
-from longtake.toy.pool import Pool
+from longtake.toy.pool import SECTIONS, Pool
+from longtake.training.objective import Read, Rows, gather, treated
 
 SHIFT = 2.0
 DROPPED_PROMPTS = 0.1
 HISTORY_NOISE = 0.15
-ENDS = 0.15
-"""The part of the sections that see a last picture, of those whose plan can."""
+GROUPS = 3
+ENDS = 0.2
+"""The part of the sections that go to a last picture, of those whose plan can."""
+FAR = 3
+"""In a scene whose picture is from long before, sections from this number on are learned: they see nothing between."""
 GUIDANCE = (1000, 12000)
 """Guidance, in thousandths, is drawn between these: the networks are not distilled, and learn not to mind it."""
+PICTURE = "picture"
+"""The picture itself, from its prompt alone: a group of its own beside those of the plans."""
+SHARES = {
+    "inverted": 0.24,
+    "vanilla": 0.24,
+    "endpoint": 0.14,
+    "planned": 0.14,
+    "unanchored": 0.08,
+    "repeat": 0.05,
+    "sliding": 0.05,
+    PICTURE: 0.06,
+}
+"""The share of each kind of plan in the groups; kinds of one structure are one."""
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The clean frames that a batch of sections sees and should make: latents (B, C, T, h, w) float32, times (B, T)."""
+class Lesson:
+    """One section of a scene in the pool.
 
-    window: np.ndarray
-    window_times: np.ndarray
-    clean: dict[int, tuple[np.ndarray, np.ndarray]]
-    """(latents, times) of what is seen, by scale."""
+    `end` is the number of the end picture that its video goes to; `pictured` tells if the video begins with a picture.
+    """
+
+    row: int
+    section: Section
+    end: int | None = None
+    pictured: bool = True
+
+    @property
+    def anchors(self) -> frozenset[int]:
+        """The latent frames that are given."""
+        return frozenset({0} if self.end is None else {0, _behind(self.end)})
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's B sections: which scenes and end pictures, what they see, their noise and its level, their prompts."""
+    """B sections that see as much as each other: which they are, what they see, their noise and its level, prompts."""
 
-    rows: np.ndarray
-    ends: tuple[int | None, ...]
+    lessons: tuple[Lesson, ...]
     seen: Rows
     noise: np.ndarray
     level: np.ndarray
     guidance: np.ndarray
     prompts: tuple[str, ...]
 
-    @property
-    def noisy(self) -> np.ndarray:
-        """The windows at their noise levels, which is what the transformer sees of them."""
-        level = self.level[:, None, None, None, None]
-        return (1 - level) * self.seen.window + level * self.noise
 
-    @property
-    def velocity(self) -> np.ndarray:
-        """The velocity that the transformer should predict for them."""
-        return self.noise - self.seen.window
+def draw_step(pool: Pool, rows: np.ndarray, scale: float, rng: np.random.Generator) -> list[Batch]:
+    """A section for each of the pool's scenes `rows`, in groups, at levels of noise that are evenly spread."""
+    kinds = rng.choice(list(SHARES), GROUPS, p=list(SHARES.values()))
+    level = shifted((rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)).astype(np.float32)
+    groups = zip(kinds, np.array_split(rows, GROUPS), np.array_split(level, GROUPS), strict=True)
+    return [
+        draw_batch(pool, str(kind), group, part, scale, rng) for kind, group, part in groups if len(group)
+    ]
 
 
-def draw_batch(pool: Pool, rows: np.ndarray, scale: float, rng: np.random.Generator) -> Batch:
-    """A section of a random plan for each of the pool's scenes `rows`, at evenly spread levels of noise."""
-    count = len(rows)
-    drawn = [draw_section(rng) for _ in rows]
-    ends = tuple(end for _, end in drawn)
-    seen = gather(pool, rows.tolist(), [section for section, _ in drawn], ends, scale)
+def draw_batch(
+    pool: Pool, kind: str, rows: np.ndarray, level: np.ndarray, scale: float, rng: np.random.Generator
+) -> Batch:
+    """A section of a random plan of this kind for each of the pool's scenes `rows`."""
+    lessons = tuple(draw_lesson(kind, int(row), bool(pool.starts[row]), rng) for row in rows)
+    seen = clean_rows(pool, lessons, scale, rng)
     noise = rng.standard_normal(seen.window.shape, np.float32)
-    level = shifted((rng.permutation(count) + rng.random(count)) / count).astype(np.float32)
     prompts = tuple(
-        "" if rng.random() < DROPPED_PROMPTS else toyworld.prompt(pool.scenes[row], rng) for row in rows
+        "" if rng.random() < DROPPED_PROMPTS and lesson.pictured else _prompt(pool, lesson, rng)
+        for lesson in lessons
     )
-    blur = HISTORY_NOISE * rng.random(count).astype(np.float32)[:, None, None, None, None]
-    clean = {scale: (blurred(latents, blur, rng), times) for scale, (latents, times) in seen.clean.items()}
-    guidance = rng.uniform(*GUIDANCE, count).astype(np.float32)
-    return Batch(rows, ends, Rows(seen.window, seen.window_times, clean), noise, level, guidance, prompts)
+    guidance = rng.uniform(*GUIDANCE, len(rows)).astype(np.float32)
+    return Batch(lessons, seen, noise, level, guidance, prompts)
+
+
+def draw_lesson(kind: str, row: int, far: bool, rng: np.random.Generator) -> Lesson:
+    """One section of a random plan of this kind; of a far scene one of those that see nothing near the picture."""
+    if kind == PICTURE:
+        return Lesson(row, Section(0, (0,), (0,), {}), pictured=False)
+    plan = PLANS[kind]
+    count = SECTIONS if far else int(rng.choice([1, 2, 3, 4, 5], p=[0.05, 0.1, 0.15, 0.4, 0.3]))
+    end = count - 1 if plan.sees_end and rng.random() < ENDS else None
+    laid = plan.lay_out(count, WINDOW, end is not None)
+    number = int(rng.integers(FAR if far else 0, count))
+    return Lesson(row, laid[laid.made_at(number)], end)
+
+
+def clean_rows(
+    pool: Pool, lessons: tuple[Lesson, ...], scale: float, rng: np.random.Generator | None = None
+) -> Rows:
+    """What the lessons make and see, as the pool has it; with random numbers, a little noise on what is not given."""
+
+    def reader(lesson: Lesson) -> Read:
+        def read(frames: Iterable[int | None]) -> np.ndarray:
+            found = np.stack([_frame(pool, lesson, frame) for frame in frames], 1)
+            return found.astype(np.float32) * np.float32(scale)
+
+        return read
+
+    sections = [lesson.section for lesson in lessons]
+    rows = gather([reader(lesson) for lesson in lessons], sections)
+    if rng is None:
+        return rows
+    return treated(rows, sections, blurred, rng, [lesson.anchors for lesson in lessons])
+
+
+def _frame(pool: Pool, lesson: Lesson, frame: int | None) -> np.ndarray:
+    if frame is None:
+        return np.zeros_like(pool.latents[lesson.row, 0])
+    if lesson.end is not None and frame == _behind(lesson.end):
+        return np.asarray(pool.ends[lesson.row, lesson.end])
+    return np.asarray(pool.latents[lesson.row, frame])
+
+
+def _behind(end: int) -> int:
+    """The latent frame that the end picture with this number is: the one behind its section."""
+    return 1 + WINDOW * (end + 1)
+
+
+def _prompt(pool: Pool, lesson: Lesson, rng: np.random.Generator) -> str:
+    return toyworld.prompt(pool.scenes[lesson.row], rng)
 
 
 def rows_at(step: int, size: int, count: int, seed: int) -> np.ndarray:
@@ -81,50 +153,12 @@ def rows_at(step: int, size: int, count: int, seed: int) -> np.ndarray:
     return order[begin : begin + count]
 
 
-def draw_section(rng: np.random.Generator) -> tuple[Section, int | None]:
-    """One section of a random plan, and the number of its end picture if it sees one."""
-    sections = int(rng.choice([1, 2, 3, 4, 5], p=[0.05, 0.1, 0.15, 0.4, 0.3]))
-    # Those that the published models were trained for, each once: they see the same numbers of frames.
-    kinds = [*{kind.structure: kind for _, kind in sorted(PLANS.items()) if kind.published}.values()]
-    kind = kinds[int(rng.integers(len(kinds)))]
-    if kind.sees_end and rng.random() < ENDS:
-        # The section that is made first is the one that sees the end.
-        return kind.lay_out(sections, WINDOW, True)[0], sections - 1
-    return kind.lay_out(sections, WINDOW, False)[int(rng.integers(sections))], None
-
-
-def gather(
-    pool: Pool, rows: Sequence[int], sections: Sequence[Section], ends: Sequence[int | None], scale: float
-) -> Rows:
-    """The latents of one section each of the pool's scenes `rows`; `ends` numbers the end picture if one is seen."""
-
-    def read(frames_of: Callable[[Section], Sequence[int | None]]) -> np.ndarray:
-        videos = []
-        for row, section, end in zip(rows, sections, ends, strict=True):
-            frames = [
-                np.zeros_like(pool.latents[row, 0]) if frame is None
-                else pool.ends[row, end] if end is not None and frame == 1 + WINDOW * (end + 1)
-                else pool.latents[row, frame]
-                for frame in frames_of(section)
-            ]  # fmt: skip
-            videos.append(np.stack(frames, 1))
-        return np.stack(videos).astype(np.float32) * np.float32(scale)
-
-    def slot(scale: int) -> tuple[np.ndarray, np.ndarray]:
-        times = np.array([section.slots[scale].times for section in sections])
-        return read(lambda section: section.slots[scale].frames), times
-
-    window_times = np.array([section.times for section in sections])
-    clean = {scale: slot(scale) for scale in sections[0].slots}
-    return Rows(read(lambda section: section.frames), window_times, clean)
-
-
 def shifted(levels: np.ndarray, shift: float = SHIFT) -> np.ndarray:
     """Noise levels moved towards noise, as the schedule is."""
     return shift * levels / (1 + (shift - 1) * levels)
 
 
-def blurred(latents: np.ndarray, blur: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A little noise on the history, if there is one: what was generated is never quite clean."""
-    there = np.abs(latents).max(axis=(1, 3, 4), keepdims=True) > 0
-    return latents + there * blur * rng.standard_normal(latents.shape, np.float32)
+def blurred(latents: np.ndarray, made: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A little noise on the history, for each row as much as is drawn: what was generated is never quite clean."""
+    blur = HISTORY_NOISE * rng.random(len(latents)).astype(np.float32)[:, None, None, None, None]
+    return latents + made[:, None, :, None, None] * blur * rng.standard_normal(latents.shape, np.float32)

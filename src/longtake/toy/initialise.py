@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from longtake.backend import training
+from longtake.weights.unpacked import KERNELS, spread
 
 SMALL = 0.02
 """Standard deviation of embeddings, as in DiT and before it in GPT-2."""
@@ -54,19 +55,11 @@ def first_value(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> 
 def clean_kernels(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The clean frames' projections at each scale, made of the noisy window's; none if the model has none."""
     patch = weights["x_embedder.proj.weight"]
-    names = {1: "proj", 2: "proj_2x", 4: "proj_4x"}
     return {
         f"clean_x_embedder.{name}.weight": spread(patch, scale)
-        for scale, name in names.items()
+        for scale, name in KERNELS.items()
         if f"clean_x_embedder.{name}.weight" in weights
     }
-
-
-def spread(kernel: np.ndarray, scale: int) -> np.ndarray:
-    """A kernel (D, C, t, h, w) for blocks `scale` times as long, high and wide: their mean, then `kernel`."""
-    for axis in (2, 3, 4):
-        kernel = kernel.repeat(scale, axis)
-    return kernel / np.float32(scale**3)
 
 
 def normal(shape: tuple[int, ...], std: float, rng: np.random.Generator) -> np.ndarray:

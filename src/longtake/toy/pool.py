@@ -23,6 +23,11 @@ from longtake.weights.arrays import read_arrays
 SECTIONS = 5
 """The length of a pool's scene in sections: above four, inverted plans cap the gap to the picture."""
 
+FAR_SHARE = 1 / 3
+"""The part of the scenes whose stretch lies far behind the picture, as the late sections of a long video do."""
+FAR_FRAMES = (150, 1800)
+"""Between these frames such a stretch begins: up to a minute after the picture."""
+
 ENTRY = "pool"
 """The entry of the file's metadata that holds `Origin`, as JSON."""
 
@@ -37,6 +42,7 @@ class Origin:
     encoder: str
     """`encoder_digest` of the autoencoder that made the latents."""
     sections: int = SECTIONS
+    far: float = FAR_SHARE
 
     def difference(self, other: dict[str, Any]) -> str:
         """The difference of `other`, an origin as JSON, in words; "" if there is none."""
@@ -52,9 +58,14 @@ class Origin:
 @dataclass(frozen=True)
 class Pool:
     """`latents` (N, T, C, h, w) float16, not scaled, of videos of `SECTIONS` sections; `ends` (N, SECTIONS, C, h, w) of
-    the frame behind each section alone; `pictures` (N, 1 + SECTIONS, H, W, 3) uint8: the first frame and those."""
+    the frame behind each section alone; `pictures` (N, 1 + SECTIONS, H, W, 3) uint8: the first frame and those.
+
+    `starts` (N,) are the frames at which the videos begin. Where that is not 0, the first latent frame and picture are
+    those of the scene's frame 0, long before.
+    """
 
     scenes: list[toyworld.Scene]
+    starts: np.ndarray
     latents: np.ndarray
     ends: np.ndarray
     pictures: np.ndarray
@@ -64,7 +75,12 @@ class Pool:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Everything but the scenes, by name."""
-        return {"latents": self.latents, "ends": self.ends, "pictures": self.pictures}
+        return {
+            "starts": self.starts,
+            "latents": self.latents,
+            "ends": self.ends,
+            "pictures": self.pictures,
+        }
 
     def replace(self, row: int, other: Pool) -> None:
         """Put the one scene of `other` in the place of `row`."""
@@ -73,10 +89,13 @@ class Pool:
             mine[row] = other.arrays()[name][0]
 
 
-def make_pool(vae: Any, scenes: Sequence[toyworld.Scene], size: int, device: str = "cpu") -> Pool:
-    """Render and encode the scenes (the posterior's mean), one after the other."""
+def make_pool(
+    vae: Any, scenes: Sequence[toyworld.Scene], size: int, device: str = "cpu", starts: Sequence[int] = ()
+) -> Pool:
+    """Render and encode the scenes (the posterior's mean), one after the other, from their `starts` on (default: 0)."""
     frames = video_frames(SECTIONS)
     ends = [video_frames(number) for number in range(1, SECTIONS + 1)]
+    begins = list(starts) or [0] * len(scenes)
 
     def mean(clips: np.ndarray) -> np.ndarray:
         pixels = runtime.place(ops.from_numpy(from_frames(clips)), device)
@@ -84,18 +103,33 @@ def make_pool(vae: Any, scenes: Sequence[toyworld.Scene], size: int, device: str
             return ops.to_numpy(vae.encode(pixels).latent_dist.mean)
 
     latents, singles, pictures = [], [], []
-    for scene in scenes:
-        video = toyworld.render(scene, range(frames + 1), size, size)
-        shown = np.stack([video[0], *(video[end] for end in ends)])
-        latents.append(mean(video[None, :frames])[0].swapaxes(0, 1).astype(np.float16))
-        singles.append(mean(shown[:, None])[1:, :, 0].astype(np.float16))
+    for scene, start in zip(scenes, begins, strict=True):
+        video = toyworld.render(scene, range(start, start + frames + 1), size, size)
+        first = toyworld.render(scene, [0], size, size)[0] if start else video[0]
+        shown = np.stack([first, *(video[end] for end in ends)])
+        encoded = mean(video[None, :frames])[0].swapaxes(0, 1)
+        alone = mean(shown[:, None])[:, :, 0]
+        if start:
+            encoded[0] = alone[0]
+        latents.append(encoded.astype(np.float16))
+        singles.append(alone[1:].astype(np.float16))
         pictures.append(shown)
-    return Pool(list(scenes), np.stack(latents), np.stack(singles), np.stack(pictures))
+    return Pool(list(scenes), np.array(begins), np.stack(latents), np.stack(singles), np.stack(pictures))
 
 
 def scenes_of(seed: int, numbers: Iterable[int]) -> list[toyworld.Scene]:
     """The training scenes with these numbers, of an endless list that never holds those that are held out."""
     return [toyworld.random_scene(np.random.default_rng((seed, number))) for number in numbers]
+
+
+def starts_of(seed: int, numbers: Iterable[int]) -> list[int]:
+    """The frames at which the stretches of these scenes begin: 0, or for the part `FAR_SHARE` of them far from it."""
+
+    def start(number: int) -> int:
+        rng = np.random.default_rng((seed, number, 1))
+        return int(rng.integers(*FAR_FRAMES)) if rng.random() < FAR_SHARE else 0
+
+    return [start(number) for number in numbers]
 
 
 def number_at(row: int, replaced: int, size: int) -> int:
@@ -126,7 +160,7 @@ def load_or_make_pool(
     """
     file = folder / "pool.safetensors"
     origin = Origin(seed, count, size, encoder_digest(vae))
-    scenes = scenes_of(seed, range(count))
+    scenes, starts = scenes_of(seed, range(count)), starts_of(seed, range(count))
     if file.exists():
         _, metadata = header.read_layout(file)
         difference = origin.difference(json.loads(metadata.get(ENTRY, "{}")))
@@ -136,7 +170,7 @@ def load_or_make_pool(
         warnings.warn(
             f"The pool in {file} is made anew, for it has {difference}.", LongtakeWarning, stacklevel=2
         )
-    pool = make_pool(vae, scenes, size, device)
+    pool = make_pool(vae, scenes, size, device, starts)
     tensors = {name: ops.from_numpy(array) for name, array in pool.arrays().items()}
     saving.write_file(file, tensors, {ENTRY: json.dumps(vars(origin))})
     return pool, origin

@@ -1,7 +1,7 @@
 """The transformer's stage: text encoders, picture encoder and transformer learn together from a pool of latents.
 
-Flow matching (velocity = noise - clean) on one section at a time with true history, both sampling types in one
-network: the times of a section tell which it is.
+Flow matching (velocity = noise - clean) on one section at a time with true history, all kinds of plans in one network:
+the times of a section tell which it is.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ from longtake.pipeline.decode import from_frames
 from longtake.pipeline.encode import MAX_CLIP_TOKENS, PROMPT_TEMPLATE
 from longtake.pipeline.networks import Networks
 from longtake.processors.siglip import SiglipImageProcessor
-from longtake.toy.batches import SHIFT, Batch, draw_batch, rows_at
+from longtake.toy.batches import SHIFT, Batch, draw_step, rows_at
 from longtake.toy.initialise import initialise
-from longtake.toy.pool import Origin, Pool, make_pool, number_at, scenes_of
+from longtake.toy.pool import Origin, Pool, make_pool, number_at, scenes_of, starts_of
 from longtake.toy.tokenizers import train_tokenizers
+from longtake.training import objective
 
 SIZE = 64
 TRANSFORMER = TransformerConfig(
@@ -55,8 +56,6 @@ SIGLIP = SiglipVisionConfig(
     hidden_size=64, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, image_size=SIZE, patch_size=32,
     vision_use_head=False,
 )  # fmt: skip
-KEYWORDS = {1: "latents_clean", 2: "latents_history_2x", 4: "latents_history_4x"}
-"""The transformer's arguments for clean frames, by their scale."""
 FRESH_EVERY = 4
 """Steps to a new scene in the pool: the pool is small, the world is not."""
 
@@ -105,40 +104,27 @@ class TransformerStage:
         self.steps = 0
 
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]:
-        """The mean squared error of the velocity of one batch, and its parts by noise level."""
-        batch = self.draw(rng)
-        errors = self.errors(batch)
-        found = ops.to_numpy(errors)
-        halves = {"low": batch.level < 0.5, "high": batch.level >= 0.5}
+        """The mean squared error of the velocity of one step's sections, and its parts by noise level."""
+        batches = self.draw(rng)
+        errors = ops.cat([self.errors(batch) for batch in batches], 0)
+        found, level = ops.to_numpy(errors), np.concatenate([batch.level for batch in batches])
+        halves = {"low": level < 0.5, "high": level >= 0.5}
         return errors.mean(), {name: float(found[half].mean()) for name, half in halves.items() if half.any()}
 
-    def draw(self, rng: np.random.Generator) -> Batch:
-        """The next batch; every FRESH_EVERY steps the pool's oldest scene is replaced before."""
+    def draw(self, rng: np.random.Generator) -> list[Batch]:
+        """The next step's sections; every FRESH_EVERY steps the pool's oldest scene is replaced before."""
         rows = rows_at(self.steps, len(self.pool), self.batch, self.origin.seed)
         self.steps += 1
         if self.steps % FRESH_EVERY == 0:
             self._renew([(self.steps // FRESH_EVERY - 1) % len(self.pool)])
-        return draw_batch(self.pool, rows, self.scale, rng)
+        return draw_step(self.pool, rows, self.scale, rng)
 
     def errors(self, batch: Batch) -> Any:
         """(B,): the squared error of the velocity of each section."""
-        states, mask, pooled = self.read(batch.prompts)
-        context: dict[str, Any] = {}
-        for scale, (latents, times) in batch.seen.clean.items():
-            context |= {KEYWORDS[scale]: self._put(latents), f"indices_{KEYWORDS[scale]}": times}
+        told = self.read(batch.prompts)
+        velocity = objective.of_transformer(self.transformer, *told, self.see(batch), batch.guidance)
         with training.autocast("bfloat16", self.device):
-            velocity = self.transformer(
-                hidden_states=self._put(batch.noisy),
-                timestep=self._put(1000 * batch.level),
-                encoder_hidden_states=states,
-                encoder_attention_mask=mask,
-                pooled_projections=pooled,
-                image_embeds=self.see(batch),
-                indices_latents=batch.seen.window_times,
-                guidance=self._put(batch.guidance),
-                **context,
-            ).sample
-        return ((velocity.float() - self._put(batch.velocity)) ** 2).flatten(1).mean(1)
+            return objective.errors(velocity, batch.seen, batch.noise, batch.level)
 
     def read(self, prompts: Sequence[str]) -> tuple[Any, np.ndarray, Any]:
         """States, mask and pooled state of prompts, as the pipeline makes them, so that the encoders learn."""
@@ -156,15 +142,19 @@ class TransformerStage:
         return states[:, start:].float(), mask[:, start:], pooled.float()
 
     def see(self, batch: Batch) -> Any:
-        """States of the sections' pictures, the mean of first and end picture as in the pipeline."""
+        """States of the sections' pictures, the mean of first and end picture as in the pipeline; zero without one."""
 
-        def encoded(pictures: np.ndarray) -> Any:
-            pixels = from_frames(pictures[:, None])[:, :, 0]
+        def encoded(places: list[int]) -> Any:
+            pixels = from_frames(self.pool.pictures[rows, places][:, None])[:, :, 0]
             return self.image_encoder(pixel_values=self._put(pixels)).last_hidden_state
 
-        first = encoded(self.pool.pictures[batch.rows, 0])
-        ends = [0 if end is None else 1 + end for end in batch.ends]
-        return (first + encoded(self.pool.pictures[batch.rows, ends])) / 2
+        rows = [lesson.row for lesson in batch.lessons]
+        ends = [0 if lesson.end is None else 1 + lesson.end for lesson in batch.lessons]
+        states = encoded([0] * len(rows))
+        if any(ends):
+            states = (states + encoded(ends)) / 2
+        pictured = np.array([lesson.pictured for lesson in batch.lessons], np.float32)
+        return states * self._put(pictured)[:, None, None]
 
     def model(self) -> Networks:
         """All the networks as a pipeline runs them."""
@@ -201,8 +191,9 @@ class TransformerStage:
         """Put those scenes in these rows of the pool that belong there after the steps so far."""
         for row in rows:
             number = number_at(row, self.steps // FRESH_EVERY, len(self.pool))
-            scenes = scenes_of(self.origin.seed, [number])
-            self.pool.replace(row, make_pool(self.vae, scenes, SIZE, self.device))
+            seed = self.origin.seed
+            scenes, starts = scenes_of(seed, [number]), starts_of(seed, [number])
+            self.pool.replace(row, make_pool(self.vae, scenes, SIZE, self.device, starts))
 
     def _put(self, array: np.ndarray) -> Any:
         return runtime.place(ops.from_numpy(array), self.device)

@@ -1,7 +1,7 @@
 """Procedural cartoons with known truth: scenes, their pixels, their prompts, and measurements that find them again."""
 
 from longtake.toyworld.draw import render, render_float, render_masks
-from longtake.toyworld.measure import Measurement, classify_motion, measure
+from longtake.toyworld.measure import Measurement, classify_motion, joined, measure, motion_of
 from longtake.toyworld.motion import FPS
 from longtake.toyworld.places import background
 from longtake.toyworld.prompts import prompt, vocabulary
@@ -15,6 +15,7 @@ from longtake.toyworld.scenes import (
     random_scene,
     scene_from_text,
 )
+from longtake.toyworld.truth import truth_of
 
 __all__ = [
     "COLOURS",
@@ -27,12 +28,15 @@ __all__ = [
     "Scene",
     "background",
     "classify_motion",
+    "joined",
     "measure",
+    "motion_of",
     "prompt",
     "random_scene",
     "render",
     "render_float",
     "render_masks",
     "scene_from_text",
+    "truth_of",
     "vocabulary",
 ]

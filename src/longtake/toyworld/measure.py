@@ -8,87 +8,121 @@ Legend: T frames, H height, W width, K templates, P side of a crop around the ch
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from longtake.toyworld.characters import REACH
-from longtake.toyworld.draw import render
+from longtake.toyworld.find import Array, Found, Mask, densest, dilated, find, without
 from longtake.toyworld.motion import FPS
-from longtake.toyworld.places import background
-from longtake.toyworld.scenes import Scene, still
+from longtake.toyworld.scenes import Scene
+from longtake.toyworld.truth import ANGLES, Truth, crops, mean_colour, truth_of
 
-_SEEN = 0.10  # difference to the empty place under which nothing is taken for a character
-_ANGLES = 24
+_PART = 0.35  # of the character's area: what is taken for another character, or for a piece of a torn one
+_MOST = 3  # characters that are counted beside the first
 
-Array = npt.NDArray[np.float32]
+ERRORS = ("size_error", "colour_error", "background_error")
 
 
 @dataclass(frozen=True)
 class Measurement:
     """The measurements of T frames.
 
-    `x` the character's centre in frame widths, unwrapped (a walker's grows past 1); `y` in frame heights from the top;
-    `area` the part of the frame that it covers; `colour` (T, 3) its mean colour in [0, 1]; `size_error` and
-    `colour_error` relative to the true character's medians; `background_error` mean absolute, in [0, 1], outside it.
+    `x` the character's centre in frame widths, in [0, 1); `y` in frame heights from the top; `area` the part of the
+    frame that it covers; `colour` (T, 3) its mean colour in [0, 1]; `count` how many characters there are, torn pieces
+    among them; `angle` which of the true pictures of a turn is nearest.
+
+    Errors: `size_error` and `colour_error` relative to the true character's medians; `background_error` mean absolute,
+    in [0, 1], outside the character; `shape_error` 1 - the largest intersection over union with its true shapes;
+    `look_error` the root mean square difference to the nearest of its true pictures, by their pixels, in [0, 1].
     """
 
     x: Array
     y: Array
     area: Array
     colour: Array
+    count: Array
+    angle: npt.NDArray[np.int64]
     size_error: Array
     colour_error: Array
     background_error: Array
+    shape_error: Array
+    look_error: Array
+
+    @cached_property
+    def path(self) -> Array:
+        """The centres in frame widths as the character goes: a walker's grow past 1."""
+        return np.unwrap(self.x, period=1.0).astype(np.float32)
 
     @cached_property
     def medians(self) -> dict[str, float]:
-        """The three errors of the whole video."""
-        names = ("size_error", "colour_error", "background_error")
-        return {name: float(np.median(getattr(self, name))) for name in names}
+        """Three errors of the whole video."""
+        return {name: float(np.median(getattr(self, name))) for name in ERRORS}
+
+    def __getitem__(self, frames: slice) -> Measurement:
+        return Measurement(**{name: values[frames] for name, values in self.arrays().items()})
+
+    def arrays(self) -> dict[str, npt.NDArray]:
+        """All measurements by their names."""
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
 
 
-def measure(frames: npt.NDArray[np.uint8], scene: Scene) -> Measurement:
-    """Measures what the frames (T, H, W, 3) uint8 show against the truth of `scene`, frame 0 first."""
-    height, width = frames.shape[1:3]
-    found = _find(frames, scene)
-    true_area, true_colour = _nominal(scene, height, width)
-    colour = _mean_colour(frames, found.mask)
+def joined(parts: Sequence[Measurement]) -> Measurement:
+    """One measurement of frames that were measured in parts."""
+    names = [each.name for each in dataclasses.fields(Measurement)]
+    return Measurement(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+
+
+def measure(frames: npt.NDArray[np.uint8], scene: Scene, first: int | Sequence[int] = 0) -> Measurement:
+    """Measures what the frames (T, H, W, 3) uint8 show against the truth of `scene`.
+
+    `first` is the number of the first frame, or the number of each. Frames are measured one by one: parts of a video
+    may be measured apart, and `joined`.
+    """
+    count, height, width = frames.shape[:3]
+    numbers = first + np.arange(count) if isinstance(first, int) else np.asarray(first)
+    truth, found = truth_of(scene, height, width), find(frames, scene, numbers)
+    colour = mean_colour(frames, found.mask)
     area = found.mask.mean((1, 2), dtype=np.float32)
-    error = np.abs(frames / np.float32(255) - background(scene, height, width)).mean(-1)
-    outside = ~_dilated(found.mask, max(2, round(min(height, width) / 24)))
+    cut, shapes = crops(frames, found, truth.side)
+    distances = truth.distances(cut)
     return Measurement(
-        x=np.unwrap(found.x, period=1.0).astype(np.float32),
+        x=found.x,
         y=found.y,
         area=area,
         colour=colour,
-        size_error=np.abs(area / true_area - 1).astype(np.float32),
-        colour_error=np.linalg.norm(colour - true_colour, axis=1) / np.float32(np.linalg.norm(true_colour)),
-        background_error=(error * outside).sum((1, 2)) / np.maximum(outside.sum((1, 2)), 1),
+        count=_count(found, area, truth, scene),
+        angle=distances[:, : 2 * ANGLES].argmin(1) % ANGLES,
+        size_error=np.abs(area / truth.area - 1).astype(np.float32),
+        colour_error=np.linalg.norm(colour - truth.colour, axis=1) / np.float32(np.linalg.norm(truth.colour)),
+        background_error=_background_error(found),
+        shape_error=(1 - truth.overlaps(shapes)).astype(np.float32),
+        look_error=_look_error(distances, truth),
     )
 
 
 def classify_motion(frames: npt.NDArray[np.uint8], scene: Scene) -> str:
-    """Says which of the motions the frames (T, H, W, 3) uint8 show, whatever motion `scene` has.
+    """Says which of the motions the frames (T, H, W, 3) uint8 show, whatever motion `scene` has (`motion_of`)."""
+    return motion_of(measure(frames, scene), scene, frames.shape[1:3])
 
-    The character and the place of `scene` are taken as known. The video should have two seconds or more: within one
-    second most motions look alike.
+
+def motion_of(found: Measurement, scene: Scene, shape: tuple[int, ...]) -> str:
+    """Says which of the motions a measured stretch of frames (height, width) shows, whatever motion `scene` has.
+
+    The character and the place are taken as known. The stretch should have two seconds or more: within one second
+    most motions look alike.
     """
-    height, width = frames.shape[1:3]
-    plain = still(scene)
-    found = _find(frames, plain)
-    rest = _find(render(plain, [0], height, width), plain).y[0]
-    unit = min(height, width) / height
-    lift = (rest - found.y) / unit
+    lift = (truth_of(scene, *shape[:2]).y - found.y) * shape[0] / min(shape)
     x = np.unwrap(found.x, period=1.0)
     seconds = len(x) / FPS
     speed = (np.median(x[-5:]) - np.median(x[:5])) / max(seconds - 5 / FPS, 1 / FPS)
     late = lift[min(int(1.5 * FPS), len(x) // 2) :]
     if np.quantile(late, 0.15) > 0.12:
         return "flies"
-    if abs(_turns_per_second(frames, found, plain)) > 0.2:
+    if abs(_turns_per_second(found.angle)) > 0.2:
         return "spins"
     if abs(speed) > 0.11:
         return "walks right" if speed > 0 else "walks left"
@@ -98,144 +132,9 @@ def classify_motion(frames: npt.NDArray[np.uint8], scene: Scene) -> str:
     return "dances" if np.quantile(sway, 0.9) - np.quantile(sway, 0.1) > 0.05 else "stays still"
 
 
-# --- finding the character ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Found:
-    """Centres in frame widths (in [0, 1)) and heights (T,), and masks (T, H, W) bool."""
-
-    x: Array
-    y: Array
-    mask: npt.NDArray[np.bool_]
-
-
-def _find(frames: npt.NDArray[np.uint8], scene: Scene) -> _Found:
-    """The spot, about as large as the character, in which the frames differ from the empty place.
-
-    Differences elsewhere count as background, so that a changed background cannot pass for a character.
-    """
-    height, width = frames.shape[1:3]
-    tall = scene.height * min(height, width)
-    change = np.abs(_soft(frames / np.float32(255) - background(scene, height, width))).max(-1)
-    # Half the contrast near by: where a blurred edge stays. (Half the contrast of the nearest of the character's own
-    # colours was tried and is worse: size error 2.4 instead of 1.3 % under blur.)
-    edge = 0.5 * _largest_near(change, max(2, round(tall / 8)))
-    mask = _majority(change > np.maximum(edge, _SEEN))
-    column, row = _densest(mask, round(tall))
-    turned = (np.arange(width) + column[:, None] - width // 2) % width  # puts that column in the middle
-    mask = np.take_along_axis(mask, turned[:, None, :], 2)
-    x, y = np.full(len(frames), width / 2), row + 0.5
-    for _ in range(3):
-        spot = mask & _square(x, y, 1.1 * REACH[scene.kind] * tall, height, width)
-        x, y = _centre(spot, x, y)
-    spot = _filled(_closed(spot, int(np.ceil(tall / 8))))
-    x, y = _centre(spot, x, y)
-    back = np.argsort(turned, axis=1)
-    mask = np.take_along_axis(spot, back[:, None, :], 2)
-    x = (x + column - width // 2) / width % 1
-    return _Found(x.astype(np.float32), (y / height).astype(np.float32), mask)
-
-
-def _soft(values: Array) -> Array:
-    """A light blur over rows and columns, against noise; the frame wraps in x."""
-    values = 0.5 * values + 0.25 * (np.roll(values, 1, 2) + np.roll(values, -1, 2))
-    padded = np.pad(values, ((0, 0), (1, 1), (0, 0), (0, 0)), mode="edge")
-    return 0.5 * values + 0.25 * (padded[:, 2:] + padded[:, :-2])
-
-
-def _largest_near(values: Array, radius: int) -> Array:
-    """The largest value within `radius` pixels in x and in y."""
-    for _ in range(radius):
-        values = np.maximum(values, np.maximum(np.roll(values, 1, 2), np.roll(values, -1, 2)))
-        padded = np.pad(values, ((0, 0), (1, 1), (0, 0)), mode="edge")
-        values = np.maximum(values, np.maximum(padded[:, 2:], padded[:, :-2]))
-    return values
-
-
-def _dilated(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
-    return np.asarray(_largest_near(mask.astype(np.float32), radius) > 0)
-
-
-def _majority(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The mask without the pixels that stand alone: fewer than four of the nine in their square are set."""
-    total = mask.astype(np.int8)
-    total = total + np.roll(total, 1, 2) + np.roll(total, -1, 2)
-    padded = np.pad(total, ((0, 0), (1, 1), (0, 0)))
-    agree = padded[:, 2:] + padded[:, 1:-1] + padded[:, :-2]
-    return np.asarray(mask & (agree >= 4))
-
-
-def _densest(mask: npt.NDArray[np.bool_], side: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Column and row (T,) of the middle of the square that holds most of the mask."""
-    before, after = (side - 1) // 2, side // 2
-    width = mask.shape[2]
-    padded = np.pad(mask.astype(np.float32), ((0, 0), (before + 1, after), (0, 0)))
-    total = np.cumsum(padded, 1)
-    total = total[:, side:] - total[:, :-side]
-    around = np.arange(-before - 1, width + after) % width
-    total = np.cumsum(total[:, :, around], 2)
-    total = total[:, :, side:] - total[:, :, :-side]
-    best = total.reshape(len(mask), -1).argmax(1)
-    return best % width, best // width
-
-
-def _square(x: Array, y: Array, half: float, height: int, width: int) -> npt.NDArray[np.bool_]:
-    near_x = np.abs(np.arange(width) + 0.5 - x[:, None]) <= half
-    near_y = np.abs(np.arange(height) + 0.5 - y[:, None]) <= half
-    return near_y[:, :, None] & near_x[:, None, :]
-
-
-def _centre(mask: npt.NDArray[np.bool_], x: Array, y: Array) -> tuple[Array, Array]:
-    """The mask's centre in pixels (T,) each; if it is empty, the one given."""
-    count = mask.sum((1, 2))
-    columns, rows = np.arange(mask.shape[2]) + 0.5, np.arange(mask.shape[1]) + 0.5
-    full = np.maximum(count, 1)
-    new_x, new_y = mask.sum(1) @ columns / full, mask.sum(2) @ rows / full
-    return np.where(count > 0, new_x, x), np.where(count > 0, new_y, y)
-
-
-def _closed(mask: npt.NDArray[np.bool_], radius: int) -> npt.NDArray[np.bool_]:
-    """The mask with its narrow gaps filled, such as the ball's white stripe in front of snow."""
-    return np.asarray(mask | ~_dilated(~_dilated(mask, radius), radius))
-
-
-def _filled(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The mask with its holes filled (mask on all four sides), such as a white belly in front of snow."""
-    inside = np.ones_like(mask)
-    for axis in (1, 2):
-        inside &= np.maximum.accumulate(mask, axis) & np.flip(
-            np.maximum.accumulate(np.flip(mask, axis), axis), axis
-        )
-    return mask | inside
-
-
-def _mean_colour(frames: npt.NDArray[np.uint8], mask: npt.NDArray[np.bool_]) -> Array:
-    """The mean colour (T, 3) in [0, 1] inside the mask, without its edge if it has an inside."""
-    core = mask & ~_dilated(~mask, 1)
-    core = np.where(core.any((1, 2), keepdims=True), core, mask)
-    total = np.einsum("thw,thwc->tc", core.astype(np.float32), frames.astype(np.float32))
-    return np.asarray(total / (255 * np.maximum(core.sum((1, 2)), 1)[:, None]), np.float32)
-
-
-@lru_cache(maxsize=64)
-def _nominal(scene: Scene, height: int, width: int) -> tuple[float, Array]:
-    """The true area and colour: medians over five seconds of the true video."""
-    frames = render(scene, range(0, 150, 5), height, width)
-    mask = _find(frames, scene).mask
-    return float(np.median(mask.mean((1, 2)))), np.median(_mean_colour(frames, mask), 0).astype(np.float32)
-
-
-# --- rotation -------------------------------------------------------------------------------------------------------
-
-
-def _turns_per_second(frames: npt.NDArray[np.uint8], found: _Found, scene: Scene) -> float:
-    """Turns of the character in its place, clockwise, by comparison with its true picture at `_ANGLES` angles."""
-    templates = _templates(scene, *frames.shape[1:3])
-    side = _crop_side(scene, *frames.shape[1:3])
-    crops = _crops(frames, found, side)
-    match = crops @ templates.T - 0.5 * (templates**2).sum(1)  # nearest template, less what is common to all
-    angle = np.exp(2j * np.pi * (match.argmax(1) % _ANGLES) / _ANGLES)
+def _turns_per_second(nearest: npt.NDArray[np.int64]) -> float:
+    """Turns of the character in its place, clockwise, by the pictures that it is nearest to."""
+    angle = np.exp(2j * np.pi * nearest / ANGLES)
     stride = min(5, len(angle) - 1)
     if stride < 1:
         return 0.0
@@ -244,33 +143,38 @@ def _turns_per_second(frames: npt.NDArray[np.uint8], found: _Found, scene: Scene
     return float(np.angle(step) / (2 * np.pi) * FPS / stride)
 
 
-def _crop_side(scene: Scene, height: int, width: int) -> int:
-    return 2 * round(0.6 * scene.height * min(height, width)) + 1
+def _background_error(found: Found) -> Array:
+    error = np.abs(found.change)
+    error = error[0] + error[1] + error[2]
+    outside = ~dilated(found.mask, max(2, round(min(found.mask.shape[1:]) / 24)))
+    return np.asarray((error * outside).sum((1, 2)) / (3 * np.maximum(outside.sum((1, 2)), 1)))
 
 
-@lru_cache(maxsize=64)
-def _templates(scene: Scene, height: int, width: int) -> Array:
-    """Crops (2K, P * P * 3) of the true character: K angles looking one way, then K looking the other way."""
-    pictures = []
-    for facing in (1, -1):
-        for number in range(_ANGLES):
-            # A turn takes two cycles; a bird that looks to the left spins the other way.
-            phase = facing * 2 * number / _ANGLES
-            pictures.append(
-                render(replace(scene, motion="spins", facing=facing, phase=phase), [0], height, width)[0]
-            )
-    frames = np.stack(pictures)
-    return _crops(frames, _find(frames, scene), _crop_side(scene, height, width))
+def _look_error(distances: Array, truth: Truth) -> Array:
+    """The distance to the nearest picture, for each value of a pixel of it."""
+    nearest = distances.argmin(1)
+    pixels = 3 * np.maximum(truth.shapes.sum(1), 1)
+    return np.asarray(np.sqrt(distances[np.arange(len(nearest)), nearest] / pixels[nearest]), np.float32)
 
 
-def _crops(frames: npt.NDArray[np.uint8], found: _Found, side: int) -> Array:
-    """The pixels inside the masks on middle grey, centred (T, P * P * 3), values about 0."""
-    count, height, width = found.mask.shape
-    rows = np.round(found.y * height - side / 2).astype(int)[:, None, None] + np.arange(side)[:, None]
-    columns = (np.round(found.x * width - side / 2).astype(int)[:, None, None] + np.arange(side)) % width
-    valid = (rows >= 0) & (rows < height)
-    rows = np.clip(rows, 0, height - 1)
-    here = np.arange(count)[:, None, None]
-    inside = (found.mask[here, rows, columns] & valid)[..., None]
-    crops = np.where(inside, frames[here, rows, columns] / np.float32(255) - np.float32(0.5), np.float32(0))
-    return crops.reshape(count, -1).astype(np.float32)
+def _count(found: Found, area: Array, truth: Truth, scene: Scene) -> Array:
+    """How many spots (T,) are as large as a good part of the character, the found one among them."""
+    height, width = found.mask.shape[1:]
+    side = round(scene.height * min(height, width))
+    least = _PART * truth.area
+    count = (area >= least).astype(np.float32)
+    where, rest = np.arange(len(area)), found.seen & ~dilated(found.mask, max(2, side // 8))
+    for _ in range(_MOST):
+        where, rest = _chosen(rest.mean((1, 2)) >= least, where, rest)
+        if not len(where):
+            break
+        column, row, held = densest(rest, side)
+        enough = held >= least * height * width
+        where, rest = _chosen(enough, where, rest)
+        count[where] += 1
+        rest = without(rest, column[enough], row[enough], side)
+    return count
+
+
+def _chosen(which: Mask, where: npt.NDArray[np.int64], rest: Mask) -> tuple[npt.NDArray[np.int64], Mask]:
+    return where[which], rest[which]

@@ -18,12 +18,10 @@ from longtake.backend import ops, runtime
 from longtake.errors import LongtakeError
 from longtake.models.transformer import SLOTS
 from longtake.plan.plans import Section
+from longtake.sampling.treatments import Treatment, over_scales
 
 Read = Callable[[Iterable["int | None"]], np.ndarray]
 """Reads clean scaled latents (C, T, h, w) of one video by latent frame number; None reads as zeros."""
-Treatment = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
-"""Changes what is seen of the past: (latents (B, C, T, h, w), which frames are neither given nor blank (B, T), random
-numbers) -> latents. The same function serves training and sampling."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,14 @@ def loss(
     noise: np.ndarray,
     level: np.ndarray,
     treatment: Treatment | None = None,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
     anchors: Sequence[frozenset[int]] | None = None,
 ) -> Any:
     """(B,): the mean squared error of the velocity of each section, on the device of what the network gives.
 
     `history` reads the video of each section, `noise` is (B, C, T, h, w), `level` (B,) in [0, 1]. `treatment` is done
-    to the frames that a section sees and that its plan makes, so not to `anchors` (frame 0 unless it says otherwise).
+    to the frames that a section sees and that its plan makes, so not to `anchors` (frame 0 unless it says otherwise);
+    `rng` may be one for each row.
     Raises LongtakeError for sections that do not see the same numbers of frames, which cannot be one batch.
     """
     rows = treated(gather(history, sections), sections, treatment, rng, anchors)
@@ -97,7 +96,7 @@ def treated(
     rows: Rows,
     sections: Sequence[Section],
     treatment: Treatment | None,
-    rng: np.random.Generator | None = None,
+    rng: np.random.Generator | Sequence[np.random.Generator] | None = None,
     anchors: Sequence[frozenset[int]] | None = None,
 ) -> Rows:
     """The rows with the treatment done to what they see of the past."""
@@ -115,10 +114,10 @@ def treated(
             ]
         )
 
-    clean = {
-        scale: (treatment(latents, made(scale), rng), times) for scale, (latents, times) in rows.clean.items()
-    }
-    return replace(rows, clean=clean)
+    seen = {scale: latents for scale, (latents, _) in rows.clean.items()}
+    # All scales at once, so that a row is treated or it is not.
+    done = over_scales(treatment, seen, {scale: made(scale) for scale in seen}, rng)
+    return replace(rows, clean={scale: (done[scale], times) for scale, (_, times) in rows.clean.items()})
 
 
 def of_transformer(

@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from longtake.backend import runtime
 from longtake.errors import ModelError
 from longtake.weights import header, saving
 
-if TYPE_CHECKING:
-    from longtake.training.loop import Stage
-
 ENTRY = "training"
 """The entry of a checkpoint's metadata that holds everything but tensors, as JSON."""
 
 
+class Resumed(Protocol):
+    """What is trained, as far as its checkpoint goes: what else than tensors decides the steps to come, as JSON."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
 class Records:
-    """Writes and reads FOLDER/NAME.safetensors and NAME.jsonl, and counts what both must agree about.
+    """Writes and reads FOLDER/NAME.safetensors and NAME.jsonl (or `log`), and counts what both must agree about.
 
     `seconds` is the work so far, `sums` of the figures of the last `counted` steps become the log's next means.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, log: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.checkpoint, self.log = folder / f"{name}.safetensors", folder / f"{name}.jsonl"
+        self.checkpoint, self.log = folder / f"{name}.safetensors", log or folder / f"{name}.jsonl"
         self.seconds = 0.0
         self.sums: dict[str, float] = {}
         self.counted = 0
 
-    def begin(self, optimiser: Any, stage: Stage, seed: int, resume: bool) -> None:
+    def begin(self, optimiser: Any, stage: Resumed, seed: int, resume: bool) -> None:
         """Go on from the checkpoint if there is one and `resume`; drop what the log says of later steps."""
         known = -1
         if resume and self.checkpoint.exists():
@@ -46,7 +51,7 @@ class Records:
             known = optimiser.steps
         self._rewind(known)
 
-    def save(self, optimiser: Any, stage: Stage, seed: int) -> None:
+    def save(self, optimiser: Any, stage: Resumed, seed: int) -> None:
         """Write the checkpoint, whole or not at all."""
         state = {
             "seed": seed,

@@ -40,13 +40,13 @@ class Metadata:
 def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
     """All frames of a video (T, H, W, 3) uint8 and its frame rate. Raises PictureError if it is none."""
     frames: list[np.ndarray] = []
-    with _opened(path) as container:
+    with opened(path) as container:
         stream = container.streams.video[0]
         for frame in container.decode(stream):
             # What the header says is no bound: a frame may have another size, and there may be more of them.
             if frame.width * frame.height > MAX_PIXELS:
                 raise PictureError(_too_large(path, frame.width, frame.height))
-            frames.append(_pixels(frame))
+            frames.append(pixels(frame))
             if len(frames) * frames[-1].nbytes > MAX_BYTES:
                 raise PictureError(f"{path} has more frames than are read at once ({MAX_BYTES >> 30} GiB).")
         rate = stream.average_rate
@@ -59,7 +59,7 @@ def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
     """The facts that the video file states, without decoding it. Raises PictureError if it is none."""
-    with _opened(path) as container:
+    with opened(path) as container:
         stream = container.streams.video[0]
         comment = container.metadata.get("comment", "")
         job = None
@@ -78,7 +78,8 @@ def read_metadata(path: str | os.PathLike[str]) -> Metadata:
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Inside, the container of a video file, opened as what it is; PictureError for anything that goes wrong."""
     if not Path(path).exists():
         raise PictureError(f"There is no file {path}.")
     try:
@@ -125,6 +126,7 @@ def _count_packets(container: Any) -> int:
     return sum(packet.dts is not None for packet in container.demux(video=0))
 
 
-def _pixels(frame: av.VideoFrame) -> np.ndarray:
+def pixels(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
+    """A decoded frame as (H, W, 3) uint8, in its own size or in another one."""
     # Chroma first to full size, smoothly: the direct way repeats it over four pixels.
-    return frame.reformat(format="yuv444p", interpolation="BICUBIC").to_ndarray(format="rgb24")
+    return frame.reformat(width, height, format="yuv444p", interpolation="BICUBIC").to_ndarray(format="rgb24")

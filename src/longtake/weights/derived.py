@@ -47,9 +47,16 @@ def _transformer(shapes: Shapes) -> dict[str, Any]:
             "the axes of its rotary positions cannot be told from the file, so that it needs a config (config=)."
         )
     image = shapes.get("image_projection.up.weight")
+    packs = "clean_x_embedder.proj.weight" in shapes
+    given = shapes["proj_out.weight"][0] // (size_t * size * size)
+    if not packs and given != patch[1]:
+        raise ModelError(
+            f"it takes {patch[1]} channels and gives {given}, as plain HunyuanVideo does that makes videos of "
+            "pictures; only the one that makes them of texts becomes a FramePack transformer."
+        )
     return {
         "in_channels": patch[1],
-        "out_channels": shapes["proj_out.weight"][0] // (size_t * size * size),
+        "out_channels": given,
         "num_attention_heads": width // head,
         "attention_head_dim": head,
         "num_layers": _count(shapes, "transformer_blocks."),
@@ -62,7 +69,7 @@ def _transformer(shapes: Shapes) -> dict[str, Any]:
         "guidance_embeds": "time_text_embed.guidance_embedder.linear_1.weight" in shapes,
         "text_embed_dim": shapes["context_embedder.proj_in.weight"][1],
         "pooled_projection_dim": shapes["time_text_embed.text_embedder.linear_1.weight"][1],
-        "has_image_proj": image is not None,
+        "has_image_proj": image is not None or not packs,
         "image_proj_dim": image[1] if image else published["image_proj_dim"],
         "has_clean_x_embedder": True,
     }

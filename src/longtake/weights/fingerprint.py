@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +46,26 @@ def fingerprint(
         library = library_of(name)
         digests |= _digests(model_source(place, hub), {name: library})
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def part_fingerprints(
+    model: str | os.PathLike[str],
+    names: Iterable[str],
+    parts: Mapping[str, str] | None = None,
+    hub: HubOptions | None = None,
+) -> dict[str, str]:
+    """The fingerprint of each of these parts of a model, by name; `parts` are in other places."""
+    model, parts = places(model, parts)
+    found = {}
+    for name in names:
+        place = parts.get(name, model)
+        file = single.find(place, hub)
+        if file is not None:
+            found[name] = file_fingerprint(file)
+            continue
+        digests = _digests(model_source(place, hub), {name: library_of(name)})
+        found[name] = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    return found
 
 
 def _digests(source: Folder | Repository, libraries: Mapping[str, str]) -> dict[str, str]:

@@ -306,7 +306,11 @@ def _describe_network(
 
 def _config_of(*class_names: str | None) -> type[Config] | None:
     for config in CONFIGS.values():
-        if any(name == config.class_name or name in config.also_in for name in class_names if name):
+        if any(
+            name == config.class_name or name in config.also_in or name in config.grown
+            for name in class_names
+            if name
+        ):
             return config
     return None
 

@@ -105,15 +105,17 @@ def read_layout(file: Path) -> tuple[dict[str, tuple[int, Weight]], dict[str, st
     return {name: (start + begin, weight) for name, (begin, _, weight) in spans.items()}, metadata
 
 
-def compose(tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str]) -> bytes:
-    """The beginning of a file whose tensors, each (code, shape), follow in this order."""
+def compose(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], metadata: Mapping[str, str], least: int = 0
+) -> bytes:
+    """The beginning of a file whose tensors, each (code, shape), follow in this order: of `least` bytes or more."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, (code, shape) in tensors.items():
         begin, end = end, end + math.prod(shape) * DTYPES[code][1]
         header[name] = {"dtype": code, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode("utf-8")
-    text += b" " * (-len(text) % 8)
+    text += b" " * max(-len(text) % 8, least - 8 - len(text))
     return len(text).to_bytes(8, "little") + text
 
 

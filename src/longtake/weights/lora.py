@@ -1,4 +1,4 @@
-"""LoRA files: any of the field's spellings in, low-rank changes of our transformer's modules out.
+"""LoRA files: any of the field's spellings in, low-rank changes of our transformer's modules out; and written again.
 
 Nothing here knows a network but by the shapes of its weights, and nothing a framework: the arrays are numpy's.
 
@@ -17,6 +17,7 @@ import json
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -374,6 +375,44 @@ def _number(name: str, found: Found, part: str) -> float:
             f"{name} has {found.keys[part]!r} in the shape {list(value.shape)}; one number was expected."
         )
     return float(value.reshape(()))
+
+
+# Writing ------------------------------------------------------------------------------------------------------------
+
+
+def peft_keys(factors: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+    """(down, up) by module, as diffusers names them in a file."""
+    tensors = {}
+    for module, (down, up) in factors.items():
+        tensors[f"transformer.{module}.lora_A.weight"] = down
+        tensors[f"transformer.{module}.lora_B.weight"] = up
+    return tensors
+
+
+def kohya_keys(factors: Mapping[str, tuple[Any, Any]], alphas: Mapping[str, Any]) -> dict[str, Any]:
+    """(down, up) by module, and a tensor of one number for the alpha of each, as kohya's tools name them in a file."""
+    tensors: dict[str, Any] = {}
+    for module, (down, up) in factors.items():
+        stem = f"lora_unet_{_flat(module)}"
+        tensors |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+        tensors[f"{stem}.alpha"] = alphas[module]
+    return tensors
+
+
+def peft_settings(changes: Mapping[str, LowRank]) -> dict[str, Any]:
+    """Rank and alpha as PEFT's config says them: the commonest, and patterns for the others."""
+    rank = Counter(change.rank for change in changes.values()).most_common(1)[0][0]
+    alpha = Counter(change.alpha for change in changes.values()).most_common(1)[0][0]
+    settings = {
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {f"^{name}": change.rank for name, change in changes.items() if change.rank != rank},
+        "alpha_pattern": {
+            f"^{name}": change.alpha for name, change in changes.items() if change.alpha != alpha
+        },
+        "target_modules": list(changes),
+    }
+    return {f"transformer.{key}": value for key, value in settings.items()}
 
 
 # Sentences ----------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 |---|---|
 | Kijai's FramePack, bfloat16 and fp8 | its names are diffusers' |
 | HunyuanVideo's own layout, `double_blocks`, in ComfyUI's files and most GGUF | names and rows are split and turned |
+| plain HunyuanVideo, in its own layout or diffusers' | becomes a FramePack transformer (`weights/unpacked.py`) |
 | fp8 with `scale_weight` or `weight_scale` beside each weight | weight times scale |
 | a network inside a whole checkpoint, `model.diffusion_model.` | the rest is passed over, with a warning |
 
@@ -47,6 +48,8 @@ class Checkpoint:
     config: Any
     weights: Weights
     names: Names
+    grows: bool = False
+    """The weights are plain HunyuanVideo's, and the rest of the network is made of them (`unpacked`)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Look:
     told: str
     marks: tuple[str, ...]
     without: tuple[str, ...] = ()
+    grows: bool = False
 
 
 LOOKS = (
@@ -72,6 +76,21 @@ LOOKS = (
         TransformerConfig,
         "FramePack's transformer in HunyuanVideo's own layout",
         ("clean_x_embedder.proj.weight", "double_blocks.0.img_attn_qkv.weight"),
+    ),
+    Look(
+        TransformerConfig,
+        "plain HunyuanVideo's transformer in its own layout",
+        ("img_in.proj.weight", "double_blocks.0.img_attn_qkv.weight"),
+        grows=True,
+    ),
+    Look(
+        TransformerConfig,
+        "plain HunyuanVideo's transformer",
+        (
+            "context_embedder.token_refiner.refiner_blocks.0.attn.to_q.weight",
+            "transformer_blocks.0.attn.to_q.weight",
+        ),
+        grows=True,
     ),
     Look(
         VAEConfig,
@@ -99,19 +118,6 @@ LOOKS = (
         "SigLIP's vision encoder",
         ("embeddings.patch_embedding.weight", "encoder.layers.0.self_attn.q_proj.weight"),
         ("pre_layrnorm.weight",),
-    ),
-    Look(
-        None,
-        "plain HunyuanVideo's transformer, which has no clean_x_embedder",
-        ("double_blocks.0.img_attn_qkv.weight",),
-    ),
-    Look(
-        None,
-        "plain HunyuanVideo's transformer, which has no clean_x_embedder",
-        (
-            "context_embedder.token_refiner.refiner_blocks.0.attn.to_q.weight",
-            "transformer_blocks.0.attn.to_q.weight",
-        ),
     ),
     Look(None, "FLUX", ("double_blocks.0.img_attn.qkv.weight",)),
     Look(None, "Wan's transformer", ("blocks.0.self_attn.q.weight", "patch_embedding.weight")),
@@ -216,7 +222,7 @@ def read_checkpoint(
     gguf.check_package(file, weights.values())
     if config is None:
         config = config_of(file, kind, {name: weight.shape for name, weight in weights.items()})
-    return Checkpoint(config, weights, names)
+    return Checkpoint(config, weights, names, known.grows)
 
 
 def _start(known: Look, found: Mapping[str, Weight]) -> str | None:

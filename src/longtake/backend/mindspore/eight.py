@@ -7,6 +7,7 @@ MindSpore casts none on a CPU: a table has the number of each.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from longtake import fp8
 from longtake.backend.mindspore import ops, runtime
 from longtake.errors import BackendError
 
-__all__ = ["check", "codes", "finite", "multiply", "read_code", "steps", "widened"]
+__all__ = ["check", "codes", "finite", "multiply", "read_code", "steps", "through", "widened"]
 
 LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
 """The largest code of each kind that weights are made into."""
@@ -81,6 +82,11 @@ def widened(code: Tensor, step: Tensor, kind: str) -> Tensor:
 def multiply(x: Tensor, code: Tensor, step: Tensor, bias: Tensor | None, kind: str) -> Tensor:
     """Refused: MindSpore's product of int8 overflows on a CPU, and Ascend's kernels were never tried."""
     raise _no_products(kind)
+
+
+def through(x: Tensor, product: Callable[[Tensor], Tensor], full: Callable[[], Tensor]) -> Tensor:
+    """`product(x)`: nothing is trained on MindSpore."""
+    return product(x)
 
 
 def check(kind: str, device: Any, dynamic: bool) -> None:

@@ -5,6 +5,7 @@ A weight (O, I) is its codes (O, I), in int8 or an 8-bit float, times a step for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from longtake.backend.torch import runtime
 from longtake.errors import BackendError
 
-__all__ = ["check", "codes", "finite", "multiply", "read_code", "steps", "widened"]
+__all__ = ["check", "codes", "finite", "multiply", "read_code", "steps", "through", "widened"]
 
 LARGEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
 """The largest code of each kind that weights are made into."""
@@ -144,6 +145,35 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         code, step = ctx.saved_tensors
         return gradients[0] @ widened(code, step.to(gradients[0].dtype), ctx.kind), None, None, None, None
+
+
+def through(x: Tensor, product: Callable[[Tensor], Tensor], full: Callable[[], Tensor]) -> Tensor:
+    """`product(x)`, the product of x (…, I) with a weight (O, I) that `full` widens; what is before it may learn.
+
+    PyTorch would keep the widened weight of every layer for the gradient of `x`, which is the whole network in numbers
+    of 16 bits; here it is widened again when that gradient comes. The weight itself gets none.
+    """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return product(x)
+    if torch.is_autocast_enabled(x.device.type):
+        x = x.to(torch.get_autocast_dtype(x.device.type))
+    made: Tensor = _Through.apply(x, product, full)  # type: ignore[no-untyped-call]
+    return made
+
+
+class _Through(torch.autograd.Function):
+    """A product with a weight that is widened twice and never kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, product: Callable[[Tensor], Tensor], full: Callable[[], Tensor]
+    ) -> Tensor:
+        ctx.full = full
+        return product(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return gradients[0] @ ctx.full().to(gradients[0].dtype), None, None
 
 
 def check(kind: str, device: Any, dynamic: bool) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
+from longtake.backend.torch import kernels
 from longtake.backend.torch.runtime import dtype
 from longtake.errors import RunError
 
@@ -17,10 +19,16 @@ __all__ = [
     "autocast",
     "best_device",
     "channels_last",
+    "dropping",
     "fill",
+    "gradient_error",
+    "learning",
     "orthogonalised",
+    "own",
+    "recomputed",
     "seed_everything",
     "set_threads",
+    "tensorboard",
 ]
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -42,9 +50,11 @@ def orthogonalised(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 class Optimiser:
     """Muon for matrices and convolutions, AdamW for the rest; clipping, and a moving average of the parameters.
 
-    `plain` names parameters that AdamW takes in any case (embeddings, say). Muon's step is scaled to the size of
-    AdamW's, so that one rate serves both (Liu et al., Muon is Scalable, 2025). `state` is all that is held here, by
-    name, as a file of tensors takes it; after `load_state` the steps are those that would have followed.
+    `plain` names parameters that AdamW takes in any case (embeddings, say); without `muon` it takes all of them, and
+    the weight decay too. Muon's step is scaled to the size of AdamW's, so that one rate serves both (Liu et al., Muon
+    is Scalable, 2025); torch.optim.Muon makes the same step, of matrices alone. An `average` of 0 keeps none. `state`
+    is all that is held here, by name, as a file of tensors takes it; after `load_state` the steps are those that would
+    have followed.
     """
 
     def __init__(
@@ -53,15 +63,22 @@ class Optimiser:
         weight_decay: float = 0.01,
         average: float = 0.999,
         plain: tuple[str, ...] = (),
+        muon: bool = True,
+        betas: tuple[float, float] = (0.9, 0.98),
     ) -> None:
         self.parameters = parameters
-        self.muon = [n for n, p in parameters.items() if p.ndim > 1 and not any(word in n for word in plain)]
+        matrices = [n for n, p in parameters.items() if p.ndim > 1 and not any(word in n for word in plain)]
+        self.muon = matrices if muon else []
         others = [p for n, p in parameters.items() if n not in set(self.muon)]
-        self.adam = torch.optim.AdamW(others, lr=0.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+        decay = 0.0 if muon else weight_decay
+        # An optimiser of no parameters is refused by torch.
+        self.adam = (
+            torch.optim.AdamW(others, lr=0.0, betas=betas, weight_decay=decay, fused=True) if others else None
+        )
         self.momenta = {name: torch.zeros_like(parameters[name]) for name in self.muon}
         self.weight_decay = weight_decay
         self.decay = average
-        self.averages = {name: p.detach().clone() for name, p in parameters.items()}
+        self.averages = {name: p.detach().clone() for name, p in parameters.items()} if average else {}
         self.steps = 0
 
     def step(self, loss: torch.Tensor, rate: float, clip: float = 1.0) -> float:
@@ -69,18 +86,27 @@ class Optimiser:
 
         Raises RunError for a gradient that is not finite, and updates nothing then.
         """
+        self.add(loss)
+        return self.update(float(loss.detach()), rate, clip)
+
+    def add(self, loss: torch.Tensor) -> None:
+        """Add the gradient of a part of the loss to those of its other parts."""
         loss.backward()
+
+    def update(self, loss: float, rate: float, clip: float = 1.0) -> float:
+        """One update down the gradients of a `loss` that were added; returns their norm before clipping."""
         norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), clip))
         if not math.isfinite(norm):
             self._forget_gradients()
             raise RunError(
-                f"The gradient of step {self.steps} is not finite (loss {float(loss.detach()):g}) and was not used; "
+                f"The gradient of step {self.steps} is not finite (loss {loss:g}) and was not used; "
                 "go on from the last checkpoint with a lower learning rate.",
                 step=self.steps,
             )
-        for group in self.adam.param_groups:
-            group["lr"] = rate
-        self.adam.step()
+        if self.adam is not None:
+            for group in self.adam.param_groups:
+                group["lr"] = rate
+            self.adam.step()
         with torch.no_grad():
             for name in self.muon:
                 parameter, momentum = self.parameters[name], self.momenta[name]
@@ -92,7 +118,8 @@ class Optimiser:
                 parameter.mul_(1 - rate * self.weight_decay).add_(update, alpha=-0.2 * rate * size**0.5)
             self.steps += 1
             decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-            torch._foreach_lerp_(list(self.averages.values()), list(self.parameters.values()), 1 - decay)
+            if self.averages:
+                torch._foreach_lerp_(list(self.averages.values()), list(self.parameters.values()), 1 - decay)
         self._forget_gradients()
         return norm
 
@@ -105,11 +132,13 @@ class Optimiser:
         tensors = {"steps": torch.tensor(self.steps)}
         for name, parameter in self.parameters.items():
             tensors[f"parameter/{name}"] = parameter.detach()
-            tensors[f"average/{name}"] = self.averages[name]
+            if self.averages:
+                tensors[f"average/{name}"] = self.averages[name]
             if name in self.momenta:
                 tensors[f"momentum/{name}"] = self.momenta[name]
-            for key, value in self.adam.state.get(parameter, {}).items():
-                tensors[f"{key}/{name}"] = value
+            elif self.adam is not None:
+                for key, value in self.adam.state.get(parameter, {}).items():
+                    tensors[f"{key}/{name}"] = value
         return tensors
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
@@ -125,10 +154,11 @@ class Optimiser:
         with torch.no_grad():
             for name, parameter in self.parameters.items():
                 parameter.copy_(tensors[f"parameter/{name}"])
-                self.averages[name].copy_(tensors[f"average/{name}"])
+                if self.averages:
+                    self.averages[name].copy_(tensors[f"average/{name}"])
                 if name in self.momenta:
                     self.momenta[name].copy_(tensors[f"momentum/{name}"])
-                if f"step/{name}" in tensors:
+                if self.adam is not None and f"step/{name}" in tensors:
                     self.adam.state[parameter] = {
                         key: _laid_out(tensors[f"{key}/{name}"], parameter) for key in MOMENTS
                     }
@@ -136,22 +166,20 @@ class Optimiser:
     def keep_averages(self) -> None:
         """Leave the averages in the parameters."""
         with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.averages[name])
+            for name, average in self.averages.items():
+                self.parameters[name].copy_(average)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the parameters hold their averages."""
-        kept = {name: p.detach().clone() for name, p in self.parameters.items()}
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(self.averages[name])
+        """Inside, the parameters hold their averages, if there are any."""
+        kept = {name: self.parameters[name].detach().clone() for name in self.averages}
+        self.keep_averages()
         try:
             yield
         finally:
             with torch.no_grad():
-                for name, parameter in self.parameters.items():
-                    parameter.copy_(kept[name])
+                for name, values in kept.items():
+                    self.parameters[name].copy_(values)
 
 
 def _laid_out(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
@@ -173,6 +201,66 @@ def autocast(value: Any, device: Any) -> Any:
     return torch.autocast(torch.device(device).type, dtype(value), enabled=dtype(value) != torch.float32)
 
 
+def gradient_error(layer: Any, weight: torch.Tensor) -> float:
+    """How far the gradient that a layer gives its input is from that of its weight (O, I), as a share of it.
+
+    Infinite if it gives none; 1 if it is zero, as that of rounding is.
+    """
+    x = torch.randn(32, weight.shape[1], device=weight.device, dtype=weight.dtype, requires_grad=True)
+    wanted = torch.randn(32, weight.shape[0], device=weight.device, dtype=weight.dtype)
+    made = layer(x)
+    if not made.requires_grad:
+        return math.inf
+    made.backward(wanted)
+    exact = wanted @ weight
+    return math.inf if x.grad is None else float((x.grad - exact).norm() / exact.norm())
+
+
+def recomputed(call: Any, *given: Any) -> Any:
+    """`call(*given)`, of which nothing is kept for the gradient but what was given: the rest is made again for it.
+
+    The second time goes by the same kernel of attention, the same mixed precision and the same random numbers, so
+    gradients are equal bit for bit. (Chen et al., arXiv 1604.06174.)
+    """
+    if not torch.is_grad_enabled():
+        return call(*given)
+    # A gradient is computed in a thread of its own, later, where nobody has asked for a kernel.
+    asked, kernel = kernels.here.own, kernels.here.kernel
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), kernels.around(kernel) if asked else nullcontext()
+
+    return checkpoint(call, *given, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def dropping(modules: Iterable[torch.nn.Module], chance: float) -> Iterator[None]:
+    """Inside, each number that comes into one of these modules is left out by this chance, as in LoRA's paper."""
+
+    def drop(module: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (torch.nn.functional.dropout(given[0], chance), *given[1:])
+
+    hooks = [module.register_forward_pre_hook(drop) for module in modules] if chance else []
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def learning(model: torch.nn.Module, chosen: Iterable[torch.nn.Parameter]) -> None:
+    """Let these parameters learn, and no other of the model."""
+    model.requires_grad_(False)
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+
+
+def own(model: torch.nn.Module) -> None:
+    """Give a network weights of its own, which may be written to: those that were read may lie in a file."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+
+
 def set_threads(count: int) -> None:
     """Use `count` processor threads."""
     torch.set_num_threads(count)
@@ -192,3 +280,10 @@ def fill(parameter: Any, values: Any) -> None:
     """Put the array's values into a parameter."""
     with torch.no_grad():
         parameter.copy_(torch.as_tensor(values))
+
+
+def tensorboard(folder: Any, steps: int) -> Any:
+    """A writer of TensorBoard's files; what they say of steps after this one is not shown."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=steps + 1)

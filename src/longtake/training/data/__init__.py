@@ -1,0 +1,25 @@
+"""Data: folders of videos and pictures become examples, encoded once into a cache that knows what it was made from.
+
+`open_data(place, encoders, settings)` is the one way in.
+"""
+
+from longtake.training.data.encoders import Encoders, encoders, encoders_of
+from longtake.training.data.opened import Data, Encoded, Plan, encode, open_data, plan
+from longtake.training.data.sources import Skipped
+from longtake.training.data.survey import Settings, Survey, survey
+
+__all__ = [
+    "Data",
+    "Encoded",
+    "Encoders",
+    "Plan",
+    "Settings",
+    "Skipped",
+    "Survey",
+    "encode",
+    "encoders",
+    "encoders_of",
+    "open_data",
+    "plan",
+    "survey",
+]

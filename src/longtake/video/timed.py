@@ -1,0 +1,170 @@
+"""A video frame by frame at the times at which it shows them, in the memory of one frame: how data sets are read.
+
+Frames come upright and with square pixels, whatever the file says of its turn and of its pixels' shape.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from longtake.errors import PictureError
+from longtake.picture import MAX_PIXELS
+from longtake.video.reading import opened, pixels
+
+NEAR = 60
+"""Frames: up to here a video is decoded from its beginning, later ones are reached by a jump to a key frame."""
+
+UNTURNED = (1, 0, 0, 1)
+
+HIGH_RANGE = {16: "PQ", 18: "HLG"}
+"""Transfer functions of ISO/IEC 23091-2 that a screen of usual range does not show as they are."""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a video shows, and when, without its pixels: (`width`, `height`) as it is seen, in square pixels.
+
+    `times` (T,) are the seconds, from the first frame on, at which frames are shown, in that order; the last one lasts
+    `lasting` seconds. `marks` are the same as the file counts them, None if it does not. `turn` (a, b, c, d) says where
+    a pixel is shown: (a x + c y, b x + d y). `note` says what is unusual, or is empty.
+    """
+
+    width: int
+    height: int
+    times: np.ndarray = field(repr=False)
+    lasting: float
+    marks: np.ndarray | None = field(repr=False)
+    turn: tuple[int, int, int, int] = UNTURNED
+    note: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """The length of the video."""
+        return float(self.times[-1]) + self.lasting
+
+    @property
+    def rate(self) -> float:
+        """Frames a second, on the average."""
+        return len(self.times) / self.seconds
+
+
+def outline(path: str | os.PathLike[str]) -> Outline:
+    """What a video shows, from its packets and its first frame. Raises PictureError if it is none, or damaged there."""
+    with opened(path) as container:
+        stream = container.streams.video[0]
+        packets = [
+            (packet.pts, packet.duration)
+            for packet in container.demux(stream)
+            if packet.size and not packet.is_discard
+        ]
+        base, rate = stream.time_base, stream.average_rate
+    if not packets:
+        raise PictureError(f"{path} holds no frames.")
+    usual = 1 / float(rate or 30)
+    marks = None
+    times, lasting = np.arange(len(packets)) * usual, usual
+    if base is not None and all(mark is not None for mark, _ in packets):
+        packets.sort()
+        marks = np.array([mark for mark, _ in packets], np.int64)
+        times = (marks - marks[0]) * float(base)
+        lasting = float((packets[-1][1] or 0) * base) or usual
+    with opened(path) as container:
+        stream = container.streams.video[0]
+        frame = next(container.decode(stream), None)
+        if frame is None:
+            raise PictureError(f"{path} cannot be read as a video: none of its frames can be decoded.")
+        width, height = _square(frame, stream)
+        kind = HIGH_RANGE.get(int(frame.color_trc or 0))
+    turn = _turn(frame)
+    if turn[0] == 0:
+        width, height = height, width
+    note = (
+        f"it is of high dynamic range ({kind}), and its colours are taken as they are stored" if kind else ""
+    )
+    return Outline(width, height, times, lasting, marks, turn, note)
+
+
+def frames(path: str | os.PathLike[str], known: Outline, wanted: Sequence[int]) -> Iterator[np.ndarray]:
+    """The frames (H, W, 3) uint8 with these numbers, which do not descend and may repeat.
+
+    Raises PictureError at the first one that is missing or damaged: those before it have come.
+    """
+    if not len(wanted):
+        return
+    found = _numbered(path, known, int(wanted[0]))
+    number, shown = next(found, (-1, None))
+    if number > wanted[0]:  # the file's index leads to a key frame behind
+        found = _numbered(path, known, 0)
+        number, shown = next(found, (-1, None))
+    place = 0
+    while shown is not None:
+        if number == wanted[place]:
+            picture = _upright(shown, known)
+            while number == wanted[place]:
+                yield picture
+                place += 1
+                if place == len(wanted):
+                    return
+        if number > wanted[place]:
+            break
+        number, shown = next(found, (-1, None))
+    raise PictureError(f"{path} is damaged: its frame {int(wanted[place])} cannot be decoded.")
+
+
+def _numbered(path: str | os.PathLike[str], known: Outline, first: int) -> Iterator[tuple[int, Any]]:
+    """Decoded frames with their numbers, from `first` or before it on."""
+    with opened(path) as container:
+        stream = container.streams.video[0]
+        places = None if known.marks is None else {int(mark): n for n, mark in enumerate(known.marks)}
+        if places is not None and known.marks is not None and first > NEAR:
+            container.seek(int(known.marks[first]), stream=stream, backward=True)
+        begun = False
+        for count, frame in enumerate(container.decode(stream)):
+            number = count if places is None else places.get(frame.pts)
+            # Behind a jump, frames that are shown before the key frame lack what they were made from.
+            begun = begun or bool(frame.key_frame)
+            if number is None or not begun:
+                continue
+            if frame.is_corrupt:
+                raise PictureError(f"{path} is damaged: its frame {number} cannot be decoded.")
+            yield number, frame
+
+
+def _square(frame: Any, stream: Any) -> tuple[int, int]:
+    """The frame's size in square pixels, before it is turned."""
+    shape = float(stream.sample_aspect_ratio or 1) or 1.0
+    width, height = max(1, round(frame.width * shape)), frame.height
+    if width * height > MAX_PIXELS:
+        raise PictureError(
+            f"The video has frames of {width} x {height} pixels; the most that is read is "
+            f"{MAX_PIXELS // 10**6} million."
+        )
+    return width, height
+
+
+def _turn(frame: Any) -> tuple[int, int, int, int]:
+    """The display matrix of a frame, as signs: by a quarter, a half, mirrored; other angles are left."""
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            a, b, _, c, d = np.frombuffer(bytes(data), "<i4")[:5].tolist()
+            signs = tuple(int(np.sign(value)) for value in (a, b, c, d))
+            if (a and d and not b and not c) or (b and c and not a and not d):
+                return signs  # type: ignore[return-value]
+    return UNTURNED
+
+
+def _upright(frame: Any, known: Outline) -> np.ndarray:
+    """A decoded frame as it is shown."""
+    a, b, c, d = known.turn
+    across, down = (known.width, known.height) if a else (known.height, known.width)
+    own = (frame.width, frame.height) == (across, down)
+    picture = pixels(frame) if own else pixels(frame, across, down)
+    if not a:
+        picture = picture.swapaxes(0, 1)
+    rows, columns = (d, a) if a else (b, c)
+    return np.ascontiguousarray(picture[:: rows or 1, :: columns or 1])
