@@ -31,8 +31,10 @@ import numpy as np
 import torch
 
 from longtake import FramesReady, Inputs, Job, SectionDone, Stepped, generate, load_networks, toyworld
+from longtake.evaluation.scenes import frame_psnr
+from longtake.evaluation.summaries import pooled_psnr
 from longtake.events import Encoded
-from longtake.toy.judge import figures_of, held_out_scenes, psnr, true_videos
+from longtake.toy.judge import figures_of, held_out_scenes
 
 CACHES = (
     "easy:0.02", "easy:0.03", "easy:0.05", "easy:0.1", "easy:0.2", "easy:0.05,0.1,0", "easy:0.1,0.1,0",
@@ -83,7 +85,7 @@ def embedded(args: argparse.Namespace) -> list[dict[str, Any]]:
     jobs |= {f"{steps} steps": {"steps": steps} for steps in args.fewer}
     found: dict[str, list[Made]] = {name: [] for name in jobs}
     for number, scene in enumerate(scenes):
-        picture = true_videos([scene], 1, networks.default_size[0])[0, 0]
+        picture = toyworld.render(scene, [0], *networks.default_size[::-1])[0]
         job = Job(
             toyworld.prompt(scene), frames=args.frames, sampling=args.sampling, steps=args.steps, seed=number,
             solver=args.solver,
@@ -98,11 +100,13 @@ def embedded(args: argparse.Namespace) -> list[dict[str, Any]]:
 def row(name: str, runs: Sequence[Made], plain: Sequence[Made], scenes: Sequence[Any]) -> dict[str, Any]:
     """The figures of one cache."""
     likeness = [
-        psnr(one.frames, other.frames) if (one.frames != other.frames).any() else float("inf")
+        pooled_psnr(frame_psnr(other.frames, one.frames))
+        if (one.frames != other.frames).any()
+        else float("inf")
         for one, other in zip(plain, runs, strict=True)
     ]
     faster = [one.sampling / other.sampling for one, other in zip(plain, runs, strict=True)]
-    judged = figures_of(np.stack([each.frames for each in runs]), scenes).summary()
+    judged = figures_of(np.stack([each.frames for each in runs]), scenes)
     return {
         "cache": name,
         "computed": sum(sum(each.computed) for each in runs) / sum(len(each.computed) for each in plain),
@@ -124,7 +128,7 @@ def changes_of(scene: Any, networks: Any, args: argparse.Namespace) -> str:
         kept = seen if sections == 1 else []
         return lambda latents, sigma: (kept.append(velocity(latents, sigma)), kept[-1])[1]
 
-    picture = true_videos([scene], 1, networks.default_size[0])[0, 0]
+    picture = toyworld.render(scene, [0], *networks.default_size[::-1])[0]
     job = Job(toyworld.prompt(scene), frames=37, sampling=args.sampling, steps=args.steps, solver=args.solver)
     for _ in generate(job, networks, Inputs(picture=picture), convert=None, wrap=wrap):
         pass

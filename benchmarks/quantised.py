@@ -25,12 +25,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from longtake import FramesReady, Inputs, Job, generate
 from longtake.backend import eight
 from longtake.errors import LongtakeError
+from longtake.evaluation.scenes import frame_psnr
+from longtake.evaluation.summaries import pooled_psnr
 from longtake.models import forms
 from longtake.models.quantised import EightBitConfig, EightBitLinear
 from longtake.pipeline.loading import load_networks
+from longtake.pipeline.networks import Networks
 from longtake.toy import judge as toy
+from longtake.toyworld import Scene, prompt, render
 
 FPS = 24
 
@@ -65,14 +70,14 @@ def main() -> None:
             print(f"{name:22} {error}")
             continue
         began = time.perf_counter()
-        videos = toy.make_videos(networks, scenes, args.sampling, args.frames, args.steps)
+        videos = made(networks, scenes, args)
         seconds = (time.perf_counter() - began) / args.scenes
         exact = videos if exact is None else exact
         results[name] = found = {
             "megabytes": weight_bytes(networks.transformer) / 1e6,
             "seconds": seconds,
             **apart(exact, videos),
-            **toy.figures_of(videos, scenes).summary(),
+            **toy.figures_of(videos, scenes),
         }
         mb, s, *psnr = list(found.values())[:5]
         print(
@@ -125,7 +130,22 @@ def apart(exact: np.ndarray, found: np.ndarray) -> dict[str, float]:
     pairs = {"psnr": slice(None), "psnr_first": slice(None, FPS), "psnr_last": slice(-FPS, None)}
     if np.array_equal(exact, found):
         return dict.fromkeys(pairs, 99.0)
-    return {name: toy.psnr(exact[:, part], found[:, part]) for name, part in pairs.items()}
+    return {
+        name: pooled_psnr([frame_psnr(*pair) for pair in zip(found[:, part], exact[:, part], strict=True)])
+        for name, part in pairs.items()
+    }
+
+
+def made(networks: Networks, scenes: list[Scene], args: argparse.Namespace) -> np.ndarray:
+    """The videos (N, T, H, W, 3) of the scenes' first frames and prompts."""
+    width, height = networks.default_size
+    inputs = Inputs(
+        picture=[render(scene, [0], height, width)[0] for scene in scenes],
+        prompts=[prompt(scene) for scene in scenes],
+    )
+    job = Job("", frames=args.frames, sampling=args.sampling, steps=args.steps)
+    events = generate(job, networks, inputs)
+    return np.concatenate([event.frames for event in events if isinstance(event, FramesReady)], axis=1)
 
 
 def layers(rows: int = 512) -> dict[str, float]:

@@ -375,6 +375,10 @@ def _check_reference(job: Job) -> None:
         raise JobError(
             "The reference computes every step; leave cache out, or make the video without reference."
         )
+    if job.history:
+        raise JobError(
+            "The reference sees its history as it is; leave history out, or make the video without reference."
+        )
     if job.changes or job.prompts:
         raise JobError(
             "The reference's noise is one stream and its prompt one text; no section of it can have its own "
@@ -392,12 +396,10 @@ def _check_guidance(job: Job) -> None:
 
 def _check_history(job: Job) -> None:
     ways.check_sampling(job.history)
+    structure = kind_named(job.sampling).structure
+    ways.check_discrete(structure, structure.endswith("+D"), job.history)
     if not job.history:
         return
-    if job.reference:
-        raise JobError(
-            "The reference sees its history as it is; leave history out, or make the video without reference."
-        )
     if job.steps < 2 and ways.wanted_of(job.history, "correct") is not None:
         raise JobError(
             f"The history's 'correct' comes between two steps; a section has {job.steps} step: take more steps, or "

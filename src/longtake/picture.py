@@ -69,12 +69,14 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         try:
             with Image.open(name, formats=FORMATS) as picture:
                 width, height = picture.size
-                turned = picture.getexif().get(_ORIENTATION, 1) in _SIDEWAYS
+                held = Image.Exif()
+                # Not getexif, which reads all of a PNG for what might come behind.
+                held.load(picture.info.get("exif", b""))
+                turned = held.get(_ORIENTATION, 1) in _SIDEWAYS
         except FileNotFoundError:
             raise PictureError(f"There is no file {name}.") from None
         except Exception as error:  # a damaged header makes Pillow's readers raise nearly anything
-            told = "is no picture of a kind that is opened" if isinstance(error, OSError) else "is damaged"
-            raise PictureError(f"{name} {told}: {reason(error)}.") from None
+            raise PictureError(f"{name} is no picture of a kind that is opened: {reason(error)}.") from None
     if width * height > MAX_PIXELS:
         raise PictureError(
             f"{name} has {width} x {height} pixels; the most that is opened is {MAX_PIXELS // 10**6} million."

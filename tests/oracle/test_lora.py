@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from longtake.backend import runtime
 from longtake.compat.lora import LoraMixin
 from longtake.models import adapters
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
+from longtake.pipeline.networks import Networks
+from longtake.training.examples import Example, Told
+from longtake.training.finetune import finetune
+from longtake.training.settings import Settings
 from longtake.weights.lora import read_lora
 
 diffusers = pytest.importorskip("diffusers")
@@ -72,6 +77,13 @@ def twins() -> tuple[Ours, Theirs]:
     ours = Transformer(reference.config).eval()
     ours.load_state_dict(reference.state_dict())
     return Ours(ours), Theirs(reference)
+
+
+class Held(list):  # type: ignore[type-arg]
+    """Examples in memory."""
+
+    def shape(self, number: int) -> tuple[int, int, int]:
+        return self[number].latents.shape[1:]
 
 
 def inputs() -> dict[str, Any]:
@@ -314,3 +326,31 @@ def test_peft_wraps_our_transformer(twins: tuple[Ours, Theirs]) -> None:
     outcome = peft.set_peft_model_state_dict(ours.transformer, keys)
     assert not outcome.unexpected_keys
     assert far(velocity(ours.transformer), expected) < LIMIT
+
+
+@pytest.mark.parametrize("targets", ["", r".*attn\.to_[qkv]|proj_out"])
+def test_what_is_trained_here_is_the_same_in_stock_diffusers(
+    twins: tuple[Ours, Theirs], tmp_path: Path, targets: str
+) -> None:
+    """Through the pipeline's method and through the network's own; alpha and rank go along in the header."""
+    ours, theirs = twins
+    settings = Settings(
+        rank=3, alpha=5, targets=targets, window=2, steps=3, lr=0.05, batch=2, sampling="vanilla"
+    )
+    rng = np.random.default_rng(0)
+    told = Told("x", *(rng.standard_normal(shape).astype(np.float32) for shape in ((7, 24), (7,), (12,))))
+    told = replace(told, mask=np.ones(7, np.int64))
+    latents = rng.standard_normal((4, 5, 6, 8)).astype(np.float32)
+    examples = [Example("clip", latents, told, rng.standard_normal((5, 20)).astype(np.float32))]
+    plain = velocity(ours.transformer)
+    list(finetune(Networks(transformer=ours.transformer), Held(examples), tmp_path, settings))
+    torch.testing.assert_close(velocity(ours.transformer), plain, rtol=0, atol=0)  # it is in its file alone
+    ours.load_lora_weights(tmp_path)
+    found = velocity(ours.transformer)
+    assert far(found, plain) > 0.01
+    theirs.load_lora_weights(tmp_path)
+    expected = velocity(theirs.transformer)
+    assert far(found, expected) < LIMIT
+    theirs.unload_lora_weights()
+    theirs.transformer.load_lora_adapter(str(tmp_path), weight_name="pytorch_lora_weights.safetensors")
+    assert far(found, velocity(theirs.transformer)) < LIMIT

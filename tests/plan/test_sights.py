@@ -48,7 +48,7 @@ def test_a_sink_is_the_frames_made_first_and_stays(sampling: str, count: int) ->
     assert cost[1] - cost[0] == count * 1520 // 8 - count // 4 * 100
 
 
-@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("sampling", [*SAMPLINGS, "unanchored", "endpoint", "planned"])
 def test_a_sink_is_there_whenever_it_is_read(sampling: str) -> None:
     plan = plan_of(Job("", sampling=sampling, frames=600, history="sink:8"))
     history = History(plan)

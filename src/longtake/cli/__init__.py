@@ -13,6 +13,9 @@ from typing import Any
 
 from longtake.cli import (
     calibrate,
+    codebook,
+    encode,
+    evaluate,
     extend,
     finetune,
     generate,
@@ -32,8 +35,9 @@ from longtake.option import check_text
 
 VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
-    "plan": plan, "scene": scene, "train": train, "info": info,
+    "plan": plan, "scene": scene, "train": train, "encode": encode, "info": info,
     "quantize": quantize, "calibrate": calibrate, "finetune": finetune,
+    "codebook": codebook, "evaluate": evaluate,
 }  # fmt: skip
 DONE, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
 

@@ -31,7 +31,9 @@ from longtake.plan.layout import check_scales
 from longtake.plan.plans import kind_named, names_like
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
+from longtake.sampling.ways import wanted_of
 from longtake.video import VideoWriter
+from longtake.weights.codebook import codebook_at
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.header import read_header
 from longtake.weights.hub import HubOptions
@@ -51,6 +53,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     _check_cache(job)
+    _check_codes(job, progress)
     _check_sampling(job)
     mark = _checked_model(job, place is not None, progress)
     check_allowance(job, machine)
@@ -176,6 +179,14 @@ def _check_cache(job: Job) -> None:
     cache = parse(job.cache)
     if cache is not None:
         with_file(cache)
+
+
+def _check_codes(job: Job, progress: Progress) -> None:
+    """Raise ModelError if the job's history is discrete and its model has no such codes."""
+    wanted = wanted_of(job.history, "discrete")
+    if wanted is not None:
+        hub = HubOptions(told=progress.downloading)
+        codebook_at(job.model, job.parts, hub).codebook.of(int(wanted.numbers[0]))
 
 
 def _check_sampling(job: Job) -> None:

@@ -257,6 +257,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def time_left(seconds: float | None) -> str:
+    """Words for the seconds that are left."""
     if seconds is None:
         return "time left unknown"
     minutes, rest = divmod(round(seconds), 60)

@@ -23,7 +23,7 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
-    count: int
+    videos: int
 
 
 def intervals(
@@ -39,7 +39,7 @@ def intervals(
     each of its own). Values that are not finite are left out. For differences of two arms, give these: they are paired.
 
     >>> intervals([[1.0, 2.0], [1.0, 2.0]])[0]
-    Interval(mean=1.0, low=1.0, high=1.0, count=2)
+    Interval(mean=1.0, low=1.0, high=1.0, videos=2)
     """
     table = np.asarray(values, np.float64)
     known = np.isfinite(table)

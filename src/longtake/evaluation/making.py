@@ -17,6 +17,7 @@ import numpy as np
 
 from longtake import toyworld
 from longtake.errors import JobError
+from longtake.evaluation.measures import AUTOENCODER, TRUTH
 from longtake.evaluation.meter import Meter, seams_of
 from longtake.evaluation.records import Keep, Record, record_of
 from longtake.events import FramesReady, Stepped
@@ -27,9 +28,6 @@ from longtake.pipeline.networks import Networks
 from longtake.pipeline.prepare import Inputs
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.plan.plans import plan_of
-
-TRUTH, AUTOENCODER = "truth", "autoencoder"
-"""The arms that stand beside every model's: true videos, and those after the autoencoder."""
 
 FLOOR_FRAMES = 145
 """Frames of a video that goes through the autoencoder: it has no drift of its own."""

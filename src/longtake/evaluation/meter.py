@@ -6,7 +6,7 @@ Legend: T frames, H height, W width.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SIMILAR = (1, 2, 5, 10, 20, 50)
 """Seconds after which a video is compared with itself."""
+STRIDE = 5
+"""Frames over which `motion` is taken: a sixth of a second, in which what moves goes further than a blur reaches."""
 _THUMBNAILS = 2  # a second
 _BESIDE = 0.5  # seconds on each side of a seam, that it is compared with
 _LEAST = (
@@ -85,17 +87,14 @@ class Meter:
         if not len(frames):
             return
         bright = pixels.luma(frames)
-        before = np.concatenate((frames[:1] if self._before is None else self._before, frames[:-1]))
-        change, motion = pixels.changes(frames, before)
-        if self._before is None:
-            change[0] = motion[0] = np.nan  # nothing is before the first frame
+        known = np.concatenate((self._before, frames)) if self._before is not None else frames
         found = {
             "luma": bright.mean((1, 2)),
             "saturation": pixels.saturation(frames),
             "contrast": bright.std((1, 2)),
             "sharpness": pixels.sharpness(bright),
-            "change": change,
-            "motion": motion,
+            "change": _since(pixels.change, known, 1, len(frames)),
+            "motion": _since(pixels.motion, known, STRIDE, len(frames)),
             "colours": self._beginning.push(frames),
         }
         for name, values in found.items():
@@ -103,7 +102,7 @@ class Meter:
         self._likeness.push(frames, self.count)
         if self._watch is not None:
             self._watch.push(frames, self.count)
-        self._before, self.count = frames[-1:].copy(), self.count + len(frames)
+        self._before, self.count = known[-STRIDE:].copy(), self.count + len(frames)
 
     def finish(self) -> Measured:
         """The curves."""
@@ -148,6 +147,15 @@ def seams_of(plan: Plan) -> list[int]:
     return [start for frame in begins if (start := shown_frames(frame).start) < plan.frames]
 
 
+def _since(measure: Callable[[Frames, Frames], Array], known: Frames, stride: int, count: int) -> Array:
+    """How each of the last `count` frames differs from the one `stride` before it; NaN where none is known."""
+    values = np.full(count, np.nan, np.float32)
+    have = min(count, len(known) - stride)
+    if have > 0:
+        values[-have:] = measure(known[-have:], known[-have - stride : -stride])
+    return values
+
+
 def _seam_ratios(change: Array, seams: Sequence[int], fps: float) -> Array:
     """The change across each seam over the mean change in half a second on both sides."""
     beside = max(1, round(_BESIDE * fps))
@@ -183,9 +191,11 @@ class _Beginning:
     def finish(self) -> Array:
         """The distances of what still waits."""
         waiting, self._waiting = np.concatenate(self._waiting), self._waiting[:1]
-        if len(waiting) and self._shares is None:
+        if not len(waiting):
+            return np.zeros(0, np.float32)
+        if self._shares is None:
             self._shares = waiting[: self._frames].mean(0)
-        return pixels.colour_distance(waiting, self._shares) if len(waiting) else np.zeros(0, np.float32)
+        return pixels.colour_distance(waiting, self._shares)
 
     def mean(self) -> Array:
         """The mean of all frames."""

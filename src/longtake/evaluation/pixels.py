@@ -37,14 +37,22 @@ def sharpness(bright: Array) -> Array:
     return np.asarray(np.square(4 * middle - around).mean((1, 2)))
 
 
-def changes(frames: Frames, before: Frames) -> tuple[Array, Array]:
-    """How frames (T, H, W, 3) differ from those before them: the mean, and the mean of what is more than `QUIET`."""
-    # By bytes: the larger less the smaller stays one.
-    step = np.maximum(frames, before)
-    step -= np.minimum(frames, before)
-    whole = step.mean((1, 2, 3), dtype=np.float32) / 255
-    step = np.maximum(step, np.uint8(QUIET))
-    return whole, np.asarray((step.mean((1, 2, 3), dtype=np.float32) - QUIET) / 255)
+def change(frames: Frames, before: Frames) -> Array:
+    """How frames (T, H, W, 3) differ from others: the mean absolute difference (T,), in [0, 1]."""
+    return np.asarray(_apart(frames, before).mean((1, 2, 3), dtype=np.float32) / 255)
+
+
+def motion(frames: Frames, before: Frames) -> Array:
+    """How much more than `QUIET` frames (T, H, W, 3) differ from others, mean over all values (T,), in [0, 1]."""
+    loud = np.maximum(_apart(frames, before), np.uint8(QUIET))
+    return np.asarray((loud.mean((1, 2, 3), dtype=np.float32) - QUIET) / 255)
+
+
+def _apart(frames: Frames, others: Frames) -> Frames:
+    """The absolute differences, by bytes: the larger less the smaller stays one."""
+    larger = np.maximum(frames, others)
+    larger -= np.minimum(frames, others)
+    return larger
 
 
 def histograms(frames: Frames) -> Array:

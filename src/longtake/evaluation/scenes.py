@@ -13,8 +13,8 @@ from longtake import toyworld
 from longtake.evaluation import pixels
 from longtake.evaluation.pixels import Array, Frames
 
-WINDOW_SECONDS, HOP_SECONDS = 2, 1
-"""A motion is told from two seconds; a stretch of so many begins every second."""
+WINDOW_SECONDS, HOP_SECONDS = 3, 1
+"""A motion is told from three seconds; a stretch of so many begins every second."""
 LOST_FRAMES = 15
 """The character is lost where it is not to be recognised in most of so many frames in a row: half a second."""
 _STRIDE = (
@@ -31,7 +31,7 @@ class Watch:
         self._scene, self._certain = scene, certain or is_certain(scene)
         self._parts: list[toyworld.Measurement] = []
         self._psnr: list[Array] = []
-        self._shape = (0, 0)
+        self._shape: tuple[int, ...] = (0, 0)
 
     def push(self, frames: Frames, first: int) -> None:
         """Take the next frames (T, H, W, 3), the first of which has this number."""
@@ -45,7 +45,7 @@ class Watch:
         """Frame numbers and values by measure, and the motion that the whole video shows."""
         found = toyworld.joined(self._parts)
         numbers = np.arange(len(found.x))
-        lost = is_lost(found, toyworld.truth_of(self._scene, *self._shape).area)
+        lost = is_lost(found, toyworld.truth_of(self._scene, *self._shape[:2]).area)
         values = {
             "background": found.background_error,
             "size": found.size_error,

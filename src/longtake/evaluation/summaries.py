@@ -27,7 +27,8 @@ RUNNING = 15
 class Summary:
     """One curve summed up; NaN is what it has too few values for.
 
-    `first` is the mean over the first section (by which a drift is gated), `start` and `end` those over the first and
+    `mean` is over all values (of `psnr`, the ratio of all frames together), `first` over the first section (by which a
+    drift is gated), `start` and `end` those over the first and
     last 15 % of the frames, `drift` their distance (the paper's D_M), `slope` the least squares line's in 100 frames,
     `vde` the mean change relative to the first tenth, early tenths weighing most, `worst` the worst half second.
     """
@@ -48,11 +49,24 @@ STATISTICS = tuple(each.name for each in dataclasses.fields(Summary))
 
 def summaries(measured: Measured, section: int = 36) -> dict[str, Summary]:
     """The summary of each curve of a video whose first section ends with frame `section`."""
-    return {
+    found = {
         name: summarise(curve, measured.frames, section, MEASURES[name].better)
         for name, curve in measured.curves.items()
         if np.isfinite(curve.values).any()
     }
+    if "psnr" in found:
+        values = measured.curves["psnr"].values
+        found["psnr"] = dataclasses.replace(found["psnr"], mean=pooled_psnr(values[np.isfinite(values)]))
+    return found
+
+
+def pooled_psnr(values: npt.ArrayLike) -> float:
+    """The ratio, in dB, of all frames together whose own ratios these are: that of their mean square error.
+
+    >>> round(pooled_psnr([30.0, 20.0]), 2)
+    22.6
+    """
+    return float(-10 * np.log10(np.mean(10 ** (-np.asarray(values, np.float64) / 10))))
 
 
 def summarise(curve: Curve, frames: int, section: int = 36, better: str = "low") -> Summary:

@@ -39,8 +39,14 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, I) -> (…, O)."""
-        low = ops.linear(x.to(self.down.dtype), self.down)
-        return ops.linear(low, self.up) * self.scale
+        down: Tensor = self.down
+        up: Tensor = self.up
+        scale: Tensor = self.scale
+        if runtime.dtype_name(down.dtype) == "float32":
+            # What learns is wider than the network: its few numbers go over, not activations that a gradient keeps.
+            down, up, scale = (each.to(x.dtype) for each in (down, up, scale))
+        low = ops.linear(x.to(down.dtype), down)
+        return ops.linear(low, up) * scale
 
     def set_strength(self, strength: float, factor: float) -> bool:
         """Write strength · factor into the weight that the network computes with; True if that changed it."""

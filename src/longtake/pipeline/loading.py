@@ -75,7 +75,7 @@ def load_networks(
     _check_names(
         [*given, *parts], (*COMPONENTS, CODEBOOK), "A FramePack model has no part {}; its parts: {}."
     )
-    place_of_codes = parts.pop(CODEBOOK, model)
+    elsewhere = parts.pop(CODEBOOK, None)
     if isinstance(dtype, Mapping):
         _check_names(dtype, (*NETWORKS, "default"), "No network {} to give a dtype to; there are: {}.")
     how = Reading(dtype, device, known.dtype if known else None, forms_of, machine.memory, placed)
@@ -90,8 +90,8 @@ def load_networks(
         settings["sampling"] = trained
     hub = HubOptions(revision, cache_dir, local_files_only, token, force_download, told)
     codebook = found.pop(CODEBOOK, None)
-    if codebook is None and place_of_codes is not model:
-        codebook = StoredCodebook(model_source(place_of_codes, hub), whole=False)
+    if codebook is None and elsewhere is not None:
+        codebook = StoredCodebook(model_source(elsewhere, hub), whole=False)
     by_place: dict[Any, list[str]] = {}
     for name in COMPONENTS:
         if name not in given:

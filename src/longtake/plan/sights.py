@@ -37,7 +37,7 @@ def seen(job: Job, plan: Plan) -> Plan:
 
 
 def sink_frames(plan: Plan, count: int) -> frozenset[int]:
-    """The `count` frames that are made first, from the end at which the video's making begins.
+    """The first `count` frames that are made of the video, or the last ones if what a section sees lies behind it.
 
     Raises JobError if the plan's far history is not one stretch of whole kernels that has room for them.
     """
@@ -50,8 +50,10 @@ def sink_frames(plan: Plan, count: int) -> frozenset[int]:
             f"A sink of {count} frames was asked for; under this plan it is a multiple of {far.scale}, up to {most}, "
             f"since it takes the place of far history, which is packed by {far.scale}."
         )
-    first = plan[0].frames
-    start = min(first) if _is_before(plan[-1], far) else max(first) - count + 1
+    if _is_before(plan[-1], far):
+        start = min(plan[plan.made_at(0)].frames)
+    else:
+        start = max(plan[plan.made_at(plan.count - 1)].frames) - count + 1
     return frozenset(range(start, start + count))
 
 

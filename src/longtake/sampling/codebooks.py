@@ -82,9 +82,10 @@ def quantised(latents: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return np.moveaxis(codes[found].reshape(pixels.shape), -1, 1).astype(latents.dtype)
 
 
-def residual(vectors: np.ndarray, codes: np.ndarray) -> float:
-    """The share of the variance of vectors (N, C) that is left when each becomes its nearest code."""
-    spread = float(vectors.astype(np.float64).var(0).sum())
+def residual(vectors: np.ndarray, codes: np.ndarray, mean: np.ndarray | None = None) -> float:
+    """The share of the variance of vectors (N, C) around `mean` (theirs) that is left when each becomes its code."""
+    centre = vectors.mean(0, dtype=np.float64) if mean is None else mean
+    spread = float(((vectors - centre) ** 2).sum(1, dtype=np.float64).mean())
     return float(nearest(vectors, codes)[1].astype(np.float64).mean()) / spread if spread else 0.0
 
 

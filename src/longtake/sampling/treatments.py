@@ -13,7 +13,7 @@ import numpy as np
 
 from longtake.errors import JobError
 from longtake.sampling.codebooks import quantised
-from longtake.sampling.ways import WAYS, parse
+from longtake.sampling.ways import check_training, parse
 
 Treatment = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
 """Changes what is seen of the past: (latents (B, C, T, h, w), which frames are neither given nor blank (B, T), random
@@ -240,12 +240,9 @@ def treatment_of(
     needs more than the frames seen is refused.
     """
     done: list[Treatment] = []
+    if drift is None:
+        check_training(text)
     for name, numbers in ((wanted.name, wanted.numbers) for wanted in parse(text)):
-        if drift is None and not WAYS[name].training:
-            raise JobError(
-                f"The history's {name!r} is for sampling alone; training takes: "
-                f"{', '.join(each for each, way in WAYS.items() if way.training)}."
-            )
         if name == "discrete":
             done.append(discrete(codes(int(numbers[0]))))
         elif name == "noise":

@@ -56,7 +56,7 @@ WAYS: dict[str, Way] = {
     "statistics": Way("SHARE: mean and spread of each channel as the picture's", (Value("the share", 1.0),)),
     "forget": Way("without the far frames from before a change of prompt"),
     "sink": Way(
-        "FRAMES: so many of the frames made first are always seen, by k2",
+        "FRAMES: so many of the video's first frames (its last, if it is made backwards) are always seen, by k2",
         (Value("the number of frames", 4, 1, 1000, int),),
     ),
     "correct": Way(
@@ -146,6 +146,16 @@ def check_sampling(text: str) -> None:
         if not WAYS[wanted.name].sampling:
             raise JobError(
                 f"The history's {wanted.name!r} is for training alone; leave it out, or take noise:LEVEL."
+            )
+
+
+def check_training(text: str) -> None:
+    """Raise JobError for what can be done in sampling alone."""
+    for wanted in parse(text):
+        if not WAYS[wanted.name].training:
+            raise JobError(
+                f"The history's {wanted.name!r} is for sampling alone; training takes: "
+                f"{', '.join(name for name, way in WAYS.items() if way.training)}."
             )
 
 

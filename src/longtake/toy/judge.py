@@ -1,12 +1,8 @@
-"""Judges how well a model keeps and moves the cartoons of toyworld: on scenes held out, made and measured.
-
-Beside every figure stand the same figure of true videos, of true videos that went through the autoencoder, and chance.
-"""
+"""Judges a model of toyworld while it is trained: a few held-out scenes, made with two samplings and measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +10,19 @@ import numpy as np
 
 from longtake import toyworld
 from longtake.backend import ops, runtime
-from longtake.events import FramesReady
+from longtake.evaluation import pictures
+from longtake.evaluation.making import Arm, evaluate_videos
+from longtake.evaluation.meter import Meter
+from longtake.evaluation.records import Record, record_of
+from longtake.evaluation.results import arm_of
 from longtake.job import Job
-from longtake.picture import contact_sheet
 from longtake.pipeline.decode import from_frames, to_frames
-from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.prepare import Inputs
 
 HELD_OUT = 1 << 40
 """Scenes from seeds that begin with this number are never trained on."""
 SAMPLINGS = ("inverted", "vanilla")
 """Those that the embedded model is judged by."""
-CHANCE = 1 / len(toyworld.MOTIONS)
 
 
 def held_out_scenes(count: int, first: int = 0) -> list[toyworld.Scene]:
@@ -40,55 +36,6 @@ def held_out_scenes(count: int, first: int = 0) -> list[toyworld.Scene]:
     ]
 
 
-@dataclass(frozen=True)
-class Figures:
-    """The measurements of N videos; errors are relative (size, colour) or in [0, 1] (background)."""
-
-    size_error: np.ndarray
-    colour_error: np.ndarray
-    background_error: np.ndarray
-    asked: tuple[str, ...]
-    seen: tuple[str, ...]
-
-    def summary(self) -> dict[str, float]:
-        """Medians over the videos, the mean for the background, and the share with the motion that was asked for."""
-        right = [asked == seen for asked, seen in zip(self.asked, self.seen, strict=True)]
-        return {
-            "size_error": float(np.median(self.size_error)),
-            "colour_error": float(np.median(self.colour_error)),
-            "background_error": float(np.mean(self.background_error)),
-            "motion": float(np.mean(right)),
-        }
-
-    def by_motion(self) -> dict[str, float]:
-        """The share of videos with the motion that was asked for, by motion."""
-        return {
-            motion: float(
-                np.mean([s == motion for a, s in zip(self.asked, self.seen, strict=True) if a == motion])
-            )
-            for motion in dict.fromkeys(self.asked)
-        }
-
-
-def figures_of(videos: np.ndarray, scenes: Sequence[toyworld.Scene]) -> Figures:
-    """Measure videos (N, T, H, W, 3) uint8 against their scenes."""
-    found = [toyworld.measure(frames, scene).medians for frames, scene in zip(videos, scenes, strict=True)]
-    return Figures(
-        size_error=np.array([medians["size_error"] for medians in found]),
-        colour_error=np.array([medians["colour_error"] for medians in found]),
-        background_error=np.array([medians["background_error"] for medians in found]),
-        asked=tuple(scene.motion for scene in scenes),
-        seen=tuple(
-            toyworld.classify_motion(frames, scene) for frames, scene in zip(videos, scenes, strict=True)
-        ),
-    )
-
-
-def true_videos(scenes: Sequence[toyworld.Scene], frames: int, size: int) -> np.ndarray:
-    """(N, T, H, W, 3) uint8."""
-    return np.stack([toyworld.render(scene, range(frames), size, size) for scene in scenes])
-
-
 def through_autoencoder(vae: Any, videos: np.ndarray, batch: int = 4) -> np.ndarray:
     """Videos (N, T, H, W, 3) uint8, encoded (the posterior's mean) and decoded."""
     done = []
@@ -99,46 +46,39 @@ def through_autoencoder(vae: Any, videos: np.ndarray, batch: int = 4) -> np.ndar
     return np.concatenate(done)
 
 
-def psnr(truth: np.ndarray, found: np.ndarray) -> float:
-    """Peak signal-to-noise ratio of uint8 arrays, in dB."""
-    error = np.mean((truth.astype(np.float32) - found.astype(np.float32)) ** 2)
-    return float(10 * np.log10(255**2 / error))
+def figures_of(videos: np.ndarray, scenes: Sequence[toyworld.Scene]) -> dict[str, float]:
+    """The `figures` of videos (N, T, H, W, 3) uint8 that lie in memory."""
+    records = []
+    for number, (frames, scene) in enumerate(zip(videos, scenes, strict=True)):
+        meter = Meter(scene)
+        meter.push(frames)
+        records.append(record_of(meter.finish(), "", number, asked=scene.motion))
+    return figures(records)
 
 
-def make_videos(
-    networks: Networks,
-    scenes: Sequence[toyworld.Scene],
-    sampling: str,
-    frames: int = 145,
-    steps: int = 25,
-    seed: int = 0,
-    batch: int = 16,
-    cfg_scale: float = 1.0,
-) -> np.ndarray:
-    """Videos (N, T, H, W, 3) uint8 of the scenes' first frames and canonical prompts."""
-    width, _ = networks.default_size
-    done = []
-    for first in range(0, len(scenes), batch):
-        group = scenes[first : first + batch]
-        job = Job("", frames=frames, sampling=sampling, steps=steps, seed=seed + first, cfg_scale=cfg_scale)
-        pictures = list(true_videos(group, 1, width)[:, 0])
-        inputs = Inputs(picture=pictures, prompts=[toyworld.prompt(scene) for scene in group])
-        events = generate(job, networks, inputs)
-        done.append(np.concatenate([e.frames for e in events if isinstance(e, FramesReady)], axis=1))
-    return np.concatenate(done)
+def figures(records: Sequence[Record]) -> dict[str, float]:
+    """Medians over the videos, the mean of the background, and the share with the motion that was asked for."""
+    arm = arm_of(records, {})
+    return {
+        "size_error": arm.median("size"),
+        "colour_error": arm.median("colour"),
+        "background_error": float(np.mean(arm.figures["background"]["mean"])),
+        "motion": float(np.mean([seen == asked for seen, asked in zip(arm.seen, arm.asked, strict=True)])),
+    }
 
 
 def judge(
     networks: Networks, sheet: Path, count: int = 14, frames: int = 73, steps: int = 10
 ) -> dict[str, float]:
     """Short videos of a few held-out scenes with both sampling types: their figures, and their frames as a sheet."""
-    scenes = held_out_scenes(count)
-    shown: list[np.ndarray] = []
-    figures: dict[str, float] = {}
-    for sampling in SAMPLINGS:
-        videos = make_videos(networks, scenes, sampling, frames, steps)
-        shown += [video[:: frames // 8][:9] for video in videos[: len(toyworld.MOTIONS)]]
-        found = figures_of(videos, scenes).summary()
-        figures |= {f"{sampling}_{name}": round(value, 4) for name, value in found.items()}
-    contact_sheet(np.concatenate(shown), columns=9).save(sheet)
-    return figures
+    scenes = dict(enumerate(held_out_scenes(count)))
+    arms = [Arm(name, Job("", frames=frames, sampling=name, steps=steps)) for name in SAMPLINGS]
+    told = evaluate_videos(arms, lambda job: networks, scenes, stills=9)
+    records = [each for each in told if isinstance(each, Record)]
+    shown = [each for each in records if int(each.scene) < len(toyworld.MOTIONS)]
+    pictures.sheet(shown, sheet)
+    found: dict[str, float] = {}
+    for name in SAMPLINGS:
+        own = figures([record for record in records if record.arm == name])
+        found |= {f"{name}_{figure}": round(value, 4) for figure, value in own.items()}
+    return found

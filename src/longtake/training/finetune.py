@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from longtake.backend import runtime, training
 from longtake.errors import JobError, LongtakeWarning, ModelError
 from longtake.machine import Machine
@@ -22,6 +24,8 @@ from longtake.named import mismatch, places, trained_for
 from longtake.pipeline.encode import encode_text
 from longtake.pipeline.loading import load_networks, model_settings
 from longtake.pipeline.networks import COMPONENTS, Networks, save_networks
+from longtake.sampling.treatments import Treatment, sometimes, treatment_of
+from longtake.sampling.ways import wanted_of
 from longtake.training import data as data_room
 from longtake.training import logs as logging
 from longtake.training import lora
@@ -34,6 +38,8 @@ from longtake.training.records import Records
 from longtake.training.samples import Sample, read_samples, sheets
 from longtake.training.settings import Settings
 from longtake.weights import single
+from longtake.weights.codebook import codebook_at, codes_digest
+from longtake.weights.codebook import opened as opened_codebook
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.folder import model_source
 from longtake.weights.hub import Part
@@ -100,6 +106,22 @@ class Asked:
         """The plans whose sections are learnt."""
         return self.settings.samplings or (self.own or OTHERWISE,)
 
+    @property
+    def codes(self) -> np.ndarray:
+        """The codes of a discrete history, before anything else is read. Raises ModelError if there are none."""
+        wanted = wanted_of(self.settings.history, "discrete")
+        assert wanted is not None
+        model = self.model
+        codebook = model.codebook if isinstance(model, Networks) else codebook_at(model, self.parts)
+        return opened_codebook(codebook).of(int(wanted.numbers[0]))
+
+    @property
+    def treatment(self) -> Treatment | None:
+        """What is done to the history of a section."""
+        found = treatment_of(self.settings.history, lambda count: self.codes)
+        share = self.settings.history_share
+        return found if found is None or share == 1 else sometimes(found, share)
+
     def check(self, folder: Output) -> None:
         """Raise JobError or ModelError for what the model cannot learn; warn of a sampling that is not its own."""
         if self.settings.whole and self.quantize != "none":
@@ -123,6 +145,8 @@ class Asked:
             note = mismatch(name, self.own)
             if note is not None:
                 warnings.warn(note, LongtakeWarning, stacklevel=4)
+        if wanted_of(self.settings.history, "discrete") is not None:
+            _ = self.codes
         numbers = lora.numbers(transformer, self.settings)
         # Parameters, two moments and the average, in float32.
         folder.check_room(4 * numbers * (3 + bool(self.settings.average)), 4 * numbers)
@@ -147,13 +171,15 @@ def _events(
             "model": "" if isinstance(asked.model, Networks) else fingerprint(asked.model, asked.parts),
             "sampling": list(samplings), "data": _mark(examples), "quantize": asked.quantize,
         }  # fmt: skip
+        if wanted_of(settings.history, "discrete") is not None:
+            facts["codes"] = codes_digest(asked.codes)
         folder.begin(facts)
         published = asked.own is not None
         shift = settings.shift or shift_of(networks.scheduler, published)
         empty = _empty(networks, examples) if settings.drop_prompt else None
         transformer = networks.transformer
         parameters = stack.enter_context(begun(transformer, settings))
-        learning = Learning(transformer, examples, settings, samplings, shift, empty)
+        learning = Learning(transformer, examples, settings, samplings, shift, empty, asked.treatment)
         optimiser = training.Optimiser(
             parameters,
             settings.weight_decay,

@@ -115,12 +115,6 @@ def check(settings: Settings, samplings: Sequence[str]) -> None:
             f"--key-frames shows a picture at the end, which {names} never sees; leave it out, or add a sampling that "
             f"does: {', '.join(name for name, kind in PLANS.items() if kind.sees_end)}."
         )
-    for name in samplings:
-        if settings.bagger and not selfmade.turned_pairs(PLANS[name].lay_out(4, settings.window, False)):
-            raise JobError(
-                f"--bagger learns a section from the one that was made from it, and no two sections of {name} are so "
-                "in both directions of time; leave it out, or take another sampling."
-            )
 
 
 def precision_of(asked: str, device: Any) -> str:

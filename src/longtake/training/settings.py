@@ -10,6 +10,7 @@ from typing import Any
 from longtake.errors import JobError
 from longtake.option import NAME, TEXT, option
 from longtake.plan.plans import PLANS
+from longtake.sampling import ways
 
 LEVELS = ("shift", "logit-normal", "uniform")
 """The distributions that noise levels are drawn from."""
@@ -93,6 +94,13 @@ class Settings:
         0.0, "the chance that a section is learnt backwards in time, from a history of the model's own (BAgger)",
         metavar="P", group="sections", least=0, most=1,
     )  # fmt: skip
+    history: str = option(
+        "", "what is done to the history that a section sees, such as noise:0.1, discrete:256 or corrupt (default: "
+        "nothing; docs/history.md)", metavar="NAME[:VALUES]", group="sections", most=TEXT,
+    )  # fmt: skip
+    history_share: float = option(
+        1.0, "the share of sections to which it is done", metavar="P", group="sections", least=0, most=1
+    )
     fps: float = option(30.0, "frames a second that videos are read at", group="data", least=0.1, most=1000)
     every_frame: bool = option(False, "read every frame of a video, whatever its rate", group="data")
     max_frames: int | None = option(
@@ -161,6 +169,7 @@ class Settings:
         for name in self.samplings or ():
             if name not in PLANS:
                 raise JobError(f"There is no sampling {name!r}; there are: {', '.join(PLANS)}.")
+        ways.check_training(self.history)
         chances = self.self_made + self.bagger
         if chances > 1:
             raise JobError(

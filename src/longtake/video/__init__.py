@@ -4,7 +4,7 @@ Frames are (T, H, W, 3) uint8. Every error about a file is a PictureError that n
 """
 
 from longtake.video.export import export_to_video
-from longtake.video.reading import Metadata, read_metadata, read_video
+from longtake.video.reading import Metadata, read_metadata, read_video, stream_video
 from longtake.video.writing import CRF, LONGEST_SIDE, VideoWriter, check_size, check_writable
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "export_to_video",
     "read_metadata",
     "read_video",
+    "stream_video",
 ]

@@ -40,21 +40,30 @@ class Metadata:
 def read_video(path: str | os.PathLike[str]) -> tuple[np.ndarray, float]:
     """All frames of a video (T, H, W, 3) uint8 and its frame rate. Raises PictureError if it is none."""
     frames: list[np.ndarray] = []
+    for frame in stream_video(path):
+        frames.append(frame)
+        if len(frames) * frame.nbytes > MAX_BYTES:
+            raise PictureError(f"{path} has more frames than are read at once ({MAX_BYTES >> 30} GiB).")
     with opened(path) as container:
-        stream = container.streams.video[0]
-        for frame in container.decode(stream):
+        rate = container.streams.video[0].average_rate
+    return np.stack(frames), float(rate or 0)
+
+
+def stream_video(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """The frames (H, W, 3) uint8 of a video, one by one. Raises PictureError, also on the way, if it is none."""
+    shape: tuple[int, ...] = ()
+    with opened(path) as container:
+        for frame in container.decode(container.streams.video[0]):
             # What the header says is no bound: a frame may have another size, and there may be more of them.
             if frame.width * frame.height > MAX_PIXELS:
                 raise PictureError(_too_large(path, frame.width, frame.height))
-            frames.append(pixels(frame))
-            if len(frames) * frames[-1].nbytes > MAX_BYTES:
-                raise PictureError(f"{path} has more frames than are read at once ({MAX_BYTES >> 30} GiB).")
-        rate = stream.average_rate
-    if not frames:
+            values = pixels(frame)
+            if shape and values.shape != shape:
+                raise PictureError(f"{path} has frames of more than one size.")
+            shape = values.shape
+            yield values
+    if not shape:
         raise PictureError(f"{path} holds no frames.")
-    if len({frame.shape for frame in frames}) > 1:
-        raise PictureError(f"{path} has frames of more than one size.")
-    return np.stack(frames), float(rate or 0)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:

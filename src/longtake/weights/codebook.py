@@ -9,6 +9,7 @@ It is no part of model_index.json, so that diffusers reads the folder as ever.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -19,11 +20,12 @@ import numpy as np
 from longtake import disk
 from longtake.config import read_json
 from longtake.errors import ModelError
+from longtake.named import places
 from longtake.sampling.codebooks import Codebook
 from longtake.weights.arrays import read_arrays
-from longtake.weights.folder import Folder
+from longtake.weights.folder import Folder, model_source
 from longtake.weights.header import compose
-from longtake.weights.hub import Part, Repository
+from longtake.weights.hub import HubOptions, Part, Repository
 from longtake.weights.saving import write_json
 
 CODEBOOK = "codebook"
@@ -110,6 +112,16 @@ class StoredCodebook:
     def is_there(self) -> bool:
         """Tell if the model has one, without reading it."""
         return not self.whole or self.source.has_folder(str(PurePosixPath(self.inside, CODEBOOK)))
+
+
+def codebook_at(
+    model: Any, parts: Mapping[str, Any] | None = None, hub: HubOptions | None = None
+) -> StoredCodebook:
+    """Where the codebook of a model lies, or that of another place in its `parts`."""
+    base, elsewhere = places(model, parts)
+    if CODEBOOK in elsewhere:
+        return StoredCodebook(model_source(elsewhere[CODEBOOK], hub), whole=False)
+    return StoredCodebook(model_source(base, hub))
 
 
 def opened(codebook: Any) -> Codebook:

@@ -1,6 +1,6 @@
 """Data: folders of videos and pictures become examples, encoded once into a cache that knows what it was made from.
 
-`open_data(place, encoders, settings)` is the one way in.
+`open_data(place, encoders, settings)` is the one way in; docs/data.md tells what `place` may be.
 """
 
 from longtake.training.data.encoders import Encoders, encoders, encoders_of

@@ -21,6 +21,7 @@ from longtake.weights import single
 from longtake.weights.fingerprint import part_fingerprints
 from longtake.weights.folder import model_source
 from longtake.weights.hub import Part
+from longtake.weights.transfer import Told
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "vae": ("vae",),
@@ -72,8 +73,12 @@ def encoders(
     parts: Mapping[str, str] | None = None,
     dtype: Any = "auto",
     machine: Machine | None = None,
+    told: Told | None = None,
 ) -> Encoders:
-    """The encoders of a model wherever `load_networks` finds it; digests are those of its files."""
+    """The encoders of a model wherever `load_networks` finds it; digests are those of its files.
+
+    `told` hears of downloads.
+    """
     known: dict[str, str] = {}
     settings = model_settings(model)
 
@@ -88,7 +93,7 @@ def encoders(
     def load() -> Networks:
         left_out = {name: None for name in COMPONENTS if name not in PARTS}
         own = {name: place for name, place in (parts or {}).items() if name in PARTS}
-        return load_networks(model, dtype, given=left_out, parts=own, machine=machine)
+        return load_networks(model, dtype, given=left_out, parts=own, machine=machine, told=told)
 
     return Encoders(settings, digest, lambda name: _config_of(model, parts or {}, name), load)
 

@@ -177,7 +177,7 @@ def open_data(
     settings: Settings = USUAL,
     told: Callable[[Plan | Encoded], None] = lambda event: None,
 ) -> Data:
-    """The examples of DATA: a folder of videos and pictures, or its metadata.jsonl.
+    """The examples of DATA: a folder, its metadata.jsonl, or musubi-tuner's dataset TOML (docs/data.md).
 
     What its cache lacks is encoded first, and nothing is loaded if it lacks nothing. `told` hears the plan, then what
     is done. Raises JobError if there is nothing to learn from, ModelError for a cache that cannot be written or read.

@@ -58,6 +58,17 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Note:
+    """Something worth a word about what is learned from."""
+
+    name: str
+    told: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.told}"
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Sources that are cut, paced and sized alike, and the folder of their cache; `repeats` is how often an epoch
     takes each, `batch` the batch that was asked for."""
@@ -70,10 +81,20 @@ class Dataset:
     sizes: Sizes = field(default_factory=Sizes)
     repeats: int = 1
     batch: int | None = None
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
-Found = Iterator["Source | Skipped"]
+Found = Iterator["Source | Skipped | Note"]
+
+
+def sorted_out(found: Found) -> tuple[tuple[Source, ...], tuple[Skipped, ...], tuple[Note, ...]]:
+    """What was found, by kind."""
+    every = list(found)
+    return (
+        tuple(each for each in every if isinstance(each, Source)),
+        tuple(each for each in every if isinstance(each, Skipped)),
+        tuple(each for each in every if isinstance(each, Note)),
+    )
 
 
 def folder_sources(
@@ -83,16 +104,13 @@ def folder_sources(
 
     `kinds` is "both", "video" or "picture". Hidden files are no data; folders and files of other kinds are named.
     """
-    if (place / METADATA).is_file():
-        yield from metadata_sources(place / METADATA)
-        return
     claimed = set()
     entries = sorted(_entries(place), key=lambda path: natural(path.name))
     for path in entries:
         kind = kind_of(path)
         if kind not in ("video", "picture") or kinds not in ("both", kind):
             continue
-        beside = path.with_suffix(extension)
+        beside = path.with_name(path.stem + extension)
         claimed.add(beside)
         yield _captioned(path, kind, beside, caption)
     for path in entries:
@@ -103,7 +121,7 @@ def folder_sources(
                 )
         elif path.suffix.lower() in UNREAD:
             yield Skipped(path.name, f"{path.suffix} is a kind of file that is not opened; convert it")
-        elif path.suffix == extension and path not in claimed and kinds == "both":
+        elif path.name.endswith(extension) and path not in claimed and kinds == "both":
             yield Skipped(
                 path.name, "it is the caption of nothing: no video or picture beside it has its name"
             )
@@ -111,9 +129,10 @@ def folder_sources(
 
 def metadata_sources(file: Path) -> Found:
     """The files that a metadata.jsonl names (`file_name`, and `text`, `caption` or `prompt`), and those it does not."""
-    named = set()
+    named, others = set(), set[str]()
     for where, line in _lines(file):
         name = line.get("file_name")
+        others |= line.keys() - {"file_name", "prompts", *TEXTS}
         if not isinstance(name, str) or not name:
             raise JobError(f"{where} has no file_name, the name of a video or a picture in {file.parent}.")
         path = file.parent / name
@@ -124,6 +143,8 @@ def metadata_sources(file: Path) -> Found:
             yield Skipped(name, f"{where} has {told} of {', '.join(TEXTS)}; one says what is seen")
             continue
         yield from _named(name, path, line[texts[0]], line.get("prompts"), where)
+    if others:
+        yield Note(file.name, f"its keys {', '.join(sorted(others))} say nothing here")
     for path in sorted(_entries(file.parent), key=lambda path: natural(path.name)):
         if kind_of(path) in ("video", "picture") and os.path.normpath(path) not in named:
             yield Skipped(path.name, f"{file.name} does not name it")
@@ -132,7 +153,9 @@ def metadata_sources(file: Path) -> Found:
 def listed_sources(file: Path, kind: str) -> Found:
     """The files of musubi-tuner's JSONL: `video_path` or `image_path`, and `caption`; a video may be a folder."""
     key = "video_path" if kind == "video" else "image_path"
+    others = set[str]()
     for where, line in _lines(file):
+        others |= line.keys() - {key, "caption", "prompts"}
         controls = sorted(name for name in line if name.startswith("control_path"))
         if controls:
             raise JobError(f"{where} has {controls[0]}, and longtake trains with no control; leave it out.")
@@ -146,6 +169,8 @@ def listed_sources(file: Path, kind: str) -> Found:
         path = Path(name).expanduser()
         path = path if path.is_absolute() or path.exists() else file.parent / path
         yield from _named(name, path, caption, line.get("prompts"), where)
+    if others:
+        yield Note(file.name, f"its keys {', '.join(sorted(others))} say nothing here")
 
 
 def kind_of(path: Path) -> str:

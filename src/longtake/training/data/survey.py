@@ -13,18 +13,25 @@ import numpy as np
 from longtake.errors import JobError, PictureError
 from longtake.picture import read_size
 from longtake.plan.layout import LATENT_FRAMES
+from longtake.training.data import musubi
 from longtake.training.data.sizes import STEP, Sizes
 from longtake.training.data.sources import (
     CACHE,
     METADATA,
     Dataset,
+    Note,
     Skipped,
     Source,
     folder_sources,
+    metadata_sources,
     pictures_in,
+    sorted_out,
 )
-from longtake.training.data.stretches import FPS, Cut, Pace
+from longtake.training.data.stretches import FPS, SAME, Cut, Pace
 from longtake.video.timed import Outline, outline
+
+NAMED = 5
+"""Files that are named of those about which the same is told."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class Survey:
     datasets: tuple[Dataset, ...]
     items: tuple[Item, ...]
     skipped: tuple[Skipped, ...]
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
 
     @property
     def batch(self) -> int | None:
@@ -86,21 +93,20 @@ class Survey:
         """The survey for people."""
         videos = [item for item in self.items if item.frames > 1]
         sections = sum((item.latent_frames - 1) // item.dataset.cut.window for item in videos)
-        minutes = sum(item.frames for item in videos) / FPS / 60
-        pictures = len(self.items) - len(videos)
+        hours, rest = divmod(round(sum(item.frames for item in videos) / FPS), 3600)
         yield (
-            f"{len(self.items)} examples: {len(videos)} of videos ({sections} sections, {minutes:.1f} minutes), "
-            f"{pictures} pictures"
+            f"examples: {len(self.items)}, of videos {len(videos)} ({sections} sections, "
+            f"{hours}:{rest // 60:02}:{rest % 60:02}), of pictures {len(self.items) - len(videos)}"
         )
         sizes = Counter((item.width, item.height) for item in self.items)
         for (width, height), count in sorted(sizes.items()):
             yield f"{width} x {height}: {count}"
-        yield from (str(skipped) for skipped in self.skipped)
-        yield from self.notes
+        yield from _together("{} skipped: {}", [(each.name, each.why) for each in self.skipped])
+        yield from _together("{}: {}", [(each.name, each.told) for each in self.notes])
 
 
 def survey(place: str | os.PathLike[str], settings: Settings, sizes: Sizes) -> Survey:
-    """What DATA holds: a folder, or its metadata.jsonl. `sizes` are used where it names none.
+    """What DATA holds: a folder, its metadata.jsonl, or musubi-tuner's TOML. `sizes` are used where it names none.
 
     Raises JobError if there is nothing to learn from, with the reasons.
     """
@@ -108,10 +114,14 @@ def survey(place: str | os.PathLike[str], settings: Settings, sizes: Sizes) -> S
     _check_apart(datasets)
     items: list[Item] = []
     skipped: list[Skipped] = []
-    notes: list[str] = []
+    notes: list[Note] = []
     for dataset in datasets:
         skipped += dataset.skipped
         notes += dataset.notes
+        silent = [source.name for source in dataset.sources if not source.prompt]
+        notes += [
+            Note(name, "its caption is empty, and it is learned under the empty prompt") for name in silent
+        ]
         for source in dataset.sources:
             found = _examined(dataset, source)
             if isinstance(found, Skipped):
@@ -127,23 +137,24 @@ def survey(place: str | os.PathLike[str], settings: Settings, sizes: Sizes) -> S
 
 
 def _datasets(place: Path, settings: Settings, sizes: Sizes) -> Iterator[Dataset]:
+    if place.is_file() and place.suffix.lower() in musubi.SUFFIXES:
+        yield from musubi.read(place, settings.cache, settings.window)
+        return
     if place.is_file() and place.name == METADATA:
         place = place.parent
     if not place.is_dir():
         what = "is a file" if place.is_file() else "is not there"
-        raise JobError(f"{place} {what}; data are a folder of videos or pictures, its {METADATA}.")
+        raise JobError(
+            f"{place} {what}; data are a folder of videos or pictures, its {METADATA}, or musubi-tuner's TOML."
+        )
     cut = Cut(most=settings.max_frames, window=settings.window)
     cut.check(str(place))
     sizes.check(str(place))
-    found = list(folder_sources(place, caption=settings.caption))
-    yield Dataset(
-        tuple(each for each in found if isinstance(each, Source)),
-        tuple(each for each in found if isinstance(each, Skipped)),
-        settings.cache or place / CACHE,
-        cut,
-        Pace(settings.fps),
-        sizes,
-    )
+    listed = place / METADATA
+    found = metadata_sources(listed) if listed.is_file() else folder_sources(place, caption=settings.caption)
+    sources, skipped, notes = sorted_out(found)
+    cache = settings.cache or place / CACHE
+    yield Dataset(sources, skipped, cache, cut, Pace(settings.fps), sizes, notes=notes)
 
 
 def _check_apart(datasets: Sequence[Dataset]) -> None:
@@ -162,7 +173,17 @@ def _check_apart(datasets: Sequence[Dataset]) -> None:
         )
 
 
-def _examined(dataset: Dataset, source: Source) -> tuple[list[Item], list[str]] | Skipped:
+def _together(words: str, pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """One line for all names of which the same is told."""
+    names: dict[str, list[str]] = {}
+    for name, told in pairs:
+        names.setdefault(told, []).append(name)
+    for told, some in names.items():
+        more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
+        yield words.format(", ".join(some[:NAMED]) + more, told)
+
+
+def _examined(dataset: Dataset, source: Source) -> tuple[list[Item], list[Note]] | Skipped:
     """The examples of one source and what is worth a word, or why there are none."""
     try:
         if source.kind == "picture":
@@ -178,7 +199,7 @@ def _picture(dataset: Dataset, source: Source) -> list[Item]:
     return [Item(dataset, source, 0, 1, *_size(dataset, source, *read_size(source.file)))]
 
 
-def _frames(dataset: Dataset, source: Source) -> tuple[list[Item], list[str]] | Skipped:
+def _frames(dataset: Dataset, source: Source) -> tuple[list[Item], list[Note]] | Skipped:
     """A folder of pictures as a video: it has no times of its own, so that each is a frame."""
     files = pictures_in(source.file)
     width, height = read_size(files[0])
@@ -189,27 +210,32 @@ def _frames(dataset: Dataset, source: Source) -> tuple[list[Item], list[str]] | 
     )
 
 
-def _video(dataset: Dataset, source: Source) -> tuple[list[Item], list[str]] | Skipped:
+def _video(dataset: Dataset, source: Source) -> tuple[list[Item], list[Note]] | Skipped:
     shown = outline(source.file)
-    notes = [f"{source.name}: {shown.note}"] if shown.note else []
-    rate, fps = shown.rate, dataset.pace.fps
-    if fps is None or dataset.pace.source is not None:
-        believed = dataset.pace.source or FPS
-        if abs(rate / believed - 1) > 0.02:
-            notes.append(
-                f"{source.name}: it has {rate:.4g} frames a second, and is taken as if they were {believed:.4g}: its "
-                f"motion is learned {believed / rate:.3g} times as fast"
-            )
-    elif rate < fps * 0.98:
-        notes.append(
-            f"{source.name}: it has {rate:.4g} frames a second; some are shown twice to make {fps:g}"
+    return _cut(dataset, source, shown, [*filter(None, (shown.note, _paced(dataset.pace, shown.rate)))])
+
+
+def _paced(pace: Pace, rate: float) -> str:
+    """What happens to the motion of a video of so many frames a second, if it is worth a word."""
+    if pace.fps is not None and pace.source is None:
+        slower = rate < pace.fps * (1 - 4 * SAME)
+        return (
+            f"it has {rate:.4g} frames a second; some are shown twice to make {pace.fps:g}" if slower else ""
         )
-    return _cut(dataset, source, shown, notes)
+    kept = rate * min(1.0, FPS / (pace.source or FPS))
+    if abs(kept / FPS - 1) < 4 * SAME:
+        return ""
+    told = (
+        "every frame is taken"
+        if pace.source is None
+        else f"frames are dropped as of {pace.source:g} a second"
+    )
+    return f"it has {rate:.4g} frames a second and {told}, so that its motion is learned {FPS / kept:.3g} times as fast"
 
 
 def _cut(
-    dataset: Dataset, source: Source, shown: Outline, notes: list[str]
-) -> tuple[list[Item], list[str]] | Skipped:
+    dataset: Dataset, source: Source, shown: Outline, told: list[str]
+) -> tuple[list[Item], list[Note]] | Skipped:
     numbers = dataset.pace.picked(shown.times, shown.lasting)
     stretches = dataset.cut.stretches(len(numbers))
     if not stretches:
@@ -221,7 +247,10 @@ def _cut(
         Item(dataset, source, start, count, *size, shown, numbers[start : start + count])
         for start, count in stretches
     ]
-    return items, notes
+    most = dataset.cut.most
+    if dataset.cut.how == "full" and most is not None and len(numbers) > most:
+        told = [*told, f"its frames behind {items[0].frames} are not learned from (max_frames is {most})"]
+    return items, [Note(source.name, each) for each in told]
 
 
 def _size(dataset: Dataset, source: Source, width: int, height: int) -> tuple[int, int]:
