@@ -13,12 +13,11 @@ from longtake import strictjson
 from longtake.errors import JobError, JobTypeError
 from longtake.named import NAMED, named, trained_for
 from longtake.option import ITEMS, NAME, TEXT, Option, check_number, check_text, option, shown
-from longtake.plan.plans import PLANS, plan_of
+from longtake.plan.plans import PLANS, check_window, kind_named, plan_of
 from longtake.sampling import ways
 from longtake.sampling.caching import METHODS, parse
 from longtake.sampling.solvers import SOLVERS
 
-SAMPLINGS = tuple(PLANS)
 DECODINGS = ("exact", "causal")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZED = ("none", "int8", "fp8", "int8-dynamic", "fp8-dynamic")
@@ -176,8 +175,8 @@ class Job:
     height: int | None = option(None, "height in pixels", kind=int, group=None, most=8192)
     sampling: str = option(
         None, "; ".join(f"{name}: {kind.help}" for name, kind in PLANS.items())
-        + " (default: what the model was trained for, else inverted)",
-        kind=str, choices=SAMPLINGS, group="plan",
+        + "; or a structure name such as td_f16k4f4k2f1k1_g9 (default: what the model was trained for, else inverted)",
+        kind=str, metavar="NAME", group="plan", least=1, most=NAME,
     )  # fmt: skip
     window: int = option(9, "latent frames of a section, 4 frames each", group="plan", least=1, most=1000)
     steps: int = option(
@@ -349,10 +348,12 @@ def _check_size(job: Job) -> None:
 
 
 def _check_sampling(job: Job) -> None:
+    kind = kind_named(job.sampling)
+    check_window(job.sampling, job.window)
     times = [anchor.at for anchor in job.anchors]
     if len(set(times)) < len(times):
         raise JobError("One picture can stand at one time; the job's anchors name a time twice.")
-    if "end" in times and not PLANS[job.sampling].sees_end:
+    if "end" in times and not kind.sees_end:
         seeing = ", ".join(name for name, kind in PLANS.items() if kind.sees_end)
         raise JobError(
             f"A last picture needs a sampling that sees the end ({seeing}); {job.sampling} was asked for, which "
@@ -364,7 +365,7 @@ def _check_reference(job: Job) -> None:
     """Raise JobError for what the reference does not do."""
     if not job.reference:
         return
-    if not PLANS[job.sampling].published:
+    if not kind_named(job.sampling).published:
         published = ", ".join(name for name, kind in PLANS.items() if kind.published)
         raise JobError(
             f"The reference knows the samplings {published}; {job.sampling} was asked for: take one of these, or make "
@@ -395,7 +396,7 @@ def _check_guidance(job: Job) -> None:
 
 def _check_history(job: Job) -> None:
     ways.check_sampling(job.history)
-    structure = PLANS[job.sampling].structure
+    structure = kind_named(job.sampling).structure
     ways.check_discrete(structure, structure.endswith("+D"), job.history)
     if not job.history:
         return

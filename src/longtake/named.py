@@ -6,7 +6,7 @@ What a name means may change with longtake; so a job on disk holds the places, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,9 +86,12 @@ def trained_for(model: Any, parts: Mapping[str, Any] | None = None) -> str | Non
     )
 
 
-def mismatch(sampling: str, trained: Any) -> str | None:
-    """The sentence about a sampling that a model was not trained for; None if there is nothing to say."""
-    if trained is None or trained == sampling:
+def mismatch(sampling: str, trained: Any, alike: Sequence[str] = ()) -> str | None:
+    """The sentence about a sampling that a model was not trained for; None if there is nothing to say.
+
+    `alike` are other names of that sampling.
+    """
+    if trained is None or trained in (sampling, *alike):
         return None
     return (
         f"This model was trained for {trained} sampling, and {sampling} was asked for; it makes worse videos so "

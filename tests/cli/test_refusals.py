@@ -25,7 +25,7 @@ BAD = {
     "--size big": "a size looks like 640x480",
     "--steps 0": "steps must be at least 1; 0",
     "--window 0": "window must be at least 1; 0",
-    "--sampling sideways": "invalid choice: 'sideways'",
+    "--sampling sideways": "No sampling 'sideways'",
     "--sampling vanilla --last-image a.png": "inverted",
     "--last-image none.png": "no file none.png",
     "--last-image text.png": "text.png is not a picture",

@@ -6,6 +6,7 @@ import json
 import os
 import weakref
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -605,7 +606,9 @@ def test_scratch_goes_at_the_end_and_when_cancelled(
     assert not list(tmp_path.iterdir())
     list(generate(JOB, networks, Inputs(picture)))
     assert not list(tmp_path.iterdir())
-    with Scratch() as scratch:
+    with closing(Scratch()) as scratch:
         assert scratch.read_section(3) is None
         scratch.write_section(3, np.arange(6.0))
         assert scratch.read_section(3).tolist() == [0, 1, 2, 3, 4, 5]  # type: ignore[union-attr]
+        scratch.forget(3)
+        assert scratch.read_section(3) is None

@@ -1,4 +1,4 @@
-"""`longtake encode`: encode videos and pictures once, for training, or say what there is and what is skipped, and why."""
+"""`longtake encode`: encode videos and pictures once, for training, or say what there is and what is skipped."""
 
 from __future__ import annotations
 

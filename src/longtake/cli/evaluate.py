@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from longtake.cli.options import OPTIONS, add_job_options, add_json, add_machine, job_of, machine_of
 from longtake.errors import JobError
-from longtake.job import SAMPLINGS, Job
+from longtake.job import Job
+from longtake.plan.plans import PLANS
 
 if TYPE_CHECKING:
     from longtake.cli.progress import Progress
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--sampling", dest="samplings", metavar="NAME[,NAME]",
-        help=f"an arm for each: all, or some of {', '.join(SAMPLINGS)} (default: what the model was trained for)",
+        help=f"an arm for each: all, or some of {', '.join(PLANS)} (default: what the model was trained for)",
     )  # fmt: skip
     group.add_argument(
         "--arms", type=Path, metavar="FILE",
@@ -227,7 +228,7 @@ def _entries(path: Path | None) -> dict[str, dict[str, Any]]:
 def _samplings(text: str | None) -> list[str]:
     if text is None:
         return []
-    names = list(SAMPLINGS) if text == "all" else text.split(",")
+    names = list(PLANS) if text == "all" else text.split(",")
     for name in names:
         OPTIONS["sampling"].check("--sampling", name)
     return list(dict.fromkeys(names))

@@ -43,12 +43,18 @@ def run(args: argparse.Namespace) -> None:
 
 def longer(job: Job, frames: int) -> Job:
     """The job with so many frames more; JobError if its end cannot move."""
-    from longtake.plan.plans import PLANS
+    from longtake.plan.plans import PLANS, kind_named, plan_of
 
     if frames < 1:
         raise JobError(f"A video can be made longer, by at least one frame; {frames} were asked for.")
-    if not PLANS[job.sampling].extendable:
-        extendable = " or ".join(name for name, plan in PLANS.items() if plan.extendable)
+    kind = kind_named(job.sampling)
+    if kind.extendable and not plan_of(job).extendable:
+        raise JobError(
+            f"With --sampling {job.sampling} every {kind.every} sections have an end that is made first, and the last "
+            f"one of this video would move; a multiple of {kind.every} sections without a last picture can be extended."
+        )
+    if not kind.extendable:
+        extendable = ", ".join(name for name, plan in PLANS.items() if plan.extendable)
         raise JobError(
             f"With --sampling {job.sampling} the end of a video is made first and cannot move afterwards; "
             f"extend is for jobs with --sampling {extendable}."

@@ -27,6 +27,8 @@ from longtake.jobs.stored import read_job
 from longtake.machine import is_cpu
 from longtake.named import mismatch, trained_for
 from longtake.picture import contact_sheet, load_image, save_picture, spread
+from longtake.plan.layout import check_scales
+from longtake.plan.plans import kind_named, names_like
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
 from longtake.sampling.ways import wanted_of
@@ -52,7 +54,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     _check_cache(job)
     _check_codes(job, progress)
-    _check_trained(job)
+    _check_sampling(job)
     mark = _checked_model(job, place is not None, progress)
     check_allowance(job, machine)
     networks = load(job, machine, progress)
@@ -81,7 +83,7 @@ def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> Non
         outputs = outputs_in(folder, place.output)  # refused before anything is changed
         changed = change(folder.job)
         changed.check()
-        _check_trained(replace(changed, model=at.model, parts=at.parts))
+        _check_sampling(replace(changed, model=at.model, parts=at.parts))
         check_allowance(replace(changed, model=at.model, parts=at.parts), place.machine)
         if changed != folder.job:
             progress.changed(folder.change(changed), list(folder.states().values()).count(DONE))
@@ -187,9 +189,10 @@ def _check_codes(job: Job, progress: Progress) -> None:
         codebook_at(job.model, job.parts, hub).codebook.of(int(wanted.numbers[0]))
 
 
-def _check_trained(job: Job) -> None:
-    """Warn of a sampling that the model was not trained for, before gigabytes of it come."""
-    note = mismatch(job.sampling, trained_for(job.model, job.parts))
+def _check_sampling(job: Job) -> None:
+    """Warn of a sampling that the model was not trained for, and refuse one that none can, before gigabytes come."""
+    check_scales(kind_named(job.sampling).scales)
+    note = mismatch(job.sampling, trained_for(job.model, job.parts), names_like(job.sampling))
     if note is not None:
         warnings.warn(note, LongtakeWarning, stacklevel=2)
 

@@ -11,7 +11,7 @@ from longtake.compat.outputs import OUTPUTS
 from longtake.errors import JobError, JobTypeError
 from longtake.option import TEXT, check_text
 from longtake.pipeline.prepare import Text
-from longtake.plan.plans import PLANS
+from longtake.plan.plans import kind_named
 
 SAMPLINGS = {"inverted_anti_drifting": "inverted"}
 """Plans that have another name in the field."""
@@ -69,9 +69,11 @@ def plan_name(sampling_type: Any) -> str:
     """The plan of a sampling type: by its name in the field, or by ours."""
     name = str(getattr(sampling_type, "value", sampling_type))
     name = SAMPLINGS.get(name, name)
-    if name not in PLANS:
-        known = ", ".join([*(kind.value for kind in FramepackSamplingType), *PLANS])
-        raise JobError(f"No sampling_type {sampling_type!r}; there are: {known}.")
+    try:
+        kind_named(name)
+    except JobError as error:
+        known = ", ".join(kind.value for kind in FramepackSamplingType)
+        raise JobError(f"No sampling_type {sampling_type!r} ({known}): {error}") from None
     return name
 
 

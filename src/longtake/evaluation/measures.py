@@ -1,6 +1,6 @@
 """The measures by name: what each one tells, which way is better, and from which first value a drift says something.
 
-A measure is a curve: a value for each frame, for each stretch of two seconds (`prompted`) or for each seam (`seam`).
+A measure is a curve: a value for each frame, for each stretch of three seconds (`prompted`) or for each seam (`seam`).
 docs/evaluation.md has the definitions.
 """
 
@@ -34,7 +34,7 @@ MEASURES: dict[str, Measure] = {
     "count": Measure("characters, torn pieces among them", "like", (0.75, 1.5)),
     "lost": Measure("share of time in which the character is missing or not to be recognised", "low", (0, 0.1)),
     "speed": Measure("speed of the character's centre, in frames' shorter sides a second", "like"),
-    "prompted": Measure("share of stretches of two seconds with the prompted motion", "high", (0.5, 1)),
+    "prompted": Measure("share of stretches of three seconds with the prompted motion", "high", (0.5, 1)),
     "psnr": Measure("peak signal-to-noise ratio to the truth where that is certain, in dB", "high", (18, inf)),
     "luma": Measure("mean brightness, in [0, 1]", "like", of_truth=False),
     "saturation": Measure("mean of largest - smallest of red, green, blue", "like", of_truth=False),

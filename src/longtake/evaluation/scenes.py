@@ -13,8 +13,8 @@ from longtake import toyworld
 from longtake.evaluation import pixels
 from longtake.evaluation.pixels import Array, Frames
 
-WINDOW_SECONDS, HOP_SECONDS = 2, 1
-"""A motion is told from two seconds; a stretch of so many begins every second."""
+WINDOW_SECONDS, HOP_SECONDS = 3, 1
+"""A motion is told from three seconds; a stretch of so many begins every second."""
 LOST_FRAMES = 15
 """The character is lost where it is not to be recognised in most of so many frames in a row: half a second."""
 _STRIDE = (

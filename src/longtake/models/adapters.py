@@ -39,7 +39,9 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, I) -> (…, O)."""
-        down, up, scale = self.down, self.up, self.scale
+        down: Tensor = self.down
+        up: Tensor = self.up
+        scale: Tensor = self.scale
         if runtime.dtype_name(down.dtype) == "float32":
             # What learns is wider than the network: its few numbers go over, not activations that a gradient keeps.
             down, up, scale = (each.to(x.dtype) for each in (down, up, scale))

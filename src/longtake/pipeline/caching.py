@@ -22,7 +22,7 @@ from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.pipeline.between import HEADS, Between
 from longtake.pipeline.change import mean, numbers
 from longtake.pipeline.networks import Networks
-from longtake.plan.plans import Plan
+from longtake.plan.plans import Plan, names_like
 from longtake.sampling.caching import METHODS, ORDER, Cache, Decisions, parse, reach
 from longtake.sampling.ratios import published, ratios_of, with_file
 from longtake.sampling.solvers import Velocity
@@ -47,7 +47,8 @@ def cache_of(job: Job, networks: Networks, plan: Plan) -> Cache | None:
         return cache
     if cache.file:
         return with_file(cache)
-    own = networks.settings.get(RATIOS, {}).get(job.sampling)
+    known = networks.settings.get(RATIOS, {})
+    own = next((known[name] for name in (job.sampling, *names_like(job.sampling)) if name in known), None)
     if own is not None:
         return replace(cache, ratios=ratios_of({"ratios": own}, f"the model's {RATIOS}"))
     if any(getattr(transformer.config, name, None) != size for name, size in PUBLISHED.items()):

@@ -7,8 +7,8 @@ which plan it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,24 +16,24 @@ from typing import Any
 import numpy as np
 
 from longtake.backend import exchange, ops, runtime
-from longtake.errors import JobTypeError, MemoryRunError, RunError
-from longtake.events import Encoded, Event, FramesReady, Moved, Planned, Preview, SectionDone
+from longtake.errors import JobTypeError, MemoryRunError
+from longtake.events import Encoded, Event, Moved, Planned, Preview, SectionDone
 from longtake.job import Job
 from longtake.pipeline import treating
 from longtake.pipeline.caching import StepCache
 from longtake.pipeline.correcting import Correcting
-from longtake.pipeline.decode import Convert, Decoding, reference_frames, to_frames
+from longtake.pipeline.decode import Convert, to_frames
 from longtake.pipeline.denoise import Change, Run
 from longtake.pipeline.encode import Text
+from longtake.pipeline.growing import Output, output_of
 from longtake.pipeline.loras import applied
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import noise_source, seeds_of
 from longtake.pipeline.placed import less
-from longtake.pipeline.placement import room_for
 from longtake.pipeline.predict import Predictor, Readable, Wrap
 from longtake.pipeline.prepare import Asked, Inputs, Request, ask, encode
 from longtake.pipeline.preview import previewer
-from longtake.pipeline.store import Scratch, Store
+from longtake.pipeline.store import Store
 from longtake.pipeline.working import work_of
 from longtake.plan.history import History
 from longtake.plan.plans import Section
@@ -57,9 +57,9 @@ def generate(
 
     First comes `Planned`, then `Moved` if networks do not lie whole where they run, then `Encoded`, then for each
     section its `Stepped`, a `SectionDone` and, if `preview` ("rgb" or "decode") asks for it, a `Preview`. Frames come
-    as soon as they are final, exactly as many as planned: after each section if the plan goes forward, else when all
-    sections are there. Memory does not depend on the length: the history is pruned, and latents that wait are on disk.
-    If a device's memory ends, and nobody has said how much to take, a `Moved` tells how it goes on with less.
+    as soon as they are final, exactly as many as planned: as far as the video is there from its beginning on. Memory
+    does not depend on the length: the history is pruned, and latents that wait are on disk. If a device's memory ends,
+    and nobody has said how much to take, a `Moved` tells how it goes on with less.
 
     Sections that lie in `store` are not made again: their `SectionDone` comes without any `Stepped`. `convert` turns
     decoded frames into what `FramesReady` holds; with None nothing is decoded. `wrap` may replace the velocity; it is
@@ -96,11 +96,9 @@ def _events(
     with applied(asked.job.loras, networks.part("transformer")) as adapters:
         request = yield from _encoded(asked)
         yield Encoded(request.anchors, request.texts[request.job.prompt])
-        with _waiting(request, store, convert) as kept:
-            sections = sample(request, adapters, kept, wrap)
-            frames = _frames(asked, request, sections, kept, show, convert)
-            with closing(sections), closing(frames):
-                yield from frames
+        sections = sample(request, adapters, store, wrap)
+        with output_of(asked, request, store, convert) as output, closing(sections):
+            yield from _frames(request, sections, output, show)
 
 
 def _encoded(asked: Asked) -> Generator[Event, Change | None, Request]:
@@ -113,91 +111,27 @@ def _encoded(asked: Asked) -> Generator[Event, Change | None, Request]:
         yield moved
 
 
-def _waiting(
-    request: Request, store: Store | None, convert: Convert | None
-) -> AbstractContextManager[Store | None]:
-    """The store that was given; else a temporary one, if sections must wait for their turn to be decoded."""
-    if store is not None:
-        return nullcontext(store)
-    # Sections that come forward are decoded as they come, and the reference keeps them in memory.
-    waits = convert is not None and not request.plan.forward and not request.job.reference
-    return Scratch() if waits else nullcontext()
-
-
 def _frames(
-    asked: Asked,
     request: Request,
     sections: Events,
-    kept: Store | None,
+    output: Output,
     show: Callable[[np.ndarray], np.ndarray] | None,
-    convert: Convert | None,
 ) -> Events:
     """The events of the sections, and the frames as soon as they are final."""
-    job, plan, start = request.job, request.plan, request.anchors[0]
-    streams = plan.forward and not job.reference and convert is not None
-    decoding = _decoding(asked, request, convert) if streams and convert is not None else None
-    done: list[SectionDone] = []
-    numbers: list[int] = []
-    if decoding is not None:
-        yield from decoding.push(start)
+    yield from output.begin()
     change: Change | None = None
     while (event := advance(sections, change)) is not None:
+        if isinstance(event, SectionDone):
+            output.keep(event)
         change = yield event
         if not isinstance(event, SectionDone):
             continue
-        numbers.append(event.number)
-        if job.reference:
-            done.append(event)
         if show is not None:
             with request.networks.using("vae"):
                 shown = show(event.latents)
             yield Preview(event.number, shown)
-        if decoding is not None:
-            yield from decoding.push(event.latents)
-    if convert is None:
-        return
-    if decoding is not None:
-        yield from decoding.finish()
-    elif job.reference:
-        yield _converted_reference(request, done, convert)
-    else:
-        yield from _waited(asked, request, sorted(numbers), kept, convert)
-
-
-def _decoding(asked: Asked, request: Request, convert: Convert, first: int = 0) -> Decoding:
-    pixels = asked.pixels[0]
-    plain = pixels is not None and bool((pixels == pixels[..., :1, :1]).all())
-    networks = request.networks
-    vae = networks.part("vae")
-    return Decoding(vae, request.plan, convert, request.job.decoding, plain, first, networks.placement)
-
-
-def _waited(
-    asked: Asked, request: Request, numbers: list[int], kept: Store | None, convert: Convert
-) -> Iterator[FramesReady | Moved]:
-    """The frames of sections that did not come in the video's order, and that lie in the store now."""
-    assert kept is not None
-    whole = not numbers or numbers[0] == 0
-    decoding = _decoding(asked, request, convert, 0 if whole else numbers[0])
-    if whole:
-        yield from decoding.push(request.anchors[0])
-    for number in numbers:
-        latents = kept.read_section(number)
-        if latents is None:
-            raise RunError(
-                f"Section {number} was damaged on disk before it was decoded; resume to make it again.",
-                number,
-            )
-        yield from decoding.push(latents)
-    yield from decoding.finish()
-
-
-def _converted_reference(request: Request, done: list[SectionDone], convert: Convert) -> FramesReady:
-    """All frames as the reference decodes them: it holds the whole video."""
-    plan = request.plan
-    with request.networks.using("vae") as vae, room_for("decoding the latents"):
-        frames = reference_frames(vae, request.anchors[0], done, plan.forward, plan.window)
-    return FramesReady(0, convert(frames[:, :, : plan.frames]))
+        yield from output.grow(event)
+    yield from output.finish()
 
 
 def sample(
@@ -240,6 +174,9 @@ def sample(
                 kept.write_section(section.number, finished)
         history.write(section.frames, finished)
         treat.add(finished)
+        if made == len(plan) - 1:
+            # All may have waited for this section to be decoded, which wants the room.
+            predict.forget()
         change = yield SectionDone(made, section.number, finished)
         if change is not None and change.stop:
             return

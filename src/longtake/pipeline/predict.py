@@ -26,9 +26,8 @@ from longtake.models.transformer import (
     Moment,
     Prompted,
     Sight,
-    check_scales,
 )
-from longtake.plan.layout import Slot
+from longtake.plan.layout import Slot, check_scales
 from longtake.plan.plans import Section
 from longtake.sampling.guidance import cfg
 from longtake.sampling.solvers import Velocity

@@ -32,8 +32,8 @@ from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import LAST_PICTURE, PICTURE, Noise, noise_source, seeds_of
 from longtake.pipeline.placement import room_for
 from longtake.plan import timeline
-from longtake.plan.layout import LATENT_PIXELS
-from longtake.plan.plans import Plan, plan_of
+from longtake.plan.layout import LATENT_PIXELS, check_scales
+from longtake.plan.plans import Plan, kind_named, names_like, plan_of
 from longtake.processors import pictures
 from longtake.sampling.caching import Cache
 from longtake.sampling.schedule import Schedule
@@ -154,9 +154,10 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
         raise JobError("A video begins with a picture; none was given.")
     job = settled(job, networks, given[0])
     job.check()  # again, since its size may be the model's
-    note = mismatch(job.sampling, networks.settings.get("sampling"))
+    note = mismatch(job.sampling, networks.settings.get("sampling"), names_like(job.sampling))
     if note is not None:
         warnings.warn(note, LongtakeWarning, stacklevel=2)
+    check_scales(kind_named(job.sampling).scales)
     plan = plan_of(job)
     timeline.check(job, plan)
     cache = cache_of(job, networks, plan)

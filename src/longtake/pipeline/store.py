@@ -26,19 +26,14 @@ class Store(Protocol):
 
 
 class Scratch:
-    """A store for as long as one video is made: a temporary folder, gone at the end of the `with` block."""
+    """Sections that wait, for as long as one video is made: a temporary folder, gone when it is closed."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="longtake-", ignore_cleanup_errors=True)
 
-    def __enter__(self) -> Scratch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Remove the folder and what lies there."""
         self._folder.cleanup()
-
-    def begin(self, job: Job, form: str) -> None:
-        """Nothing lies here yet."""
 
     def read_section(self, number: int) -> np.ndarray | None:
         """The latents that were written, or None."""
@@ -55,6 +50,10 @@ class Scratch:
                 f"{error.strerror or error}; free some space, or name another place in TMPDIR.",
                 section=number,
             ) from error
+
+    def forget(self, number: int) -> None:
+        """Remove a section that does not wait any more."""
+        self._file(number).unlink(missing_ok=True)
 
     def _file(self, number: int) -> Path:
         return Path(self._folder.name) / f"{number:05}.npy"

@@ -8,7 +8,7 @@ costs 1/k**3 of a full frame. A structure name says the same in one word: `f16k4
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from longtake.errors import JobError
@@ -17,6 +17,9 @@ KERNELS: dict[int, tuple[int, int, int]] = {
     scale: (scale, 2 * scale, 2 * scale) for scale in (1, 2, 4, 8, 16)
 }
 """Patch kernels (frames, latent rows, latent columns) by scale; 8 and 16 occur in names of the paper alone."""
+
+SCALES = (1, 2, 4)
+"""Those that the published transformers have kernels for."""
 
 LATENT_PIXELS = 8
 """Pixels to one latent pixel on each spatial axis."""
@@ -58,6 +61,16 @@ def token_count(frames: int, height: int, width: int, scale: int = 1) -> int:
 def slot_tokens(slot: Slot, height: int, width: int) -> int:
     """Tokens of a slot; frames that are not there cost the same, since zeros are fed for them."""
     return token_count(len(slot.frames), height, width, slot.scale)
+
+
+def check_scales(scales: Iterable[int]) -> None:
+    """Raise JobError for a scale that no transformer here has a kernel for."""
+    for scale in scales:
+        if scale not in SCALES:
+            raise JobError(
+                f"The plan packs clean frames by {scale}, and this transformer has kernels for "
+                f"{', '.join(map(str, SCALES))}; choose a plan that uses these scales alone."
+            )
 
 
 @dataclass(frozen=True)

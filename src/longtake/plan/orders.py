@@ -61,7 +61,8 @@ def onwards(view: View, sections: int, window: int, end: bool = False) -> Plan:
         return _section(view, number, window, first, _within(0, first - 1), 1 + view.past)
 
     # A frame is seen as soon as it is made, and until it lies further back than the section sees.
-    return _plan(view, sections, window, section, order=int, forward=True, horizon=_reach(view.past, window))
+    reach = _reach(view.past, window)
+    return _plan(view, sections, window, section, int, forward=True, horizon=reach, extendable=True)
 
 
 def backwards(view: View, sections: int, window: int, end: bool = False) -> Plan:
@@ -138,7 +139,10 @@ def ends_first(
     kept = range(last - window + 1, last - window + 1 + min(view.future, window))
     lasting = frozenset(kept if single else ())
     given = frozenset({last + 1} if end else ())
-    return _plan(view, sections, window, section, order, False, reach, end, lasting | given)
+    closed = every is not None and (sections + late) % every == 0
+    return _plan(
+        view, sections, window, section, order, False, reach, end, lasting | given, closed and not end
+    )
 
 
 def padding(number: int, sections: int) -> int:
@@ -205,6 +209,7 @@ def _plan(
     horizon: int,
     end: bool = False,
     lasting: frozenset[int] = frozenset(),
+    extendable: bool = False,
 ) -> Plan:
     """A plan whose section p makes the frames 1 + w*p ... w + w*p."""
     made = video_frames(sections, window)
@@ -214,7 +219,10 @@ def _plan(
     def owner(frame: int) -> int:
         return (frame - 1) // window
 
-    return Plan(sections, window, made, made, forward, anchors, horizon, kept, section, order, owner)
+    return Plan(
+        sections, window, made, made, forward, anchors, horizon, kept, section, order, owner,
+        extendable=extendable,
+    )  # fmt: skip
 
 
 def _check(sections: int, window: int) -> None:

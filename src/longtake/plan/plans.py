@@ -5,12 +5,14 @@ A plan's structure name says what its sections see; from that follows the order 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from longtake.errors import JobError
+from longtake.option import shown
 from longtake.plan import sights
 from longtake.plan.layout import Generated, Packed, Skipped, Structure, Tail, parse
 from longtake.plan.lengths import WINDOW, nearest_section_count, reference_section_count, section_count
@@ -31,8 +33,8 @@ class Kind:
     """One kind of plan.
 
     `lay_out(sections, window, end)` makes the plan, with a picture behind the end or without one; `sees_end` says if it
-    can have one, `extendable` if a finished video can be made longer, `published` if diffusers has it; `structure` is
-    its name in the paper's way of naming.
+    can have one, `extendable` if a finished video of some length can be made longer, `published` if diffusers has it;
+    `structure` is its name in the paper's way of naming, `every` the sections of a stretch with an end of its own.
     """
 
     lay_out: Callable[[int, int, bool], Plan]
@@ -41,6 +43,12 @@ class Kind:
     help: str
     structure: str
     published: bool = False
+    every: int | None = None
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """The scales by which clean frames are packed."""
+        return tuple(sorted({each.scale for each in parse(self.structure).packed}))
 
 
 def kind_of(structure: Structure, help: str = "", every: int | None = None, published: bool = False) -> Kind:
@@ -53,12 +61,13 @@ def kind_of(structure: Structure, help: str = "", every: int | None = None, publ
     >>> kind_of(parse("f16k4f2k2f1k1_g9")).lay_out(2, 9, False)[1].slots[2]
     Slot(scale=2, frames=(7, 8), times=(17, 18))
     """
-    view = _view(structure)
+    view, sees_end, extendable = _view(structure), True, every is not None
+    lay_out: Callable[..., Plan] = partial(ends_first, view, every=every)
     if not view.behind:
-        return Kind(partial(onwards, view), False, True, help, str(structure), published)
-    if not view.before and not view.apart:
-        return Kind(partial(backwards, view), True, False, help, str(structure), published)
-    return Kind(partial(ends_first, view, every=every), True, False, help, str(structure), published)
+        lay_out, sees_end, extendable = partial(onwards, view), False, True
+    elif not view.before and not view.apart:
+        lay_out = partial(backwards, view)
+    return Kind(lay_out, sees_end, extendable, help, str(structure), published, every)
 
 
 def _view(structure: Structure) -> View:
@@ -115,6 +124,57 @@ PLANS: dict[str, Kind] = {
 """All kinds of plans: the one place that has their names."""
 
 
+def kind_named(name: str) -> Kind:
+    """The kind of plan of this name, which is a key of PLANS or a structure name; JobError if it is neither.
+
+    >>> kind_named("td_f16k4f2k2f1k1_g9").lay_out(2, 9, False)[1] == kind_named("unanchored").lay_out(2, 9, False)[1]
+    True
+    """
+    if name in PLANS:
+        return PLANS[name]
+    if not re.search(r"(?:^|_)g\d", name):
+        raise JobError(
+            f"No sampling {shown(name)}; there are: {', '.join(PLANS)}, and structure names such as "
+            f"{PLANS['unanchored'].structure}."
+        )
+    return _structured(name)
+
+
+@lru_cache(64)
+def _structured(name: str) -> Kind:
+    return kind_of(parse(name), "as its name says")
+
+
+def check_window(name: str, window: int) -> None:
+    """Raise JobError for a structure name that says another window."""
+    if name not in PLANS and (said := parse(name).window) != window:
+        raise JobError(
+            f"The sampling {name} makes {said} latent frames in each section, and the window is {window}; make them "
+            f"the same (--window {said}, in Python window={said})."
+        )
+
+
+def names_like(name: str) -> tuple[str, ...]:
+    """The names in PLANS of the very plan that this name stands for.
+
+    >>> names_like("anchored"), names_like("f1k1_g9"), names_like("f2k1_g9")
+    (('vanilla', 'anchored'), ('repeat',), ())
+    """
+    kind = kind_named(name)
+    return tuple(each for each, other in PLANS.items() if _meaning(other) == _meaning(kind))
+
+
+def _meaning(kind: Kind) -> tuple[object, ...]:
+    """What tells two kinds of plans apart."""
+    # How many frames a section makes is the job's window, whatever the name was written for.
+    parts = [
+        "g" if isinstance(part, Generated) else part
+        for part in parse(kind.structure).parts
+        if part != Tail("td")
+    ]
+    return parts, kind.every
+
+
 def vanilla(sections: int, window: int = WINDOW, end: bool = False) -> Plan:
     """Plan from the picture onwards, as FramePack-F1: every section sees the picture and the 19 frames before it.
 
@@ -138,7 +198,8 @@ def plan_of(job: Job) -> Plan:
     end = job.last_picture is not None
     # The end must be the last picture's, so nothing can be cut off there: the nearest length is taken.
     counted = reference_section_count if job.reference else nearest_section_count if end else section_count
-    plan = sights.seen(job, PLANS[job.sampling].lay_out(counted(job.frames, job.window), job.window, end))
+    laid = kind_named(job.sampling).lay_out(counted(job.frames, job.window), job.window, end)
+    plan = sights.seen(job, laid)
     frames = plan.made if job.reference or end else job.frames
     if frames == job.frames:
         return replace(plan, frames=frames)

@@ -37,6 +37,7 @@ class Plan:
     out; `notice` says why these are not as many as were asked for. `forward` is true if the sections come in the
     video's order: frames can leave after each. `anchors` are the latent frames that are given and not made. A frame is
     read by at most the `horizon` sections that are made next, but for those in `lasting`, which any section may read.
+    `extendable` is true if a longer plan of the same kind begins with these very sections.
 
     The last three are functions: the section made at a place in the order of generation; the order of the section at
     a place in the video; the section, by its place in the video, that makes a latent frame.
@@ -54,6 +55,7 @@ class Plan:
     order: Callable[[int], int] = field(repr=False)
     owner: Callable[[int], int] = field(repr=False)
     notice: str | None = None
+    extendable: bool = False
 
     def __len__(self) -> int:
         return self.count

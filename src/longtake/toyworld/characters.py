@@ -24,7 +24,9 @@ RGB = {
 }
 _WHITE, _DARK, _BEAK = (0.97, 0.97, 0.96), (0.08, 0.08, 0.12), (0.98, 0.60, 0.13)
 # How far a character reaches from its centre when it turns.
-REACH = {"penguin": 0.60, "bird": 0.72, "ball": 0.57, "box": 0.64, "star": 0.66}
+REACH = {"penguin": 0.60, "bird": 0.66, "ball": 0.57, "box": 0.64, "star": 0.66}
+# How wide it stands.
+WIDTH = {"penguin": 0.78, "bird": 1.12, "ball": 1.0, "box": 1.02, "star": 1.06}
 
 Array = npt.NDArray[np.float32]
 Colour = tuple[float, float, float]
@@ -92,20 +94,20 @@ def _penguin(x: Array, y: Array, look: Array, wing: Array, step: Array, colour: 
     yield _ellipse(x, y, side * 0.6, 0.14, 0.235, 0.29), _WHITE
     yield _ellipse(x, y, side, -0.225, 0.165, 0.125), _WHITE
     for sign in (-1, 1):
-        yield _ellipse(x, y, side + sign * 0.085, -0.265, 0.045, 0.045), _DARK
-    yield _ellipse(x, y, side * 1.5, -0.165, 0.085, 0.055), _BEAK
+        yield _ellipse(x, y, side + sign * 0.085, -0.265, 0.055, 0.055), _DARK
+    yield _ellipse(x, y, side * 1.5, -0.155, 0.10, 0.06), _BEAK
 
 
 def _bird(x: Array, y: Array, look: Array, wing: Array, step: Array, colour: Colour) -> Layers:
     for sign in (-1, 1):
         yield _ellipse(x, y, -0.02 + 0.09 * sign, 0.42 - 0.06 * np.maximum(sign * step, 0), 0.06, 0.08), _BEAK
-    yield _leaf(x, y, -0.26, 0.04, 0.35, -0.17, 0.22, 0.085), _mix(colour, _DARK, 0.35)
-    yield _ellipse(x, y, 0.50, -0.16, 0.125, 0.07), _BEAK
+    yield _leaf(x, y, -0.24, 0.02, 0.35, -0.14, 0.19, 0.095), _mix(colour, _DARK, 0.35)
+    yield _ellipse(x, y, 0.46, -0.16, 0.12, 0.08), _BEAK
     yield _ellipse(x, y, -0.02, 0.08, 0.35, 0.29), colour
     yield _ellipse(x, y, 0.23, -0.20, 0.235, 0.225), colour
     yield _ellipse(x, y, 0.10, 0.20, 0.20, 0.14), _mix(colour, _WHITE, 0.65)
-    yield _ellipse(x, y, 0.30, -0.24, 0.085, 0.085), _WHITE
-    yield _ellipse(x, y, 0.325, -0.235, 0.05, 0.05), _DARK
+    yield _ellipse(x, y, 0.29, -0.24, 0.10, 0.10), _WHITE
+    yield _ellipse(x, y, 0.32, -0.235, 0.06, 0.06), _DARK
     yield _leaf(x, y, 0.02, 0.0, -0.15 - wing * 1.3, -0.21, 0.25, 0.125), _mix(colour, _DARK, 0.35)
 
 

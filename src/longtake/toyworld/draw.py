@@ -18,7 +18,7 @@ from longtake.toyworld.motion import pose
 from longtake.toyworld.places import background
 from longtake.toyworld.scenes import Scene
 
-_EDGE = 1.3  # width of an edge in pixels
+_EDGE = 1.7  # width of an edge in pixels: wide enough for a small autoencoder, and still crisp to the eye
 _BATCH = 16  # frames drawn at once: their arrays stay in the cache of one core
 
 Array = npt.NDArray[np.float32]
@@ -57,16 +57,16 @@ def _patches(scene: Scene, frames: npt.NDArray[np.int64], height: int, width: in
         x, y, _stacked(now.look), _stacked(now.wing), _stacked(now.step), RGB[scene.colour]
     )
     drawn = _composite(layers, x.shape, np.float32(tall / _EDGE))
-    return _Patches(rows, columns % width, drawn[3], drawn[:3])
+    return _Patches(rows, columns, drawn[3], drawn[:3])
 
 
 def _patch_pixels(
     middle_x: npt.NDArray[np.float64], middle_y: npt.NDArray[np.float64], side: int, height: int, width: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Rows (N, P, 1) inside the frame and columns (N, 1, P), which may lie beyond its sides, around the centres."""
+    """Rows (N, P, 1) and columns (N, 1, P) inside the frame, around the centres as far as there is room."""
     high, wide = min(side, height), min(side, width)
     first_row = np.clip(np.floor(middle_y - high / 2).astype(np.int64), 0, height - high)
-    first_column = np.floor(middle_x - wide / 2).astype(np.int64)
+    first_column = np.clip(np.floor(middle_x - wide / 2).astype(np.int64), 0, width - wide)
     rows = first_row[:, None, None] + np.arange(high)[None, :, None]
     return rows, first_column[:, None, None] + np.arange(wide)[None, None, :]
 

@@ -1,6 +1,6 @@
 """Finds a scene's character in frames, whatever it does there: its centre, its mask, and what else stands out.
 
-Legend: T frames, H height, W width; planes are (3, T, H, W). A frame wraps around from right to left.
+Legend: T frames, H height, W width; planes are (3, T, H, W).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Found:
-    """Centres in frame widths (in [0, 1)) and heights (T,), the character's mask (T, H, W), and all that stands out.
+    """Centres in frame widths and heights (T,), the character's mask (T, H, W), and all that stands out.
 
     `change` (3, T, H, W) is what the frames differ from the empty place by, in [-1, 1].
     """
@@ -59,16 +59,13 @@ def find(frames: npt.NDArray[np.uint8], scene: Scene, numbers: npt.NDArray[np.in
     edge = 0.5 * _largest_near(strongest, max(2, round(tall / 8)))
     seen = _majority(strongest > np.maximum(edge, np.float32(_SEEN)))
     column, row, _ = densest(seen, round(tall))
-    shift = width // 2 - column  # puts that column in the middle
-    mask = _rolled(seen, shift)
-    x, y = np.full(len(frames), width / 2), row + 0.5
+    x, y = column + 0.5, row + 0.5
     for _ in range(3):
-        spot = mask & _square(x, y, 1.1 * REACH[scene.kind] * tall, height, width)
+        spot = seen & _square(x, y, 1.1 * REACH[scene.kind] * tall, height, width)
         x, y = _centre(spot, x, y)
     spot = _filled(_closed(spot, int(np.ceil(tall / 8))))
     x, y = _centre(spot, x, y)
-    x = (x - shift) / width % 1
-    return Found(x.astype(np.float32), (y / height).astype(np.float32), _rolled(spot, -shift), seen, change)
+    return Found((x / width).astype(np.float32), (y / height).astype(np.float32), spot, seen, change)
 
 
 def densest(
@@ -77,10 +74,9 @@ def densest(
     """Column and row (T,) of the middle of the square that holds most of the mask, and how many pixels it holds."""
     before, after = (side - 1) // 2, side // 2
     width = mask.shape[2]
-    total = np.cumsum(np.pad(mask, ((0, 0), (before + 1, after), (0, 0))), 1, dtype=np.int32)
-    total = total[:, side:] - total[:, :-side]
-    around = np.arange(-before - 1, width + after) % width
-    total = np.cumsum(total[:, :, around], 2)
+    wide = np.pad(mask, ((0, 0), (before + 1, after), (before + 1, after)))
+    total = np.cumsum(wide, 1, dtype=np.int32)
+    total = np.cumsum(total[:, side:] - total[:, :-side], 2)
     total = total[:, :, side:] - total[:, :, :-side]
     flat = total.reshape(len(mask), -1)
     best = flat.argmax(1)
@@ -90,8 +86,8 @@ def densest(
 def without(mask: Mask, column: npt.NDArray[np.int64], row: npt.NDArray[np.int64], side: int) -> Mask:
     """The mask without the squares of `densest`."""
     height, width = mask.shape[1:]
-    away = np.abs((np.arange(width) - column[:, None] + width // 2) % width - width // 2)
-    near = (away <= side / 2)[:, None, :] & (np.abs(np.arange(height) - row[:, None]) <= side / 2)[:, :, None]
+    near = (np.abs(np.arange(width) - column[:, None]) <= side / 2)[:, None, :]
+    near = near & (np.abs(np.arange(height) - row[:, None]) <= side / 2)[:, :, None]
     return mask & ~near
 
 
@@ -108,7 +104,7 @@ def _strongest(change: Array) -> Array:
 
 def _soft(values: Array) -> Array:
     """A light blur of planes over rows and columns, against noise."""
-    wide = np.concatenate((values[..., -1:], values, values[..., :1]), -1)
+    wide = np.concatenate((values[..., :1], values, values[..., -1:]), -1)
     across = wide[..., :-2] + wide[..., 2:]
     across += 2 * values
     tall = np.concatenate((across[:, :, :1], across, across[:, :, -1:]), 2)
@@ -122,10 +118,9 @@ def _soft(values: Array) -> Array:
 def _largest_near(values: npt.NDArray, radius: int) -> npt.NDArray:
     """The largest value of (T, H, W) within `radius` pixels in x and in y; for a mask, whether one is set there."""
     height, width = values.shape[1:]
-    wide = np.concatenate((values[..., -radius:], values, values[..., :radius]), 2)
+    wide = np.pad(values, ((0, 0), (radius, radius), (radius, radius)), mode="edge")
     wide = _largest_of(wide, 2 * radius + 1, 2)[..., :width]
-    tall = np.pad(wide, ((0, 0), (radius, radius), (0, 0)), mode="edge")
-    return _largest_of(tall, 2 * radius + 1, 1)[:, :height]
+    return _largest_of(wide, 2 * radius + 1, 1)[:, :height]
 
 
 def _largest_of(values: npt.NDArray, count: int, axis: int) -> npt.NDArray:
@@ -144,21 +139,12 @@ def _largest_of(values: npt.NDArray, count: int, axis: int) -> npt.NDArray:
 def _majority(mask: Mask) -> Mask:
     """The mask without the pixels that stand alone: fewer than four of the nine in their square are set."""
     total = mask.view(np.int8)
-    wide = np.concatenate((total[..., -1:], total, total[..., :1]), 2)
+    wide = np.pad(total, ((0, 0), (0, 0), (1, 1)))
     total = total + wide[..., :-2] + wide[..., 2:]
     agree = total.copy()
     agree[:, 1:] += total[:, :-1]
     agree[:, :-1] += total[:, 1:]
     return np.asarray(mask & (agree >= 4))
-
-
-def _rolled(mask: Mask, shift: npt.NDArray[np.int64]) -> Mask:
-    """Each frame's mask moved to the right by its own number of columns."""
-    width = mask.shape[2]
-    double = np.concatenate((mask, mask), 2)
-    return np.stack(
-        [each[:, start : start + width] for each, start in zip(double, -shift % width, strict=True)]
-    )
 
 
 def _square(x: npt.NDArray, y: npt.NDArray, half: float, height: int, width: int) -> Mask:

@@ -31,7 +31,7 @@ ERRORS = ("size_error", "colour_error", "background_error")
 class Measurement:
     """The measurements of T frames.
 
-    `x` the character's centre in frame widths, in [0, 1); `y` in frame heights from the top; `area` the part of the
+    `x` the character's centre in frame widths; `y` in frame heights from the top; `area` the part of the
     frame that it covers; `colour` (T, 3) its mean colour in [0, 1]; `count` how many characters there are, torn pieces
     among them; `angle` which of the true pictures of a turn is nearest.
 
@@ -51,11 +51,6 @@ class Measurement:
     background_error: Array
     shape_error: Array
     look_error: Array
-
-    @cached_property
-    def path(self) -> Array:
-        """The centres in frame widths as the character goes: a walker's grow past 1."""
-        return np.unwrap(self.x, period=1.0).astype(np.float32)
 
     @cached_property
     def medians(self) -> dict[str, float]:
@@ -112,30 +107,33 @@ def classify_motion(frames: npt.NDArray[np.uint8], scene: Scene) -> str:
 def motion_of(found: Measurement, scene: Scene, shape: tuple[int, ...]) -> str:
     """Says which of the motions a measured stretch of frames (height, width) shows, whatever motion `scene` has.
 
-    The character and the place are taken as known. The stretch should have two seconds or more: within one second
-    most motions look alike.
+    The character and the place are taken as known. The stretch should have three seconds: within one second most
+    motions look alike.
     """
     lift = (truth_of(scene, *shape[:2]).y - found.y) * shape[0] / min(shape)
-    x = np.unwrap(found.x, period=1.0)
-    seconds = len(x) / FPS
-    speed = (np.median(x[-5:]) - np.median(x[:5])) / max(seconds - 5 / FPS, 1 / FPS)
-    late = lift[min(int(1.5 * FPS), len(x) // 2) :]
-    if np.quantile(late, 0.15) > 0.12:
+    late = lift[min(int(1.5 * FPS), len(lift) // 2) :]
+    if np.quantile(late, 0.08) > 0.13:
         return "flies"
-    if abs(_turns_per_second(found.angle)) > 0.2:
+    across = np.quantile(found.x, 0.92) - np.quantile(found.x, 0.08)  # what turns stays where it is
+    if abs(_turns_per_second(found.angle)) > 0.06 and across < 0.10:
         return "spins"
-    if abs(speed) > 0.11:
-        return "walks right" if speed > 0 else "walks left"
-    if np.quantile(lift, 0.95) - np.quantile(lift, 0.05) > 0.10:
+    if np.quantile(lift, 0.95) - np.quantile(lift, 0.05) > 0.09:
         return "bounces"
-    sway = x - np.linspace(x[0], x[0] + speed * seconds, len(x))
-    return "dances" if np.quantile(sway, 0.9) - np.quantile(sway, 0.1) > 0.05 else "stays still"
+    return _way(found.x - np.float32(scene.x))
+
+
+def _way(offset: Array) -> str:
+    """The motion along the ground: a walker stays on one side of where it began, a dancer does not."""
+    left, right = -float(np.quantile(offset, 0.08)), float(np.quantile(offset, 0.92))
+    if max(left, right) > 0.06 and min(left, right) < 0.3 * max(left, right):
+        return "walks right" if right > left else "walks left"
+    return "dances" if left + right > 0.05 else "stays still"
 
 
 def _turns_per_second(nearest: npt.NDArray[np.int64]) -> float:
     """Turns of the character in its place, clockwise, by the pictures that it is nearest to."""
     angle = np.exp(2j * np.pi * nearest / ANGLES)
-    stride = min(5, len(angle) - 1)
+    stride = min(12, len(angle) - 1)
     if stride < 1:
         return 0.0
     # The mean of the steps as complex numbers: a wrong frame turns it little, and a sway cancels.

@@ -12,9 +12,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from longtake.toyworld.characters import WIDTH
 from longtake.toyworld.scenes import Scene
 
 FPS = 30
+CYCLES = {
+    "dances": 0.5,
+    "walks left": 0.9,
+    "walks right": 0.9,
+    "bounces": 0.65,
+    "flies": 0.8,
+    "spins": 0.15,
+}
+"""Cycles a second of the scene's own time: slow, since four frames become one latent. In that time a spin turns by
+seven degrees, and nothing but the tip of a wing goes further than five of 64 pixels."""
+LAP = 3.2
+"""Seconds of its own time that a walker takes to the far side and back."""
 
 Array = npt.NDArray[np.float64]
 
@@ -71,65 +84,74 @@ def pose(scene: Scene, frames: npt.ArrayLike) -> Pose:
         wing=zero,
         step=zero,
     )
-    cycle = q + scene.phase
+    if scene.motion == "stays still":
+        return standing
+    cycle = CYCLES[scene.motion] * q + scene.phase
     if scene.motion == "dances":
         return _dance(standing, cycle, scene.facing)
     if scene.motion in ("walks left", "walks right"):
-        return _walk(standing, q, cycle, 1 if scene.motion == "walks right" else -1)
+        return _walk(standing, q, cycle, scene)
     if scene.motion == "bounces":
-        return _bounce(standing, q, cycle)
+        return _bounce(standing, q, cycle, scene)
     if scene.motion == "flies":
-        return _fly(standing, q, scene)
-    if scene.motion == "spins":
-        return replace(standing, angle=np.pi * cycle * scene.facing, pivot=0.0)
-    return standing
+        return _fly(standing, q, cycle, scene)
+    return replace(standing, angle=2 * np.pi * cycle * scene.facing, pivot=0.0)
 
 
 def _dance(standing: Pose, cycle: Array, side: int) -> Pose:
     sway = side * np.sin(2 * np.pi * cycle)
     return replace(
         standing,
-        x=standing.x + 0.065 * sway,
-        angle=0.26 * sway,
-        stretch=1 - 0.09 * sway**2,
+        x=standing.x + 0.05 * sway,
+        angle=0.22 * sway,
+        stretch=1 - 0.08 * sway**2,
         wing=-0.5 * np.abs(sway),
     )
 
 
-def _walk(standing: Pose, q: Array, cycle: Array, way: int) -> Pose:
-    step = np.sin(2 * np.pi * cycle)
+def _walk(standing: Pose, q: Array, cycle: Array, scene: Scene) -> Pose:
+    """To one side, then back to where it began, again and again: it is never on the other side of that."""
+    way = 1 if scene.motion == "walks right" else -1
+    lap = 2 * np.pi * q / LAP
+    far = 0.5 - 0.5 * np.arcsin(0.97 * np.cos(lap)) / np.arcsin(0.97)  # 0 at home, 1 where it turns
+    heading = way * np.where(lap < np.pi / 2, 1.0, np.clip(2.5 * np.sin(lap), -1, 1))
     turned = smoothstep(q / 0.35)  # it turns round first, so that frame 0 does not tell where it will go
+    step = np.sin(2 * np.pi * cycle)
     return replace(
         standing,
-        x=standing.x + 0.25 * way * q,
-        lift=0.03 * step**2,
+        x=standing.x + way * walking_distance(scene) * far,
+        lift=0.02 * step**2,
         angle=0.07 * step,
-        body=standing.body + (way - standing.body) * turned,
-        look=float(way) * turned,
+        body=standing.body + (heading - standing.body) * turned,
+        look=heading * turned,
         step=step,
     )
 
 
-def _bounce(standing: Pose, q: Array, cycle: Array) -> Pose:
+def walking_distance(scene: Scene) -> float:
+    """How far a walker goes, in frame widths: up to the edge of a square frame and not over it."""
+    room = 1 - scene.x if scene.motion == "walks right" else scene.x
+    return float(np.clip(room - WIDTH[scene.kind] / 2 * scene.height - 0.03, 0.12, 0.25))
+
+
+def _bounce(standing: Pose, q: Array, cycle: Array, scene: Scene) -> Pose:
     jump = np.abs(np.sin(np.pi * cycle))
     landed = (1 - jump) ** 4 * smoothstep(q / 0.3)  # squashed where it lands, but not before the first jump
-    return replace(standing, lift=0.22 * jump, stretch=1 + 0.05 * jump - 0.15 * landed)
+    high = float(np.clip(scene.ground - 1.05 * scene.height, 0.14, 0.18))  # its head stays in the frame
+    return replace(standing, lift=high * jump, stretch=1 + 0.05 * jump - 0.15 * landed)
 
 
-def _fly(standing: Pose, q: Array, scene: Scene) -> Pose:
-    """Takes off at time 0 and never lands."""
-    wave = 2 * np.pi * (0.28 * q + scene.phase)
-    aloft = smoothstep(q / 1.2)
-    rise = (
-        scene.ground - 0.5 * scene.height - 0.31
-    )  # its centre flies at 0.31 of the frame, whatever its size
-    nose = -0.35 * np.sin(np.pi * np.clip(q / 1.2, 0, 1)) - 0.07 * aloft * np.cos(wave)
+def _fly(standing: Pose, q: Array, cycle: Array, scene: Scene) -> Pose:
+    """Takes off at time 0, is aloft within a second, hovers to and fro above where it stood, and never lands."""
+    wave = 2 * np.pi * (0.2 * q + scene.phase)
+    aloft = smoothstep(q / 0.9)
+    nose = -0.25 * np.sin(np.pi * np.clip(q / 0.9, 0, 1)) - 0.06 * aloft * np.cos(wave)
     return replace(
         standing,
-        x=standing.x + scene.facing * aloft * (0.10 * q + 0.02 * np.sin(0.7 * wave)),
-        lift=aloft * (rise + 0.045 * np.sin(wave)),
+        x=standing.x + scene.facing * aloft * 0.08 * np.sin(0.7 * wave),
+        lift=aloft * (0.24 + 0.03 * np.sin(wave)),
         angle=nose * scene.facing,
-        wing=smoothstep(q / 0.25) * (0.85 * np.sin(4 * np.pi * q - 0.5) - 0.35),
+        wing=smoothstep(q / 0.25) * (0.6 * np.sin(2 * np.pi * cycle - 0.5) - 0.3),
         pivot=0.0,
     )
 

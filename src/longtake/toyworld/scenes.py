@@ -28,7 +28,8 @@ COLOURS_OF_PLACE = {
     "beach": ("red", "orange", "green", "blue", "purple", "pink"),
     "night": ("red", "orange", "yellow", "green", "pink"),
 }
-HEIGHT_OF_SIZE = {"small": 0.34, "medium": 0.42, "big": 0.5}
+HEIGHT_OF_SIZE = {"small": 0.44, "medium": 0.53, "big": 0.62}
+_BIRD_HEIGHT = 0.85  # of the others', since it is as wide as they are high
 _KIND_SHARES = (0.24, 0.31, 0.15, 0.15, 0.15)  # a bird has one motion more than the others to show
 
 
@@ -47,7 +48,7 @@ class Scene:
     place: str = "snow"
     motion: str = "stays still"
     x: float = 0.5
-    ground: float = 0.84
+    ground: float = 0.88
     facing: int = 1
     phase: float = 0.0
     pace: float = 1.0
@@ -68,7 +69,7 @@ class Scene:
     @property
     def height(self) -> float:
         """The character's height as a part of the frame's shorter side."""
-        return HEIGHT_OF_SIZE[self.size]
+        return HEIGHT_OF_SIZE[self.size] * (_BIRD_HEIGHT if self.kind == "bird" else 1)
 
 
 def random_scene(rng: np.random.Generator, **fixed: Any) -> Scene:
@@ -105,8 +106,8 @@ def random_scene(rng: np.random.Generator, **fixed: Any) -> Scene:
         "size": str(rng.choice(SIZES)),
         "place": place,
         "motion": motion,
-        "x": float(rng.uniform(0.32, 0.68)),
-        "ground": float(rng.uniform(0.82, 0.87)),
+        "x": float(rng.uniform(0.46, 0.54)),
+        "ground": float(rng.uniform(0.85, 0.90)),
         "facing": int(rng.choice((-1, 1))),
         "phase": float(rng.random() * (rng.random() < 0.5)),
         "pace": float(rng.uniform(0.8, 1.2)),
@@ -150,7 +151,7 @@ _MEANING = {
 }
 _FILLER_TEXT = """
 a an the in on at over of to from and with its it is up down side off there air place wings around toward towards by
-under happily slowly again now who that not does for ever here high above as then into across black white away
+under back happily slowly again now who that not does for ever here high above as then into across black white away
 """
 _FILLERS = frozenset(_FILLER_TEXT.split())
 

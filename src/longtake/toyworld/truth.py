@@ -20,7 +20,7 @@ from longtake.toyworld.scenes import MOTIONS, Scene, still
 
 ANGLES = 24
 """Pictures of a whole turn."""
-_POSES = range(12, 72, 6)  # frames of every other motion: two seconds, which is a cycle and more
+_POSES = range(12, 108, 8)  # frames of every other motion: three seconds, which is a cycle and more
 
 NUMBERS = npt.NDArray[np.int64]
 
@@ -76,9 +76,9 @@ def crops(frames: npt.NDArray[np.uint8], found: Found, side: int) -> tuple[Array
     """The pixels inside the masks on middle grey, centred (T, P * P * 3), values about 0; and the masks (T, P * P)."""
     count, height, width = found.mask.shape
     rows = np.round(found.y * height - side / 2).astype(int)[:, None, None] + np.arange(side)[:, None]
-    columns = (np.round(found.x * width - side / 2).astype(int)[:, None, None] + np.arange(side)) % width
-    valid = (rows >= 0) & (rows < height)
-    rows = np.clip(rows, 0, height - 1)
+    columns = np.round(found.x * width - side / 2).astype(int)[:, None, None] + np.arange(side)
+    valid = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    rows, columns = np.clip(rows, 0, height - 1), np.clip(columns, 0, width - 1)
     here = np.arange(count)[:, None, None]
     inside = found.mask[here, rows, columns] & valid
     values = frames[here, rows, columns] * np.float32(1 / 255) - np.float32(0.5)
@@ -101,8 +101,7 @@ def _templates(scene: Scene, height: int, width: int) -> tuple[Array, Array]:
     drawn: list[tuple[Scene, NUMBERS]] = []
     for facing in (1, -1):
         for number in range(ANGLES):
-            # A turn takes two cycles; a bird that looks to the left spins the other way.
-            phase = facing * 2 * number / ANGLES
+            phase = facing * number / ANGLES  # a bird that looks to the left spins the other way
             turned = replace(scene, motion="spins", facing=facing, phase=phase)
             drawn.append((turned, np.zeros(1, np.int64)))
     for motion in MOTIONS:

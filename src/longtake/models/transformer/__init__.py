@@ -7,7 +7,7 @@ from longtake.models.transformer.model import (
     Prompted,
     Tokens,
 )
-from longtake.models.transformer.packing import SLOTS, Context, Sight, check_scales
+from longtake.models.transformer.packing import SLOTS, Context, Sight
 
 __all__ = [
     "SLOTS",
@@ -18,5 +18,4 @@ __all__ = [
     "Prompted",
     "Sight",
     "Tokens",
-    "check_scales",
 ]

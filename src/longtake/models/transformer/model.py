@@ -43,6 +43,7 @@ from longtake.models.transformer.packing import (
     Tensor,
     Times,
 )
+from longtake.plan.layout import check_scales
 from longtake.sampling.configs import text_of
 
 
@@ -274,7 +275,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
         turn = (*grid[1:], c.rope_axes_dim, c.rope_theta)
         tokens: list[Tensor] = []
         tables: list[rope.Table] = []
-        packing.check_scales(clean)
+        check_scales(clean)
         for scale in sorted(clean, reverse=True):
             slot, slot_times = clean[scale]
             if slot is not None:

@@ -87,17 +87,6 @@ class CleanEmbedding(nn.Module):
         return _flat({1: self.proj, 2: self.proj_2x, 4: self.proj_4x}[scale](latents))
 
 
-def check_scales(scales: Mapping[int, Any]) -> None:
-    """Raise JobError for a scale that the network has no kernel for."""
-    for scale in scales:
-        if scale not in SLOTS:
-            known = ", ".join(map(str, SLOTS))
-            raise JobError(
-                f"The plan packs clean frames by {scale}, and this transformer has kernels for {known}; "
-                "choose a plan that uses these scales alone."
-            )
-
-
 def check_slot(name: str, slot: Tensor, shape: tuple[int, ...]) -> None:
     """Raise JobError for clean latents that do not go with a window's latents of `shape`."""
     if slot.shape[0] != shape[0] or tuple(slot.shape[3:]) != tuple(shape[3:]):

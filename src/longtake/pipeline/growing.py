@@ -1,0 +1,160 @@
+"""A video that grows: finished sections in any order -> its frames, as soon as they are final.
+
+What can be shown is the video's beginning, as far as its sections are there without a gap. A section that lies behind
+the gap waits on disk: in the job's folder, or in a temporary one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from longtake.errors import RunError
+from longtake.events import FramesReady, Moved, SectionDone
+from longtake.pipeline.decode import Convert, Decoding, reference_frames
+from longtake.pipeline.placement import room_for
+from longtake.pipeline.prepare import Asked, Request
+from longtake.pipeline.store import Scratch, Store
+
+
+class Output:
+    """What comes out of a run's sections: `begin`, then `keep` and `grow` for each, then `finish`; here nothing."""
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of what waits on disk."""
+
+    def begin(self) -> Iterator[FramesReady | Moved]:
+        """What is final before any section is made."""
+        yield from ()
+
+    def keep(self, done: SectionDone) -> None:
+        """Take a finished section, before anybody hears of it."""
+
+    def grow(self, done: SectionDone) -> Iterator[FramesReady | Moved]:
+        """What is final with this section."""
+        yield from ()
+
+    def finish(self) -> Iterator[FramesReady | Moved]:
+        """The rest."""
+        yield from ()
+
+
+def output_of(asked: Asked, request: Request, store: Store | None, convert: Convert | None) -> Output:
+    """The output that was asked for; `store` has the finished sections, and without one those that wait go to disk."""
+    if convert is None:
+        return Output()
+    if request.job.reference:
+        return AtOnce(request, convert)
+    return Growing(asked, request, store, convert)
+
+
+class AtOnce(Output):
+    """All frames when all sections are there, as the reference decodes them: it holds the whole video."""
+
+    def __init__(self, request: Request, convert: Convert) -> None:
+        self._request, self._convert = request, convert
+        self._done: list[SectionDone] = []
+
+    def keep(self, done: SectionDone) -> None:
+        """Take a finished section."""
+        self._done.append(done)
+
+    def finish(self) -> Iterator[FramesReady | Moved]:
+        """All frames."""
+        request, plan = self._request, self._request.plan
+        with request.networks.using("vae") as vae, room_for("decoding the latents"):
+            frames = reference_frames(vae, request.anchors[0], self._done, plan.forward, plan.window)
+        yield FramesReady(0, self._convert(frames[:, :, : plan.frames]))
+
+
+class Growing(Output):
+    """The video from its beginning on, as far as it is there.
+
+    If it is stopped before its first section is there, the sections come that follow one another from the first of
+    those that are.
+    """
+
+    def __init__(self, asked: Asked, request: Request, store: Store | None, convert: Convert) -> None:
+        self._asked, self._request, self._store, self._convert = asked, request, store, convert
+        self._scratch: Scratch | None = None
+        self._decoding: Decoding | None = None
+        self._next = 0
+        self._waiting: set[int] = set()
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of what waits on disk."""
+        if self._scratch is not None:
+            self._scratch.close()
+
+    def begin(self) -> Iterator[FramesReady | Moved]:
+        """The picture, if the video's first section is the one that comes first."""
+        if self._request.plan.made_at(0) == 0:
+            yield from self._started()
+
+    def keep(self, done: SectionDone) -> None:
+        """Let a section wait if there is a gap before it."""
+        if done.number == self._next:
+            return
+        self._waiting.add(done.number)
+        if self._store is None:
+            self._scratch = self._scratch or Scratch()
+            self._scratch.write_section(done.number, done.latents)
+
+    def grow(self, done: SectionDone) -> Iterator[FramesReady | Moved]:
+        """The frames that are final with this section: its own, and those of sections that waited for it."""
+        if done.number != self._next:
+            return
+        yield from self._pushed(done.latents)
+        while self._next in self._waiting:
+            yield from self._pushed(self._taken(self._next))
+
+    def finish(self) -> Iterator[FramesReady | Moved]:
+        """The rest."""
+        if self._decoding is None and self._waiting:
+            self._next = min(self._waiting)
+            self._decoding = self._decoder(self._next)
+            while self._next in self._waiting:
+                yield from self._pushed(self._taken(self._next))
+        if self._decoding is None:
+            yield from self._started()
+        assert self._decoding is not None
+        yield from self._decoding.finish()
+
+    def _pushed(self, latents: np.ndarray) -> Iterator[FramesReady | Moved]:
+        if self._decoding is None:
+            yield from self._started()
+        assert self._decoding is not None
+        self._waiting.discard(self._next)
+        self._next += 1
+        yield from self._decoding.push(latents)
+
+    def _started(self) -> Iterator[FramesReady | Moved]:
+        """Begin with the picture."""
+        self._decoding = self._decoder(0)
+        yield from self._decoding.push(self._request.anchors[0])
+
+    def _decoder(self, first: int) -> Decoding:
+        """A decoder that begins with the section of this number."""
+        request, pixels = self._request, self._asked.pixels[0]
+        plain = pixels is not None and bool((pixels == pixels[..., :1, :1]).all())
+        networks = request.networks
+        vae, placement = networks.part("vae"), networks.placement
+        return Decoding(vae, request.plan, self._convert, request.job.decoding, plain, first, placement)
+
+    def _taken(self, number: int) -> np.ndarray:
+        """The latents of a section that waited."""
+        store = self._scratch if self._store is None else self._store
+        assert store is not None
+        latents = store.read_section(number)
+        if latents is None:
+            raise RunError(
+                f"Section {number} was damaged on disk before it was decoded; resume to make it again.",
+                number,
+            )
+        if self._scratch is not None:
+            self._scratch.forget(number)
+        return latents
