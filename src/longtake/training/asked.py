@@ -184,18 +184,28 @@ def surveyed(asked: Asked) -> Place | None:
     """What the data hold; None if examples were given. Raises JobError if there is nothing to learn from."""
     if not isinstance(asked.data, str | Path):
         return None
-    settings, model = asked.settings, asked.model
-    size = None if settings.width is None or settings.height is None else (settings.width, settings.height)
-    how = data_room.Settings(
-        settings.window, None if settings.every_frame else settings.fps, settings.max_frames, size,
-        settings.caption, None if settings.cache is None else Path(settings.cache),
-    )  # fmt: skip
+    model, how = asked.model, reading(asked.settings)
     encoders = (
         data_room.encoders_of(model)
         if isinstance(model, Networks)
         else data_room.encoders(model, asked.parts, machine=asked.machine)
     )
-    return Place(encoders, how, data_room.plan(asked.data, encoders, how))
+    planned = data_room.plan(asked.data, encoders, how)
+    if planned.survey.batch not in (None, asked.settings.batch):
+        raise JobError(
+            f"{asked.data} asks for a batch_size of {planned.survey.batch}, and this run has {asked.settings.batch}; "
+            f"give it by --batch {planned.survey.batch}, or change it there."
+        )
+    return Place(encoders, how, planned)
+
+
+def reading(settings: Settings) -> data_room.Settings:
+    """How a place of data is read."""
+    size = None if settings.width is None or settings.height is None else (settings.width, settings.height)
+    return data_room.Settings(
+        settings.window, None if settings.every_frame else settings.fps, settings.max_frames, size,
+        settings.caption, None if settings.cache is None else Path(settings.cache),
+    )  # fmt: skip
 
 
 def config_of(model: str, parts: Mapping[str, str]) -> Any:
