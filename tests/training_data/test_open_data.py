@@ -203,6 +203,24 @@ def test_what_gives_no_section_is_not_tried_again(tmp_path, networks):
 
 
 @about_files
+def test_pictures_in_a_folder_are_a_video_up_to_the_first_damaged_one(tmp_path, networks):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 32, 48, 3), np.uint8)
+    (tmp_path / "shots").mkdir()
+    for number, frame in enumerate(noise):
+        Image.fromarray(frame).save(tmp_path / "shots" / f"{number}.png")
+    torn = tmp_path / "shots" / "20.png"
+    torn.write_bytes(torn.read_bytes()[:2000])
+    line = {"file_name": "shots", "text": "noise"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    data, events = heard(tmp_path, networks)
+    assert data.shape(0) == (5, 4, 6) and "20.png is damaged" in events[-1].note
+    with runtime.no_grad():
+        whole = networks.vae.encode(ops.from_numpy(from_frames(noise[None, :17]))).latent_dist.mean
+    expected = ops.to_numpy(whole)[0] * networks.vae.config.scaling_factor
+    np.testing.assert_allclose(data[0].latents[:, 1:], expected[:, 1:], rtol=2**-10, atol=1e-4)
+
+
+@about_files
 def test_sections_are_told_what_sampling_tells_them(tmp_path, networks):
     clip(tmp_path / "a.mp4", 73)
     prompts = [{"text": "then it jumps", "from": 0.9, "to": 1.6}]
