@@ -16,7 +16,17 @@ from longtake.job import Job, PromptSpan
 from longtake.pipeline.decode import from_frames
 from longtake.plan.plans import plan_of
 from longtake.plan.timeline import direct
-from longtake.training.data import Encoded, Plan, Settings, encode, encoders, encoders_of, open_data, plan
+from longtake.training.data import (
+    Encoded,
+    Plan,
+    Settings,
+    encode,
+    encoders,
+    encoders_of,
+    examples_of,
+    open_data,
+    plan,
+)
 from longtake.video import read_video
 
 SETTINGS = Settings(window=2)
@@ -144,6 +154,16 @@ def test_a_run_that_was_stopped_goes_on(folder, networks):
     data, events = heard(folder, networks)
     assert made(events) == 1 and len(data) == 2
     assert not [path for path in (folder / "longtake-cache").iterdir() if path.name.endswith(".part")]
+
+
+@about_files
+def test_a_file_that_goes_meanwhile_is_skipped(folder, networks):
+    known = encoders_of(networks)
+    planned = plan(folder, known, SETTINGS)
+    (folder / "grey.mp4").unlink()
+    notes = [event.note for event in encode(planned, known) if event.note]
+    assert notes == ["grey.mp4 is skipped: it cannot be read any more: No such file or directory"]
+    assert len(examples_of(planned, known)) == 1
 
 
 @about_files

@@ -242,7 +242,7 @@ def encoded(asked: Asked, place: Place | None) -> Generator[Event, None, Example
     yield Surveyed(tuple(place.plan.lines()))
     for done in data_room.encode(place.plan, place.encoders):
         yield Encoding(done.kind, done.done, done.total, done.note)
-    return data_room.open_data(asked.data, place.encoders, place.how)
+    return data_room.examples_of(place.plan, place.encoders)
 
 
 def opened(asked: Asked, sampling: bool) -> Networks:

@@ -24,7 +24,7 @@ from longtake import disk
 from longtake.backend import exchange, ops, runtime
 from longtake.errors import LongtakeError, ModelError, PictureError
 from longtake.models.vae.streaming import StreamingEncoder
-from longtake.picture import cover, load_image
+from longtake.picture import cover, load_image, reason
 from longtake.pipeline.decode import from_frames
 from longtake.pipeline.encode import encode_picture, encode_text
 from longtake.pipeline.networks import Networks
@@ -73,11 +73,11 @@ def encode_item(item: Item, networks: Networks, encoders: Encoders) -> Made | Sk
     Of a video that is damaged behind, the whole sections before are taken. What gives no section is remembered as
     skipped, so that it is not tried again.
     """
-    facts = {
-        **cache.recipe(item, encoders),
-        "signature": cache.signature(item),
-        "content": cache.content(item),
-    }
+    try:
+        source = {"signature": cache.signature(item), "content": cache.content(item)}
+    except OSError as error:  # a ModelError or PictureError of the file, too
+        return Skipped(item.name, f"it cannot be read any more: {reason(error)}")
+    facts = {**cache.recipe(item, encoders), **source}
     frames, note = item.frames, ""
     while frames:
         try:
