@@ -13,11 +13,14 @@ from longtake.backend import training
 from longtake.errors import LongtakeWarning, ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.plan.plans import PLANS, inverted, vanilla
+from longtake.sampling.codebooks import Codebook
 from longtake.toy import autoencoder, batches, transformer
 from longtake.toy.batches import Lesson
-from longtake.toy.pool import SECTIONS, Pool, load_or_make_pool, make_pool, scenes_of
+from longtake.toy.codes import load_or_fit_codebook
+from longtake.toy.pool import SECTIONS, Origin, Pool, load_or_make_pool, make_pool, scenes_of
 from longtake.training.loop import Length, run
 
+CODEBOOK = Codebook({1: np.zeros((1, 4), np.float32)})
 TINY_VAE = replace(autoencoder.CONFIG, block_out_channels=(4, 4, 8, 8), latent_channels=4)
 
 
@@ -50,7 +53,10 @@ def stage(tiny, tmp_path):
         torch.manual_seed(0)
         vae = AutoencoderKLHunyuanVideo(TINY_VAE)
         pool, origin = load_or_make_pool(folder, vae, 0, 2, 64)
-        return transformer.TransformerStage(folder, vae, pool, origin, lambda *_: {}, batch=2, **options)
+        codebook = load_or_fit_codebook(folder, pool, origin, 1.0)
+        return transformer.TransformerStage(
+            folder, vae, pool, origin, codebook, lambda *_: {}, batch=2, **options
+        )
 
     return make
 
@@ -98,7 +104,8 @@ def test_the_mix_has_every_kind_of_plan_and_adds_up():
 def test_every_kind_of_plan_is_learned_from_what_the_pool_has(pool, kind):
     rng = np.random.default_rng(0)
     for _ in range(20):
-        batch = batches.draw_batch(pool, kind, np.arange(3), np.full(3, 0.5, np.float32), 1.0, rng)
+        level = np.full(3, 0.5, np.float32)
+        batch = batches.draw_batch(pool, kind, np.arange(3), level, 1.0, rng, batches.blurred)
         assert batch.seen.window.shape[0] == len(batch.prompts) == 3
         assert all(batch.prompts) or kind != batches.PICTURE  # nothing else says what the picture shows
         far = batch.lessons[2].section
@@ -108,10 +115,34 @@ def test_every_kind_of_plan_is_learned_from_what_the_pool_has(pool, kind):
 
 
 def test_a_step_is_made_of_groups_at_levels_that_are_evenly_spread(pool):
-    step = batches.draw_step(pool, np.array([0, 1, 2, 0, 1, 2]), 1.0, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    step = batches.draw_step(pool, np.array([0, 1, 2, 0, 1, 2]), 1.0, rng, CODEBOOK)
     assert [len(batch.lessons) for batch in step] == [2, 2, 2]
     levels = np.sort(np.concatenate([batch.level for batch in step]))
     assert (np.searchsorted(batches.shifted(np.arange(7) / 6), levels) == np.arange(1, 7)).all()
+
+
+def test_some_groups_see_a_discrete_history(pool):
+    rng = np.random.default_rng(0)
+    seen = [batches.draw_treatment(CODEBOOK, rng) for _ in range(60)]
+    discrete = [treat for treat in seen if treat is not batches.blurred]
+    assert 2 < len(discrete) < 20
+    latents = np.ones((1, 4, 2, 1, 1), np.float32)
+    found = discrete[0](latents, np.array([[False, True]]), rng)
+    assert found[0, :, :, 0, 0].tolist() == [[1.0, 0.0]] * 4  # the one code is zero; what is given stays
+
+
+def test_the_codebook_is_fitted_once_for_each_autoencoder(pool, tmp_path):
+    origin = Origin(0, 3, 64, "one")
+    noisy = replace(pool, latents=pool.latents + np.random.default_rng(0).standard_normal(pool.latents.shape))
+    first = load_or_fit_codebook(tmp_path, noisy, origin, 0.5)
+    assert set(first.codes) == {1, 16, 64, 256}  # 5888 pixels: the others would learn them by heart
+    assert sorted(first.residuals.values()) == [first.residuals[count] for count in (256, 64, 16, 1)]
+    again = load_or_fit_codebook(tmp_path, pool, origin, 0.5)
+    assert all((again.codes[count] == codes).all() for count, codes in first.codes.items())
+    other = load_or_fit_codebook(tmp_path, noisy, replace(origin, encoder="two"), 1.0)
+    assert other.facts["encoder"] == "two"
+    assert other.codes[1].mean() == pytest.approx(2 * first.codes[1].mean(), rel=0.1)
 
 
 def test_history_noise_leaves_alone_what_is_given_and_what_is_not_there():

@@ -19,7 +19,7 @@ longtake plan --seconds 5
 longtake plan --frames 145 --sampling vanilla --size 640x608
 longtake plan --seconds 5 --last-image --json
 """
-FIELDS = ("frames", "fps", "sampling", "window", "reference")
+FIELDS = ("frames", "fps", "sampling", "window", "history", "reference")
 """The fields of a job that decide its plan, besides the pictures."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from longtake.pipeline.networks import Networks
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.processors import pictures
 from longtake.sampling.codebooks import Codebook, fit, residual
-from longtake.video import read_video
+from longtake.video import timed
+from longtake.video.timed import outline
 
 TOYWORLD = "toyworld"
 """The DATA that is drawn and not read."""
@@ -34,10 +36,10 @@ TENTH = 10
 
 @dataclass(frozen=True)
 class Clip:
-    """A video or a picture by its name, read when it is asked for: (T, H, W, 3) uint8."""
+    """A video or a picture by its name: frames (H, W, 3) uint8, read when they are asked for, one or four more each."""
 
     name: str
-    read: Callable[[], np.ndarray]
+    read: Callable[[], Iterable[np.ndarray]]
 
 
 def clips_of(data: str, frames: int, scenes: int = 0, size: tuple[int, int] = (64, 64)) -> list[Clip]:
@@ -62,13 +64,27 @@ def clips_of(data: str, frames: int, scenes: int = 0, size: tuple[int, int] = (6
 
 def _scene(number: int, frames: int, width: int, height: int) -> Clip:
     scene = toyworld.random_scene(np.random.default_rng((1, number)))
-    return Clip(f"scene {number}", lambda: toyworld.render(scene, range(frames), height, width))
+    return Clip(f"scene {number}", lambda: toyworld.render(scene, range(whole(frames)), height, width))
 
 
 def _file(file: Path, frames: int) -> Clip:
     if file.suffix.lower() in PICTURES:
-        return Clip(str(file), lambda: np.asarray(load_image(file))[None])
-    return Clip(str(file), lambda: read_video(file)[0][:frames])
+        return Clip(str(file), lambda: [np.asarray(load_image(file))])
+
+    def read() -> Iterator[np.ndarray]:
+        known = outline(file)
+        return timed.frames(file, known, range(whole(min(frames, len(known.times)))))
+
+    return Clip(str(file), read)
+
+
+def whole(frames: int) -> int:
+    """The frames that latent frames hold whole: the first one, and four for each further one.
+
+    >>> [whole(frames) for frames in (1, 4, 5, 12)]
+    [1, 1, 5, 9]
+    """
+    return 1 + (frames - 1) // LATENT_FRAMES * LATENT_FRAMES
 
 
 def size_of(networks: Networks, data: str, frames: int) -> tuple[int, int]:
@@ -77,7 +93,7 @@ def size_of(networks: Networks, data: str, frames: int) -> tuple[int, int]:
         return networks.default_size
     for clip in clips_of(data, frames):
         try:
-            height, width = clip.read()[0].shape[:2]
+            height, width = next(iter(clip.read())).shape[:2]
             return pictures.bucket(width, height)
         except PictureError:
             continue
@@ -86,13 +102,10 @@ def size_of(networks: Networks, data: str, frames: int) -> tuple[int, int]:
 
 def encoded(vae: Any, clip: Clip, size: tuple[int, int]) -> np.ndarray:
     """The scaled latents (C, T, h, w) of a clip, covered and cropped to `size`: the posterior's mean."""
-    frames = clip.read()
-    # Latent frames after the first hold four frames each; what is left over at the end goes.
-    frames = frames[: 1 + (len(frames) - 1) // LATENT_FRAMES * LATENT_FRAMES]
+    frames = iter(clip.read())
     encoder, found = StreamingEncoder(vae), []
-    for start in range(0, len(frames), PIECE):
-        pixels = pictures.pixels(list(frames[start : start + PIECE]), *size)
-        piece = np.moveaxis(pixels, 0, 1)[None]
+    while some := list(islice(frames, PIECE)):
+        piece = np.moveaxis(pictures.pixels(some, *size), 0, 1)[None]
         found += encoder.push(runtime.place(ops.from_numpy(piece), exchange.device_of(vae), vae.dtype))
     found += encoder.finish()
     scale = vae.config.scaling_factor

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,9 +16,32 @@ from longtake.errors import JobError
 from longtake.sampling.codebooks import quantised
 from longtake.sampling.ways import check_training, parse
 
-Treatment = Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+
+class Random(Protocol):
+    """The random numbers of a treatment: numpy's generator, or one for each row."""
+
+    def random(self, size: Any) -> Any: ...
+    def standard_normal(self, size: Any) -> Any: ...
+
+
+class EachRow:
+    """Random numbers whose first axis is rows, each row's from a generator of its own."""
+
+    def __init__(self, rngs: Sequence[np.random.Generator]) -> None:
+        self._rngs = rngs
+
+    def random(self, size: Sequence[int]) -> np.ndarray:
+        """Numbers in [0, 1)."""
+        return np.stack([rng.random(size[1:]) for rng in self._rngs])
+
+    def standard_normal(self, size: Sequence[int]) -> np.ndarray:
+        """Normal numbers."""
+        return np.stack([rng.standard_normal(size[1:]) for rng in self._rngs])
+
+
+Treatment = Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
 """Changes what is seen of the past: (latents (B, C, T, h, w), which frames are neither given nor blank (B, T), random
-numbers) -> latents. The same function serves training and sampling."""
+numbers as of `Random`) -> latents. The same function serves training and sampling."""
 
 
 def over_scales(
@@ -34,11 +58,7 @@ def over_scales(
         return {}
     latents = np.concatenate(list(clean.values()), 2)
     where = np.concatenate([made[scale] for scale in clean], 1)
-    if isinstance(rng, np.random.Generator):
-        done = treatment(latents, where, rng)
-    else:
-        rows = range(len(latents))
-        done = np.concatenate([treatment(latents[b : b + 1], where[b : b + 1], rng[b]) for b in rows])
+    done = treatment(latents, where, rng if isinstance(rng, np.random.Generator) else EachRow(rng))
     ends = np.cumsum([array.shape[2] for array in clean.values()])[:-1]
     return dict(zip(clean, np.split(done, ends, 2), strict=True))
 
@@ -47,7 +67,7 @@ def chain(treatments: Iterable[Treatment]) -> Treatment:
     """One treatment after the other."""
     several = tuple(treatments)
 
-    def treat(latents: np.ndarray, made: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def treat(latents: np.ndarray, made: np.ndarray, rng: Random) -> np.ndarray:
         for treatment in several:
             latents = treatment(latents, made, rng)
         return latents
@@ -58,8 +78,8 @@ def chain(treatments: Iterable[Treatment]) -> Treatment:
 def sometimes(treatment: Treatment, share: float) -> Treatment:
     """The treatment for this share of the rows, the others as they are: for a network that is to know both."""
 
-    def treat(latents: np.ndarray, made: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        chosen = rng.random(len(latents)) < share
+    def treat(latents: np.ndarray, made: np.ndarray, rng: Random) -> np.ndarray:
+        chosen = rng.random((len(latents),)) < share
         return treatment(latents, made & chosen[:, None], rng)
 
     return treat
@@ -71,7 +91,7 @@ def discrete(codes: np.ndarray) -> Treatment:
     Unlike the paper, which replaces all history: anchors stay as they are, since no error can come in through them.
     """
 
-    def treat(latents: np.ndarray, made: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def treat(latents: np.ndarray, made: np.ndarray, rng: Random) -> np.ndarray:
         return _where(made, quantised, latents, codes)
 
     return treat
@@ -80,7 +100,7 @@ def discrete(codes: np.ndarray) -> Treatment:
 def noise(level: float) -> Treatment:
     """A mixture with fresh noise of this level, as Diffusion Forcing has at test time (the paper's Table 2)."""
 
-    def treat(latents: np.ndarray, made: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def treat(latents: np.ndarray, made: np.ndarray, rng: Random) -> np.ndarray:
         return _only(made, mixed(latents, level, _normal(rng, latents)), latents)
 
     return treat
@@ -89,7 +109,7 @@ def noise(level: float) -> Treatment:
 def added(strength: float) -> Treatment:
     """So much fresh noise on top, as in Helios' `apply_frame_aware_corruption`."""
 
-    def treat(latents: np.ndarray, made: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def treat(latents: np.ndarray, made: np.ndarray, rng: Random) -> np.ndarray:
         return _only(made, latents + np.float32(strength) * _normal(rng, latents), latents)
 
     return treat
@@ -103,7 +123,7 @@ def matched(picture: np.ndarray, share: float = 1.0) -> Treatment:
     axes = (3, 4)
     mean, spread = (np.asarray(f(picture, axis=axes, keepdims=True)) for f in (np.mean, np.std))
 
-    def treat(latents: np.ndarray, made: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def treat(latents: np.ndarray, made: np.ndarray, rng: Random) -> np.ndarray:
         own, width = latents.mean(axes, keepdims=True), latents.std(axes, keepdims=True)
         # A channel that is flat stays flat.
         there = np.divide(spread, width, out=np.ones_like(width), where=width > 1e-6)
@@ -120,10 +140,10 @@ def corruption(level: float = 1 / 3, noised: float = 0.9, clean: float = 0.1) ->
     of pixels in some samples: latents have none, and decoding them for it would cost more than the step.
     """
 
-    def treat(latents: np.ndarray, made: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def treat(latents: np.ndarray, made: np.ndarray, rng: Random) -> np.ndarray:
         rows, frames = made.shape
-        drawn, kind, size = rng.random((3, rows, frames))
-        levels = (level * rng.random((rows, frames))).astype(np.float32)
+        drawn, kind, size, part = np.moveaxis(rng.random((rows, 4, frames)), 1, 0)
+        levels = (level * part).astype(np.float32)
         result = mixed(latents, levels[:, None, :, None, None], _normal(rng, latents))
         for row, frame in zip(*np.nonzero(made & (kind >= noised)), strict=True):
             result[row, :, frame] = _blurred(latents[row, :, frame], 0.9 + 0.1 * size[row, frame])
@@ -138,7 +158,7 @@ def mixed(latents: np.ndarray, level: np.ndarray | float, with_noise: np.ndarray
     return (1 - part) * latents + part * with_noise
 
 
-def _normal(rng: np.random.Generator, latents: np.ndarray) -> np.ndarray:
+def _normal(rng: Random, latents: np.ndarray) -> np.ndarray:
     return rng.standard_normal(latents.shape).astype(np.float32)
 
 
@@ -222,7 +242,7 @@ def adaptive(strength: float, drift: Drift) -> Treatment:
     """
     noisy = added(strength)
 
-    def treat(latents: np.ndarray, made: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def treat(latents: np.ndarray, made: np.ndarray, rng: Random) -> np.ndarray:
         return latents if drift.left is None else noisy(latents, made & drift.left[:, None], rng)
 
     return treat

@@ -13,12 +13,16 @@ import numpy as np
 from longtake import toyworld
 from longtake.plan.lengths import WINDOW
 from longtake.plan.plans import PLANS, Section
+from longtake.sampling.codebooks import Codebook
+from longtake.sampling.treatments import Treatment, discrete
 from longtake.toy.pool import SECTIONS, Pool
 from longtake.training.objective import Read, Rows, gather, treated
 
 SHIFT = 2.0
 DROPPED_PROMPTS = 0.1
 HISTORY_NOISE = 0.15
+DISCRETE = 0.15
+"""The share of the groups that see a discrete history, of some number of codes; the others see it with noise."""
 GROUPS = 3
 ENDS = 0.2
 """The part of the sections that go to a last picture, of those whose plan can."""
@@ -71,22 +75,33 @@ class Batch:
     prompts: tuple[str, ...]
 
 
-def draw_step(pool: Pool, rows: np.ndarray, scale: float, rng: np.random.Generator) -> list[Batch]:
+def draw_step(
+    pool: Pool, rows: np.ndarray, scale: float, rng: np.random.Generator, codebook: Codebook
+) -> list[Batch]:
     """A section for each of the pool's scenes `rows`, in groups, at levels of noise that are evenly spread."""
     kinds = rng.choice(list(SHARES), GROUPS, p=list(SHARES.values()))
     level = shifted((rng.permutation(len(rows)) + rng.random(len(rows))) / len(rows)).astype(np.float32)
     groups = zip(kinds, np.array_split(rows, GROUPS), np.array_split(level, GROUPS), strict=True)
     return [
-        draw_batch(pool, str(kind), group, part, scale, rng) for kind, group, part in groups if len(group)
+        draw_batch(pool, str(kind), group, part, scale, rng, draw_treatment(codebook, rng))
+        for kind, group, part in groups
+        if len(group)
     ]
 
 
 def draw_batch(
-    pool: Pool, kind: str, rows: np.ndarray, level: np.ndarray, scale: float, rng: np.random.Generator
+    pool: Pool,
+    kind: str,
+    rows: np.ndarray,
+    level: np.ndarray,
+    scale: float,
+    rng: np.random.Generator,
+    treatment: Treatment,
 ) -> Batch:
     """A section of a random plan of this kind for each of the pool's scenes `rows`."""
     lessons = tuple(draw_lesson(kind, int(row), bool(pool.starts[row]), rng) for row in rows)
-    seen = clean_rows(pool, lessons, scale, rng)
+    sections, anchors = [lesson.section for lesson in lessons], [lesson.anchors for lesson in lessons]
+    seen = treated(clean_rows(pool, lessons, scale), sections, treatment, rng, anchors)
     noise = rng.standard_normal(seen.window.shape, np.float32)
     prompts = tuple(
         "" if rng.random() < DROPPED_PROMPTS and lesson.pictured else _prompt(pool, lesson, rng)
@@ -108,10 +123,8 @@ def draw_lesson(kind: str, row: int, far: bool, rng: np.random.Generator) -> Les
     return Lesson(row, laid[laid.made_at(number)], end)
 
 
-def clean_rows(
-    pool: Pool, lessons: tuple[Lesson, ...], scale: float, rng: np.random.Generator | None = None
-) -> Rows:
-    """What the lessons make and see, as the pool has it; with random numbers, a little noise on what is not given."""
+def clean_rows(pool: Pool, lessons: tuple[Lesson, ...], scale: float) -> Rows:
+    """What the lessons make and see, as the pool has it."""
 
     def reader(lesson: Lesson) -> Read:
         def read(frames: Iterable[int | None]) -> np.ndarray:
@@ -120,11 +133,13 @@ def clean_rows(
 
         return read
 
-    sections = [lesson.section for lesson in lessons]
-    rows = gather([reader(lesson) for lesson in lessons], sections)
-    if rng is None:
-        return rows
-    return treated(rows, sections, blurred, rng, [lesson.anchors for lesson in lessons])
+    return gather([reader(lesson) for lesson in lessons], [lesson.section for lesson in lessons])
+
+
+def draw_treatment(codebook: Codebook, rng: np.random.Generator) -> Treatment:
+    """What a group's history goes through: a discretisation, or else a little noise."""
+    codes = int(rng.choice(sorted(codebook.codes)))
+    return discrete(codebook.of(codes)) if rng.random() < DISCRETE else blurred
 
 
 def _frame(pool: Pool, lesson: Lesson, frame: int | None) -> np.ndarray:

@@ -15,6 +15,7 @@ from longtake.errors import ModelError
 from longtake.models.vae import AutoencoderKLHunyuanVideo
 from longtake.pipeline.networks import Networks, save_networks
 from longtake.toy.autoencoder import CONFIG, AutoencoderStage, DecoderStage, clips
+from longtake.toy.codes import load_or_fit_codebook
 from longtake.toy.pool import load_or_make_pool
 from longtake.toy.transformer import SIZE, TransformerStage
 from longtake.training.loop import Length, run
@@ -97,7 +98,8 @@ def train_transformer(recipe: Recipe) -> dict[str, float]:
     """The last stage, with the folder of the whole model."""
     vae = load_autoencoder(recipe.folder).to(recipe.device)
     pool, origin = load_or_make_pool(recipe.folder, vae, recipe.seed, recipe.scenes, SIZE, recipe.device)
-    stage = TransformerStage(recipe.folder, vae, pool, origin, recipe.judge, device=recipe.device)
+    codebook = load_or_fit_codebook(recipe.folder, pool, origin, float(vae.config.scaling_factor))
+    stage = TransformerStage(recipe.folder, vae, pool, origin, codebook, recipe.judge, device=recipe.device)
     figures = recipe.run(stage)
     export_model(stage.model(), recipe.folder / "model")
     write_json(recipe.folder / "model" / "figures.json", figures)

@@ -26,6 +26,7 @@ from longtake.pipeline.decode import from_frames
 from longtake.pipeline.encode import MAX_CLIP_TOKENS, PROMPT_TEMPLATE
 from longtake.pipeline.networks import Networks
 from longtake.processors.siglip import SiglipImageProcessor
+from longtake.sampling.codebooks import Codebook
 from longtake.toy.batches import SHIFT, Batch, draw_step, rows_at
 from longtake.toy.initialise import initialise
 from longtake.toy.pool import Origin, Pool, make_pool, number_at, scenes_of, starts_of
@@ -74,11 +75,13 @@ class TransformerStage:
         vae: AutoencoderKLHunyuanVideo,
         pool: Pool,
         origin: Origin,
+        codebook: Codebook,
         judge: Callable[[Networks, Path], dict[str, float]],
         batch: int = 24,
         device: str = "cpu",
     ) -> None:
         self.vae, self.pool, self.origin, self.judge = vae.to(device), pool, origin, judge
+        self.codebook = codebook
         self.batch, self.device = batch, device
         prompts = [toyworld.prompt(scene, np.random.default_rng(n)) for n, scene in enumerate(pool.scenes)]
         self.tokenizer, self.tokenizer_2 = train_tokenizers(
@@ -117,7 +120,7 @@ class TransformerStage:
         self.steps += 1
         if self.steps % FRESH_EVERY == 0:
             self._renew([(self.steps // FRESH_EVERY - 1) % len(self.pool)])
-        return draw_step(self.pool, rows, self.scale, rng)
+        return draw_step(self.pool, rows, self.scale, rng, self.codebook)
 
     def errors(self, batch: Batch) -> Any:
         """(B,): the squared error of the velocity of each section."""
@@ -166,6 +169,7 @@ class TransformerStage:
             feature_extractor=SiglipImageProcessor(size={"height": SIZE, "width": SIZE}),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
             settings={"width": SIZE, "height": SIZE, "about": "longtake's toy model: cartoons of 64 pixels"},
+            codebook=self.codebook,
         )
 
     def report(self, sheets: Path) -> dict[str, float]:

@@ -180,7 +180,8 @@ def of_transformer(
             image_embeds=image_states,
             indices_latents=rows.window_times,
             guidance=put(np.asarray(guidance, np.float32)),
+            return_dict=False,  # what wraps a network for several processes knows tuples
             **context,
-        ).sample
+        )[0]
 
     return velocity
