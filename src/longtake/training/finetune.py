@@ -25,7 +25,7 @@ from longtake.pipeline.encode import encode_text
 from longtake.pipeline.loading import load_networks, model_settings
 from longtake.pipeline.networks import COMPONENTS, Networks, save_networks
 from longtake.sampling.treatments import Treatment, sometimes, treatment_of
-from longtake.sampling.ways import wanted_of
+from longtake.sampling.ways import discrete_of
 from longtake.training import data as data_room
 from longtake.training import logs as logging
 from longtake.training import lora
@@ -109,16 +109,16 @@ class Asked:
     @property
     def codes(self) -> np.ndarray:
         """The codes of a discrete history, before anything else is read. Raises ModelError if there are none."""
-        wanted = wanted_of(self.settings.history, "discrete")
-        assert wanted is not None
+        discrete = discrete_of(self.settings.history)
+        assert discrete is not None
         model = self.model
         codebook = model.codebook if isinstance(model, Networks) else codebook_at(model, self.parts)
-        return opened_codebook(codebook).of(int(wanted.numbers[0]))
+        return opened_codebook(codebook).of(*discrete)
 
     @property
     def treatment(self) -> Treatment | None:
         """What is done to the history of a section."""
-        found = treatment_of(self.settings.history, lambda count: self.codes)
+        found = treatment_of(self.settings.history, lambda count, groups: self.codes)
         share = self.settings.history_share
         return found if found is None or share == 1 else sometimes(found, share)
 
@@ -145,7 +145,7 @@ class Asked:
             note = mismatch(name, self.own)
             if note is not None:
                 warnings.warn(note, LongtakeWarning, stacklevel=4)
-        if wanted_of(self.settings.history, "discrete") is not None:
+        if discrete_of(self.settings.history) is not None:
             _ = self.codes
         numbers = lora.numbers(transformer, self.settings)
         # Parameters, two moments and the average, in float32.
@@ -171,7 +171,7 @@ def _events(
             "model": "" if isinstance(asked.model, Networks) else fingerprint(asked.model, asked.parts),
             "sampling": list(samplings), "data": _mark(examples), "quantize": asked.quantize,
         }  # fmt: skip
-        if wanted_of(settings.history, "discrete") is not None:
+        if discrete_of(settings.history) is not None:
             facts["codes"] = codes_digest(asked.codes)
         folder.begin(facts)
         published = asked.own is not None
