@@ -20,7 +20,7 @@ def data(tmp_path, monkeypatch):
 
 
 def test_a_cache_is_told_then_made_then_kept(data, capsys):
-    words = ["encode", "embedded", "data", "--window", "1", "-o", "cache"]
+    words = ["encode", "embedded", "data", "--window", "1", "--cache", "cache"]
     assert main([*words, "--dry-run"]) == 0
     told = capsys.readouterr().err
     assert "examples: 1, of videos 1 (2 sections, 0:00:00)" in told and "64 x 64: 1" in told
@@ -40,7 +40,7 @@ def test_a_cache_is_told_then_made_then_kept(data, capsys):
         (["nowhere"], "nowhere is not there; data are a folder"),
         (["data", "--max-frames", "20"], "max_frames is 20, and one section needs 37 frames"),
         (["data", "--size", "60x64"], "a resolution of 60 x 64 is no multiple of 16 pixels; write 64 x 64"),
-        (["data", "--data-fps", "0"], "frames a second are not between 0 and 1000"),
+        (["data", "--fps", "0"], "fps must be at least 0.1"),
         (["data", "--window", "0"], "window"),
         (["data"], "There is nothing to learn from in data"),
     ],

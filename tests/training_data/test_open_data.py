@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from clips import clip, picture
+from longtake import disk
 from longtake.backend import ops, runtime
 from longtake.errors import JobError, ModelError
 from longtake.job import Job, PromptSpan
 from longtake.pipeline.decode import from_frames
 from longtake.plan.plans import plan_of
 from longtake.plan.timeline import direct
-from longtake.training.data import Encoded, Plan, Settings, encode, encoders_of, open_data, plan
+from longtake.training.data import Encoded, Plan, Settings, encode, encoders, encoders_of, open_data, plan
 from longtake.video import read_video
 
 SETTINGS = Settings(window=2)
@@ -104,7 +105,7 @@ def test_what_changed_is_made_again_and_nothing_else(folder, networks):
     assert made(events) == 0 and data[0].told.prompt == "it turns greyer"
     planned = events[0]
     assert len(planned.prompts) == 1 and len(planned.orphans) == 1  # the old caption's
-    assert any("1 files of the cache belong to nothing" in line for line in planned.lines())
+    assert any("1 files of the cache are of other data or settings" in line for line in planned.lines())
     clip(folder / "grey.mp4", 34)
     data, events = heard(folder, networks)
     assert made(events) == 1 and data.shape(0) == (9, 4, 6)
@@ -139,6 +140,7 @@ def test_a_run_that_was_stopped_goes_on(folder, networks):
         if event.kind == "example":
             break
     steps.close()
+    disk.part_of(folder / "longtake-cache" / "grey.safetensors").write_bytes(b"as a killed process leaves it")
     data, events = heard(folder, networks)
     assert made(events) == 1 and len(data) == 2
     assert not [path for path in (folder / "longtake-cache").iterdir() if path.name.endswith(".part")]
@@ -231,3 +233,22 @@ def test_memory_does_not_grow_with_the_video(tmp_path, networks, monkeypatch):
     monkeypatch.setattr(type(networks.vae), "encode_tile", counted)
     assert heard(tmp_path, networks)[0].shape(0)[0] == 63
     assert max(seen) <= 17 and len(seen) > 15
+
+
+@about_files
+@pytest.mark.parametrize(("best", "dtype"), [("cuda", "float16"), ("cpu", "float32")])
+def test_only_encoders_are_loaded_and_the_autoencoder_is_exact(monkeypatch, networks, best, dtype):
+    asked = {}
+
+    def load_networks(model, dtypes, given, **options):
+        asked.update(dtypes=dtypes, given=given)
+        return networks
+
+    monkeypatch.setattr(runtime, "best_device", lambda: best)
+    monkeypatch.setattr("longtake.training.data.makers.load_networks", load_networks)
+    assert encoders("embedded").load() is networks
+    assert asked == {
+        "dtypes": {"default": "auto", "vae": dtype}, "given": {"transformer": None, "scheduler": None}
+    }  # fmt: skip
+    encoders("embedded", dtype="bfloat16").load()
+    assert asked["dtypes"] == "bfloat16"

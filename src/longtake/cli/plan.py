@@ -56,7 +56,12 @@ def as_json(job: Job) -> Iterator[str]:
     head = json.dumps({"sampling": job.sampling, "frames": plan.frames, "made": plan.made, "sections": []})
     yield head.removesuffix("]}")
     for place, section in enumerate(plan):
-        yield (", " if place else "") + json.dumps(dataclasses.asdict(section))
+        values = dataclasses.asdict(section)
+        if values["far"] is None:
+            del values["far"]
+        else:
+            values["far"]["frames"] = [section.far.frames.start, section.far.frames.stop]  # type: ignore[union-attr]
+        yield (", " if place else "") + json.dumps(values)
     yield "]}"
 
 

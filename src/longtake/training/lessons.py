@@ -14,7 +14,7 @@ import numpy as np
 from longtake.plan.plans import PLANS, Plan, Section
 from longtake.training.examples import Example, Told
 from longtake.training.levels import drawn
-from longtake.training.objective import Read
+from longtake.training.objective import Read, shape_of
 from longtake.training.order import Row
 from longtake.training.settings import Settings
 
@@ -46,10 +46,7 @@ class Lesson:
     @property
     def shape(self) -> tuple[tuple[int, int], ...]:
         """The numbers of frames that it makes and sees: equal in one batch."""
-        return (
-            (0, len(self.section.frames)),
-            *((scale, len(slot.frames)) for scale, slot in self.section.slots.items()),
-        )
+        return shape_of(self.section)
 
 
 def lesson(

@@ -20,7 +20,16 @@ FORMATS = ("peft", "kohya")
 PRECISIONS = ("auto", "float32", "bfloat16")
 STORED = ("float32", "bfloat16", "float16")
 ANY_TIME = frozenset(
-    {"save_every", "keep_every", "sample_every", "log_every", "format", "save_dtype", "cache"}
+    {
+        "gradient_checkpointing",
+        "save_every",
+        "keep_every",
+        "sample_every",
+        "log_every",
+        "format",
+        "save_dtype",
+        "cache",
+    }
 )
 """What may be another when a run goes on: nothing of it decides a step."""
 MANY = 10**9
@@ -137,6 +146,10 @@ class Settings:
     precision: str = option(
         "auto", "of the arithmetic; what learns is float32 in any case (auto: bfloat16 on an accelerator, float32 on "
         "a CPU)", choices=PRECISIONS, group="steps",
+    )  # fmt: skip
+    gradient_checkpointing: bool = option(
+        False, "run each block a second time for its gradient, instead of keeping all that it computed: much less "
+        "memory, a third more time, the same result", group="steps",
     )  # fmt: skip
     seed: int = option(0, "another seed, another run", group="steps", least=0, most=2**63 - 1)
     save_every: int = option(

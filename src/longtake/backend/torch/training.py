@@ -21,6 +21,7 @@ __all__ = [
     "channels_last",
     "dropping",
     "fill",
+    "gathered",
     "gradient_error",
     "learning",
     "orthogonalised",
@@ -29,6 +30,7 @@ __all__ = [
     "seed_everything",
     "set_threads",
     "tensorboard",
+    "whole",
 ]
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -95,12 +97,12 @@ class Optimiser:
 
     def update(self, loss: float, rate: float, clip: float = 1.0) -> float:
         """One update down the gradients of a `loss` that were added; returns their norm before clipping."""
-        norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), clip))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), clip)))
         if not math.isfinite(norm):
             self._forget_gradients()
             raise RunError(
                 f"The gradient of step {self.steps} is not finite (loss {loss:g}) and was not used; "
-                "go on from the last checkpoint with a lower learning rate.",
+                "the last checkpoint is whole; a lower learning rate, in another folder, is what to try.",
                 step=self.steps,
             )
         if self.adam is not None:
@@ -127,19 +129,29 @@ class Optimiser:
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Parameters, their averages and the optimiser's moments, by name."""
+    def state(self, keep: bool = True) -> dict[str, torch.Tensor]:
+        """Parameters, their averages and the optimiser's moments, by name.
+
+        What is shared out between processes is brought together by all of them, one tensor after the other, in the main
+        memory of those that `keep` it.
+        """
         tensors = {"steps": torch.tensor(self.steps)}
+        for name, value in self._tensors():
+            found = whole(value, keep)
+            if keep:
+                tensors[name] = found
+        return tensors
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in self.parameters.items():
-            tensors[f"parameter/{name}"] = parameter.detach()
+            yield f"parameter/{name}", parameter.detach()
             if self.averages:
-                tensors[f"average/{name}"] = self.averages[name]
+                yield f"average/{name}", self.averages[name]
             if name in self.momenta:
-                tensors[f"momentum/{name}"] = self.momenta[name]
+                yield f"momentum/{name}", self.momenta[name]
             elif self.adam is not None:
                 for key, value in self.adam.state.get(parameter, {}).items():
-                    tensors[f"{key}/{name}"] = value
-        return tensors
+                    yield f"{key}/{name}", value
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Go on from what `state` gave; ValueError if that was of other parameters."""
@@ -153,9 +165,9 @@ class Optimiser:
         self.steps = int(tensors["steps"])
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[f"parameter/{name}"])
+                parameter.copy_(_shared(tensors[f"parameter/{name}"], parameter))
                 if self.averages:
-                    self.averages[name].copy_(tensors[f"average/{name}"])
+                    self.averages[name].copy_(_shared(tensors[f"average/{name}"], parameter))
                 if name in self.momenta:
                     self.momenta[name].copy_(tensors[f"momentum/{name}"])
                 if self.adam is not None and f"step/{name}" in tensors:
@@ -186,7 +198,43 @@ def _laid_out(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """A copy of AdamW's state on the parameter's device, in its order of memory: fused steps walk both side by side."""
     if values.shape != parameter.shape:
         return values.to(parameter.device, copy=True)
-    return torch.empty_like(parameter).copy_(values)
+    return torch.empty_like(parameter).copy_(_shared(values, parameter))
+
+
+def whole(tensor: torch.Tensor, keep: bool = True) -> torch.Tensor:
+    """The tensor, or, of one that is shared out between processes, all of it, in main memory if it is to `keep`."""
+    if not hasattr(tensor, "full_tensor"):
+        return tensor
+    found: torch.Tensor = tensor.full_tensor()
+    return found.cpu() if keep else found
+
+
+def _shared(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """The values as they lie where the parameter does: its part of them, if that is shared out between processes."""
+    if not hasattr(parameter, "full_tensor"):
+        return values
+    from torch.distributed.tensor import distribute_tensor
+
+    place: Any = parameter
+    return distribute_tensor(values.to(place.device), place.device_mesh, place.placements)
+
+
+@contextmanager
+def gathered(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Inside, the modules' own weights are whole, if they are shared out between processes, which all come here."""
+    kept = [
+        (module, name, weight)
+        for module in modules
+        for name, weight in module._parameters.items()
+        if hasattr(weight, "full_tensor")
+    ]
+    for module, name, weight in kept:
+        module._parameters[name] = torch.nn.Parameter(whole(weight.detach()), requires_grad=False)  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        for module, name, weight in kept:
+            module._parameters[name] = weight
 
 
 def best_device() -> str:
@@ -235,10 +283,14 @@ def recomputed(call: Any, *given: Any) -> Any:
 
 @contextmanager
 def dropping(modules: Iterable[torch.nn.Module], chance: float) -> Iterator[None]:
-    """Inside, each number that comes into one of these modules is left out by this chance, as in LoRA's paper."""
+    """Inside, each number that comes into one of these modules is left out by this chance, as in LoRA's paper.
+
+    Where no gradient is asked for nothing is learnt, and nothing left out.
+    """
 
     def drop(module: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (torch.nn.functional.dropout(given[0], chance), *given[1:])
+        left = torch.nn.functional.dropout(given[0], chance) if torch.is_grad_enabled() else given[0]
+        return (left, *given[1:])
 
     hooks = [module.register_forward_pre_hook(drop) for module in modules] if chance else []
     try:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from longtake.errors import ModelError
-from longtake.training.data.encoders import Encoders
+from longtake.training.data.makers import Encoders
 from longtake.training.data.sources import pictures_in
-from longtake.training.data.survey import Item
+from longtake.training.data.surveying import Item
 from longtake.training.examples import Told
 from longtake.weights.arrays import decode, read_arrays
 from longtake.weights.fingerprint import file_fingerprint

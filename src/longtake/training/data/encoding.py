@@ -25,11 +25,12 @@ from longtake.picture import cover, load_image
 from longtake.pipeline.decode import from_frames
 from longtake.pipeline.encode import encode_picture, encode_text
 from longtake.pipeline.networks import Networks
+from longtake.pipeline.placement import room_for
 from longtake.plan.layout import LATENT_FRAMES, LATENT_PIXELS
 from longtake.training.data import cache
-from longtake.training.data.encoders import Encoders
+from longtake.training.data.makers import Encoders
 from longtake.training.data.sources import Skipped, pictures_in
-from longtake.training.data.survey import Item
+from longtake.training.data.surveying import Item
 from longtake.video import timed
 from longtake.weights.header import CODES, compose
 from longtake.weights.saving import write_file
@@ -85,7 +86,7 @@ def encode_item(item: Item, networks: Networks, encoders: Encoders) -> Made | Sk
 
 def _encode(item: Item, frames: int, networks: Networks, facts: dict[str, Any]) -> None:
     """Encode so many frames of an example into its file; raises PictureError if it cannot be."""
-    pictures = islice(_pictures(item), frames)
+    pictures = islice(pictures_of(item), frames)
     first = next(pictures)
     with networks.using("image_encoder") as encoder:
         states = encode_picture(encoder, networks.part("feature_extractor"), _signed(first[None])[:, :, 0])[0]
@@ -129,14 +130,15 @@ def encode_prompts(prompts: list[tuple[str, Path]], networks: Networks) -> Itera
     """Encode prompts, each into its file; after some of them their number."""
     for start in range(0, len(prompts), PROMPTS):
         some = prompts[start : start + PROMPTS]
-        text = encode_text(networks, [prompt for prompt, _ in some])
+        with room_for("encoding the prompts"):
+            text = encode_text(networks, [prompt for prompt, _ in some])
         for row, (prompt, file) in enumerate(some):
             tensors = {"states": text.states[row], "mask": text.mask[row], "pooled": text.pooled[row]}
             write_file(file, tensors, cache.entry({"prompt": prompt}))
         yield len(some)
 
 
-def _pictures(item: Item) -> Iterator[np.ndarray]:
+def pictures_of(item: Item) -> Iterator[np.ndarray]:
     """The frames (H, W, 3) uint8 of an example, fitted to its size."""
     source, size = item.source, (item.width, item.height)
     if source.kind == "picture":

@@ -12,17 +12,21 @@ from pathlib import Path
 from longtake import disk
 from longtake.errors import JobError, ModelError
 from longtake.pipeline.networks import Networks
+from longtake.pipeline.placement import room_for
 from longtake.plan.layout import LATENT_FRAMES, LATENT_PIXELS
 from longtake.training.data import cache
-from longtake.training.data.encoders import Encoders, encoders_of
 from longtake.training.data.encoding import Made, encode_item, encode_prompts, told_of
+from longtake.training.data.makers import Encoders, encoders_of
 from longtake.training.data.sizes import Sizes
 from longtake.training.data.sources import Skipped
-from longtake.training.data.survey import Item, Settings, Survey, survey
+from longtake.training.data.surveying import Item, Settings, Survey, survey
 from longtake.training.examples import Example, Span, Told
 
 LOCK = "lock"
 USUAL = Settings()
+
+TOLD = 16
+"""Encoded prompts that are kept in memory: of the published models, 4 MB each."""
 
 SLACK = 64 * 2**20
 """Bytes of the disk that are left free."""
@@ -64,7 +68,7 @@ class Plan:
         if self.orphans:
             size = sum(path.stat().st_size for path in self.orphans)
             yield (
-                f"{len(self.orphans)} files of the cache belong to nothing any more ({size / 1e6:,.1f} MB, such as "
+                f"{len(self.orphans)} files of the cache are of other data or settings ({size / 1e6:,.1f} MB, such as "
                 f"{self.orphans[0]}); they may be deleted"
             )
 
@@ -83,10 +87,13 @@ def plan(place: str | os.PathLike[str], encoders: Encoders, settings: Settings =
     there: dict[Path, int] = {}
     missing: list[Item] = []
     skipped: list[Skipped] = []
+    asked = set[Path]()
     for item in found.items:
         known = cache.made(item, encoders)
         if known is None:
-            missing.append(item)
+            if cache.example_file(item) not in asked:  # one file may be named twice, with two texts
+                missing.append(item)
+            asked.add(cache.example_file(item))
             continue
         there[cache.example_file(item)] = known["frames"]
         if not known["frames"]:
@@ -110,13 +117,16 @@ def encode(planned: Plan, encoders: Encoders) -> Iterator[Encoded]:
     _check_room(planned, folders[0])
     locks = [_lock(folder) for folder in folders]
     try:
+        for left in (path for folder in folders for path in folder.glob(disk.PARTS)):
+            left.unlink(missing_ok=True)  # by a process that was killed
         networks = encoders.load()
         done = 0
         for count in encode_prompts(list(planned.prompts), networks):
             done += count
             yield Encoded("prompt", done, len(planned.prompts))
         for number, item in enumerate(planned.items, 1):
-            made = encode_item(item, networks, encoders)
+            with room_for("encoding the data"):
+                made = encode_item(item, networks, encoders)
             note = made.note if isinstance(made, Made) else str(made)
             yield Encoded("example", number, len(planned.items), note)
     finally:
@@ -133,7 +143,7 @@ class Data:
         self._items = [item for item, frames in found if frames]
         self._frames = [frames for _, frames in found if frames]
         self._blank = cache.text_file(self._items[0].dataset.cache, "", encoders) if self._items else None
-        self._told = lru_cache(maxsize=64)(cache.read_told)
+        self._told = lru_cache(maxsize=TOLD)(cache.read_told)
 
     def __len__(self) -> int:
         return len(self._items)
