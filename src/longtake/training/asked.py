@@ -21,7 +21,7 @@ from longtake.named import mismatch, places, trained_for
 from longtake.pipeline.loading import model_settings
 from longtake.pipeline.networks import QUANTISABLE, Networks
 from longtake.sampling.treatments import Treatment, sometimes, treatment_of
-from longtake.sampling.ways import wanted_of
+from longtake.sampling.ways import discrete_of
 from longtake.training import data as data_room
 from longtake.training import lora, room
 from longtake.training.company import check_precision
@@ -73,16 +73,16 @@ class Asked:
     @property
     def codes(self) -> np.ndarray:
         """The codes of a discrete history, before anything else is read. Raises ModelError if there are none."""
-        wanted = wanted_of(self.settings.history, "discrete")
-        assert wanted is not None
+        discrete = discrete_of(self.settings.history)
+        assert discrete is not None
         model = self.model
         codebook = model.codebook if isinstance(model, Networks) else codebook_at(model, self.parts)
-        return opened_codebook(codebook).of(int(wanted.numbers[0]))
+        return opened_codebook(codebook).of(*discrete)
 
     @property
     def treatment(self) -> Treatment | None:
         """What is done to the history of a section."""
-        found = treatment_of(self.settings.history, lambda count: self.codes)
+        found = treatment_of(self.settings.history, lambda count, groups: self.codes)
         share = self.settings.history_share
         return found if found is None or share == 1 else sometimes(found, share)
 
@@ -136,7 +136,7 @@ class Asked:
             note = mismatch(name, self.own)
             if note is not None:
                 warnings.warn(note, LongtakeWarning, stacklevel=4)
-        if wanted_of(self.settings.history, "discrete") is not None:
+        if discrete_of(self.settings.history) is not None:
             _ = self.codes
         form = getattr(transformer, "quantization", None)
         forms.check_learning(form if form is not None else self.form, self.device)
