@@ -6,17 +6,18 @@ A frame costs about 0.1 ms at 64 x 64: the background is made once a scene, the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from longtake.toyworld.characters import LAYERS, REACH, RGB, Layers
-from longtake.toyworld.motion import pose
-from longtake.toyworld.places import background
-from longtake.toyworld.scenes import Scene
+from longtake.toyworld.extras import GUEST_SCALE, PLAIN, camera, curtain, guest_x, light
+from longtake.toyworld.motion import Pose, pose
+from longtake.toyworld.places import empty_place, panorama
+from longtake.toyworld.scenes import PENGUIN_COLOUR, Scene
 
 _EDGE = 1.7  # width of an edge in pixels: wide enough for a small autoencoder, and still crisp to the eye
 _BATCH = 16  # frames drawn at once: their arrays stay in the cache of one core
@@ -34,10 +35,9 @@ class _Patches:
     paint: Array
 
 
-def _patches(scene: Scene, frames: npt.NDArray[np.int64], height: int, width: int) -> _Patches:
-    now = pose(scene, frames)
+def _patches(scene: Scene, now: Pose, height: int, width: int, scale: float = 1.0) -> _Patches:
     unit = min(height, width)
-    tall = scene.height * unit
+    tall = scene.height * unit * scale
     cos, sin = np.cos(now.angle), np.sin(now.angle)
     # The pivot stays where it is in the standing pose; the centre swings about it.
     above = now.pivot * tall * now.stretch
@@ -101,7 +101,7 @@ def _draw_over(
 ) -> None:
     """Paints the character over `video` (T, H, W, 3), whose empty place is `empty`, between these two values."""
     for part, batch in _batches(np.asarray(frames, np.int64)):
-        patches = _patches(scene, batch, *empty.shape[:2])
+        patches = _patches(scene, pose(scene, batch), *empty.shape[:2])
         cover, paint = patches.cover[..., None], np.moveaxis(patches.paint, 0, -1)
         behind = empty[patches.rows, patches.columns]
         here = np.arange(part.start, part.start + len(batch))[:, None, None]
@@ -115,7 +115,9 @@ def render(scene: Scene, frames: npt.ArrayLike, height: int = 64, width: int = 6
     >>> render(Scene(), range(5), 64, 96).shape
     (5, 64, 96, 3)
     """
-    empty = background(scene, height, width) * 255 + np.float32(0.5)  # the half makes truncation round
+    if scene.extras != PLAIN:
+        return np.asarray(_with_extras(scene, frames, height, width) * 255 + np.float32(0.5), np.uint8)
+    empty = empty_place(scene, height, width) * 255 + np.float32(0.5)  # the half makes truncation round
     video = np.repeat(empty.astype(np.uint8)[None], len(np.asarray(frames)), 0)
     _draw_over(video, scene, frames, empty, white=255.5, black=0.5)
     return video
@@ -123,18 +125,117 @@ def render(scene: Scene, frames: npt.ArrayLike, height: int = 64, width: int = 6
 
 def render_float(scene: Scene, frames: npt.ArrayLike, height: int = 64, width: int = 64) -> Array:
     """Draws the frames with these numbers: (T, H, W, 3) float32 in [-1, 1], the range that the networks see."""
-    empty = background(scene, height, width) * 2 - 1
+    if scene.extras != PLAIN:
+        return _with_extras(scene, frames, height, width) * 2 - 1
+    empty = empty_place(scene, height, width) * 2 - 1
     video = np.repeat(empty[None], len(np.asarray(frames)), 0)
     _draw_over(video, scene, frames, empty, white=1.0, black=-1.0)
     return video
 
 
 def render_masks(scene: Scene, frames: npt.ArrayLike, height: int = 64, width: int = 64) -> Array:
-    """The share of each pixel that the character covers: (T, H, W) float32 in [0, 1]."""
+    """The share of each pixel that shows the character: (T, H, W) float32 in [0, 1]."""
+    return _masks(
+        scene, lambda numbers: _patches(scene, pose(scene, numbers), height, width), frames, height, width
+    )
+
+
+def guest_masks(scene: Scene, frames: npt.ArrayLike, height: int = 64, width: int = 64) -> Array:
+    """The share of each pixel that shows the guest, or would if the character did not stand before it: (T, H, W)."""
+    if not scene.extras.guest:
+        return np.zeros((len(np.asarray(frames)), height, width), np.float32)
+    return _masks(scene, lambda numbers: _guest(scene, numbers, height, width), frames, height, width)
+
+
+def empties(scene: Scene, frames: npt.ArrayLike, height: int, width: int) -> Array:
+    """All but the character in the frames with these numbers, by day (T, H, W, 3), or (1, H, W, 3) if none moves."""
+    if not (scene.extras.pan or scene.extras.guest or scene.extras.hidden_for):
+        return empty_place(scene, height, width)[None]
+    numbers = np.asarray(frames, np.int64)
+    return _behind_curtain(scene, numbers, _behind(scene, numbers, height, width))
+
+
+def background(scene: Scene, height: int, width: int, frame: int = 0) -> Array:
+    """All but the character in a frame (H, W, 3), in [0, 1]. Do not write into it: it may be shared."""
+    if scene.extras == PLAIN:
+        return empty_place(scene, height, width)
+    return np.asarray(empties(scene, [frame], height, width)[0] * light(scene.extras, [frame])[0])
+
+
+def _with_extras(scene: Scene, frames: npt.ArrayLike, height: int, width: int) -> Array:
+    """The frames with all that a study adds (T, H, W, 3), in [0, 1]."""
+    drawn = []
+    for _, numbers in _batches(np.asarray(frames, np.int64)):
+        picture = _behind(scene, numbers, height, width)
+        _paint(picture, _patches(scene, pose(scene, numbers), height, width))
+        picture = _behind_curtain(scene, numbers, picture)
+        drawn.append(picture * light(scene.extras, numbers)[:, None, None])
+    return np.concatenate(drawn)
+
+
+def _behind(scene: Scene, numbers: npt.NDArray[np.int64], height: int, width: int) -> Array:
+    """The place as the camera sees it, and the guest in it (N, H, W, 3)."""
+    if scene.extras.pan:
+        wide = panorama(scene, height, width)
+        left = camera(scene.extras, numbers) * width
+        columns = np.floor(left).astype(np.int64)[:, None] + np.arange(width + 1)
+        seen = wide[:, columns % wide.shape[1]].swapaxes(0, 1)
+        share = (left % 1).astype(np.float32)[:, None, None, None]
+        picture = seen[:, :, :-1] + share * (seen[:, :, 1:] - seen[:, :, :-1])
+    else:
+        picture = np.repeat(empty_place(scene, height, width)[None], len(numbers), 0)
+    if scene.extras.guest:
+        _paint(picture, _guest(scene, numbers, height, width))
+    return picture
+
+
+def _guest(scene: Scene, numbers: npt.NDArray[np.int64], height: int, width: int) -> _Patches:
+    extras = scene.extras
+    colour = PENGUIN_COLOUR if extras.guest == "penguin" else extras.guest_colour
+    guest = Scene(extras.guest, colour, "small", ground=0.72, facing=-extras.guest_side)
+    now = replace(pose(guest, numbers), x=guest_x(extras, numbers))
+    return _patches(guest, now, height, width, GUEST_SCALE)
+
+
+def _behind_curtain(scene: Scene, numbers: npt.NDArray[np.int64], picture: Array) -> Array:
+    """The pictures (N, H, W, C) with the curtain before them, where there is one."""
+    extras = scene.extras
+    if not extras.hidden_for:
+        return picture
+    height, width = picture.shape[1:3]
+    unit = min(height, width) / width
+    if extras.guest:
+        middle, half = guest_x(extras, numbers), 0.68 * GUEST_SCALE * 0.44 * unit
+    else:
+        middle, half = (
+            np.full(len(numbers), scene.x, np.float64),
+            (REACH[scene.kind] + 0.1) * scene.height * unit + 0.14,
+        )
+    drawn = curtain(extras, numbers, middle, half, (height, width))
+    colour = drawn[..., :3] if picture.shape[-1] == 3 else np.float32(0)
+    return np.asarray(picture + drawn[..., 3:] * (colour - picture))
+
+
+def _paint(picture: Array, patches: _Patches) -> None:
+    """Paints the patches (N, P, P) over the pictures (N, H, W, 3) in [0, 1]."""
+    here = np.arange(len(picture))[:, None, None]
+    behind = picture[here, patches.rows, patches.columns]
+    picture[here, patches.rows, patches.columns] = behind * (1 - patches.cover[..., None]) + np.moveaxis(
+        patches.paint, 0, -1
+    )
+
+
+def _masks(
+    scene: Scene,
+    patches_of: Callable[[npt.NDArray[np.int64]], _Patches],
+    frames: npt.ArrayLike,
+    height: int,
+    width: int,
+) -> Array:
     numbers = np.asarray(frames, np.int64)
     masks = np.zeros((len(numbers), height, width), np.float32)
     for part, batch in _batches(numbers):
-        patches = _patches(scene, batch, height, width)
+        patches = patches_of(batch)
         here = np.arange(part.start, part.start + len(batch))[:, None, None]
         masks[here, patches.rows, patches.columns] = patches.cover
-    return masks
+    return _behind_curtain(scene, numbers, masks[..., None])[..., 0]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtake.toyworld.characters import REACH
-from longtake.toyworld.places import background
+from longtake.toyworld.draw import empties
 from longtake.toyworld.scenes import Scene
 
 _SEEN = 0.10  # difference to the empty place under which nothing is taken for a character
@@ -35,8 +35,8 @@ class Found:
 
 
 def empty_planes(scene: Scene, numbers: npt.NDArray[np.int64], height: int, width: int) -> Array:
-    """The empty place in the frames with these numbers: (3, T, H, W) in [0, 1], or (3, 1, H, W) if it stands still."""
-    return background(scene, height, width).transpose(2, 0, 1)[:, None]
+    """All but the character in the frames with these numbers, by day: (3, T, H, W) in [0, 1], or (3, 1, H, W)."""
+    return empties(scene, numbers, height, width).transpose(3, 0, 1, 2)
 
 
 def planes(frames: npt.NDArray[np.uint8]) -> Array:
@@ -165,7 +165,8 @@ def _centre(mask: Mask, x: npt.NDArray, y: npt.NDArray) -> tuple[npt.NDArray, np
 
 def _closed(mask: Mask, radius: int) -> Mask:
     """The mask with its narrow gaps filled, such as the ball's white stripe in front of snow."""
-    return np.asarray(mask | ~dilated(~dilated(mask, radius), radius))
+    wide = dilated(np.pad(mask, ((0, 0), (radius, radius), (radius, radius))), radius)
+    return np.asarray(mask | ~dilated(~wide, radius)[:, radius:-radius, radius:-radius])
 
 
 def _filled(mask: Mask) -> Mask:

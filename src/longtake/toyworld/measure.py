@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from longtake.toyworld.extras import daylight
 from longtake.toyworld.find import Array, Found, Mask, densest, dilated, find, without
 from longtake.toyworld.motion import FPS
 from longtake.toyworld.scenes import Scene
@@ -75,10 +76,11 @@ def measure(frames: npt.NDArray[np.uint8], scene: Scene, first: int | Sequence[i
     """Measures what the frames (T, H, W, 3) uint8 show against the truth of `scene`.
 
     `first` is the number of the first frame, or the number of each. Frames are measured one by one: parts of a video
-    may be measured apart, and `joined`.
+    may be measured apart, and `joined`. Where light changes, all are measured as by day.
     """
     count, height, width = frames.shape[:3]
     numbers = first + np.arange(count) if isinstance(first, int) else np.asarray(first)
+    frames = daylight(frames, scene.extras, numbers)
     truth, found = truth_of(scene, height, width), find(frames, scene, numbers)
     colour = mean_colour(frames, found.mask)
     area = found.mask.mean((1, 2), dtype=np.float32)
@@ -118,16 +120,18 @@ def motion_of(found: Measurement, scene: Scene, shape: tuple[int, ...]) -> str:
     if abs(_turns_per_second(found.angle)) > 0.06 and across < 0.10:
         return "spins"
     if np.quantile(lift, 0.95) - np.quantile(lift, 0.05) > 0.09:
-        return "bounces"
+        return "circles" if across > 0.12 else "bounces"
     return _way(found.x - np.float32(scene.x))
 
 
 def _way(offset: Array) -> str:
     """The motion along the ground: a walker stays on one side of where it began, a dancer does not."""
     left, right = -float(np.quantile(offset, 0.08)), float(np.quantile(offset, 0.92))
+    if left + right <= 0.05:  # wherever that is
+        return "stays still"
     if max(left, right) > 0.06 and min(left, right) < 0.3 * max(left, right):
         return "walks right" if right > left else "walks left"
-    return "dances" if left + right > 0.05 else "stays still"
+    return "dances"
 
 
 def _turns_per_second(nearest: npt.NDArray[np.int64]) -> float:

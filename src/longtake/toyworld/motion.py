@@ -5,7 +5,7 @@ The pace of a scene wanders, so that what comes seconds from now is known in kin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +28,10 @@ CYCLES = {
 seven degrees, and nothing but the tip of a wing goes further than five of 64 pixels."""
 LAP = 3.2
 """Seconds of its own time that a walker takes to the far side and back."""
+CIRCLE_LAP = 4.0
+"""Seconds that a round takes."""
+BLEND = 20
+"""Frames in which one motion becomes the next."""
 
 Array = npt.NDArray[np.float64]
 
@@ -51,7 +55,7 @@ class Pose:
     look: Array
     wing: Array
     step: Array
-    pivot: float = 0.5
+    pivot: float | Array = 0.5
 
 
 @lru_cache(maxsize=1024)
@@ -71,7 +75,25 @@ def warped_seconds(scene: Scene, frames: npt.ArrayLike) -> Array:
 
 def pose(scene: Scene, frames: npt.ArrayLike) -> Pose:
     """The character's pose at each frame number (N,); any numbers in any order."""
-    q = warped_seconds(scene, frames)
+    numbers = np.asarray(frames, np.float64)
+    now = _pose_from(scene, numbers, 0)
+    for count, (begin, motion) in enumerate(scene.then):
+        at = pose(replace(scene, then=scene.then[:count]), [begin])
+        turns = 2 * np.pi * np.round(at.angle[0] / (2 * np.pi))
+        after = _pose_from(replace(scene, motion=motion, phase=0.0), numbers, begin)
+        now = _blended(replace(now, angle=now.angle - turns), after, smoothstep((numbers - begin) / BLEND))
+    return now
+
+
+def _blended(one: Pose, other: Pose, share: Array) -> Pose:
+    """From one pose (share 0) to the other (share 1)."""
+    values = ((field.name, getattr(one, field.name), getattr(other, field.name)) for field in fields(Pose))
+    return Pose(**{name: first + share * (second - first) for name, first, second in values})
+
+
+def _pose_from(scene: Scene, frames: Array, begin: int) -> Pose:
+    """The pose in the scene's motion, if that begins at frame `begin`."""
+    q = np.maximum(warped_seconds(scene, frames) - warped_seconds(scene, [begin]), 0.0)
     zero, one = np.zeros_like(q), np.ones_like(q)
     standing = Pose(
         scene.x + zero,
@@ -79,13 +101,15 @@ def pose(scene: Scene, frames: npt.ArrayLike) -> Pose:
         zero,
         zero,
         one,
-        body=scene.facing * one,
+        body=float(scene.facing) * one,
         look=zero,
         wing=zero,
         step=zero,
     )
     if scene.motion == "stays still":
         return standing
+    if scene.motion == "circles":
+        return _circle(standing, frames, scene)
     cycle = CYCLES[scene.motion] * q + scene.phase
     if scene.motion == "dances":
         return _dance(standing, cycle, scene.facing)
@@ -96,6 +120,24 @@ def pose(scene: Scene, frames: npt.ArrayLike) -> Pose:
     if scene.motion == "flies":
         return _fly(standing, q, cycle, scene)
     return replace(standing, angle=2 * np.pi * cycle * scene.facing, pivot=0.0)
+
+
+def centres(scene: Scene, frames: npt.ArrayLike) -> Array:
+    """The character's true centre (N, 2) in shorter sides of a square frame, x from the left and y from the top."""
+    now = pose(scene, frames)
+    above = now.pivot * scene.height * now.stretch
+    y = now.ground - now.lift - (0.5 - now.pivot) * scene.height - np.cos(now.angle) * above
+    return np.stack((now.x + np.sin(now.angle) * above, y), 1)
+
+
+def _circle(standing: Pose, frames: Array, scene: Scene) -> Pose:
+    """Round and round at one speed whatever the pace of the scene, from the ground on: all of it follows from the
+    first frames."""
+    turn = 2 * np.pi * (frames / (CIRCLE_LAP * FPS) + scene.phase)
+    radius = float(np.clip((scene.ground - 1.02 * scene.height) / 2, 0.08, 0.18))
+    return replace(
+        standing, x=standing.x + scene.facing * radius * np.sin(turn), lift=radius * (1 - np.cos(turn))
+    )
 
 
 def _dance(standing: Pose, cycle: Array, side: int) -> Pose:

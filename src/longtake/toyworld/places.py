@@ -1,4 +1,4 @@
-"""The four places: smooth, static backgrounds that wrap around from right to left.
+"""The four places: smooth backgrounds that wrap around from right to left.
 
 Legend: H height, W width. They are simple on purpose: a very small autoencoder has to learn them.
 """
@@ -12,21 +12,48 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from longtake.toyworld.characters import RGB
+from longtake.toyworld.extras import WIDE
 from longtake.toyworld.motion import smoothstep
-from longtake.toyworld.scenes import Scene
+from longtake.toyworld.scenes import COLOURS_OF_PLACE, Scene
 
 Array = npt.NDArray[np.float32]
 
 
-def background(scene: Scene, height: int, width: int) -> Array:
+def empty_place(scene: Scene, height: int, width: int) -> Array:
     """The empty place (H, W, 3) in [0, 1]; it wraps around from right to left. Do not write into it: it is shared."""
-    return _background(scene.place, scene.seed, height, width)
+    return _background(scene.place, scene.seed, height, width, 1)
+
+
+def panorama(scene: Scene, height: int, width: int) -> Array:
+    """A place of `WIDE` frame widths (H, WIDE * W, 3) with trees in it, whose colours only a camera that pans finds."""
+    return _with_trees(scene.place, scene.seed, height, width)
 
 
 @lru_cache(maxsize=32)
-def _background(place: str, seed: int, height: int, width: int) -> Array:
+def _with_trees(place: str, seed: int, height: int, width: int) -> Array:
+    rng = np.random.default_rng((seed, WIDE))
+    picture = _background(place, seed, height, width, WIDE).astype(np.float64)
+    unit = min(height, width)
+    x, y = np.arange(WIDE * width)[None, :] + 0.5, np.arange(height)[:, None] + 0.5
+    colours = [COLOURS_OF_PLACE[place][n] for n in rng.permutation(len(COLOURS_OF_PLACE[place]))]
+    for number, colour in enumerate((*colours, *colours)[: 2 * WIDE]):
+        foot, top = rng.uniform(0.62, 0.70) * height, rng.uniform(0.36, 0.44) * height
+        middle = (number + rng.uniform(0.3, 0.7)) * width / 2
+        aside = (x - middle + WIDE * width / 2) % (WIDE * width) - WIDE * width / 2
+        trunk = np.minimum(0.022 * unit - np.abs(aside), np.minimum(y - top, foot - y))
+        crown = 0.10 * unit - np.hypot(aside, y - top)
+        for inside, paint in ((trunk, (0.42, 0.30, 0.22)), (crown, RGB[colour])):
+            picture = _over(picture, np.array(paint), (inside / 1.7)[..., None])
+    shared = picture.astype(np.float32)
+    shared.setflags(write=False)
+    return shared
+
+
+@lru_cache(maxsize=32)
+def _background(place: str, seed: int, height: int, width: int, frames: int) -> Array:
     rng = np.random.default_rng(seed)
-    x = ((np.arange(width) + 0.5) / width)[None, :, None]
+    x = ((np.arange(frames * width) + 0.5) / width)[None, :, None]
     y = ((np.arange(height) + 0.5) / height)[:, None, None]
     horizon, start = 0.60 + 0.05 * (2 * rng.random() - 1), rng.random()
     hill = horizon - rng.uniform(0.02, 0.045) * np.sin(2 * np.pi * (x + start))

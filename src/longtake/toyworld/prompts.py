@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from longtake.toyworld.scenes import COLOURS, KINDS, PENGUIN_COLOUR, Scene
+from longtake.toyworld.extras import SLIDE, Extras
+from longtake.toyworld.scenes import COLOURS, KINDS, MOTIONS, PENGUIN_COLOUR, Scene
 
 # The first of each is the canonical one. {who} is replaced by the character.
 _MOTION_PHRASES = {
@@ -54,6 +57,7 @@ _MOTION_PHRASES = {
         "{who} spinning",
         "{who} turns around and around",
     ),
+    "circles": ("{who} goes around in a circle",),
     "stays still": (
         "{who} stays still",
         "{who} stands still",
@@ -79,11 +83,55 @@ _SIZE_WORDS = {"small": ("small", "little", "tiny"), "medium": ("",), "big": ("b
 def prompt(scene: Scene, rng: np.random.Generator | None = None) -> str:
     """Says what the scene shows; with `rng` in one of several ways, sometimes without place, colour or size.
 
-    The motion is always named: it is what a picture does not tell.
+    The motion is always named: it is what a picture does not tell. Of a scene that changes on the way it says how it
+    begins (`prompts` has the rest).
 
     >>> prompt(Scene(kind="bird", colour="blue", size="small", place="beach", motion="flies"))
     'A small blue bird takes off and flies, flapping its wings, over the beach.'
     """
+    return _sentence(scene, rng, _clauses(scene))
+
+
+def prompts(scene: Scene, rng: np.random.Generator | None = None) -> tuple[tuple[int, str], ...]:
+    """Each prompt of the scene and the frame from which it says what is seen.
+
+    A guest is named while it comes in and not later: what it looked like has to be remembered.
+
+    >>> prompts(Scene(motion="dances", then=((37, "bounces"),)))
+    ((0, 'A penguin dances in the snow.'), (37, 'A penguin bounces up and down in the snow.'))
+    """
+    begins = {0: scene.motion, **dict(scene.then)}
+    extras = scene.extras
+    guest = (extras.guest_at, extras.guest_at + 2 * SLIDE) if extras.guest else ()
+    told, motion = [], scene.motion
+    for frame in sorted({*begins, *guest}):
+        motion = begins.get(frame, motion)
+        clauses = _clauses(scene)
+        if guest and guest[0] <= frame < guest[1]:
+            clauses = (*clauses, _guest_clause(extras))
+        told.append((frame, _sentence(replace(scene, motion=motion, then=()), rng, clauses)))
+    return tuple(told)
+
+
+def _clauses(scene: Scene) -> tuple[str, ...]:
+    """What is said of the scene beside the character and its place, all through."""
+    extras = scene.extras
+    clauses = []
+    if extras.pan:
+        clauses.append(f"the camera pans to the {'right' if extras.pan > 0 else 'left'} and back")
+    if extras.light:
+        clauses.append("it gets dark and light again")
+    if extras.hidden_for:
+        clauses.append("a curtain hides the guest" if extras.guest else "a curtain hides it")
+    return tuple(clauses)
+
+
+def _guest_clause(extras: Extras) -> str:
+    who = extras.guest if extras.guest == "penguin" else f"{extras.guest_colour} {extras.guest}"
+    return f"{'an' if who[0] in 'aeiou' else 'a'} {who} comes in"
+
+
+def _sentence(scene: Scene, rng: np.random.Generator | None, clauses: tuple[str, ...]) -> str:
     size = _choose(_SIZE_WORDS[scene.size], rng)
     colour = "" if scene.colour == PENGUIN_COLOUR else scene.colour
     place = _choose((_PLACE_BELOW if scene.motion == "flies" else _PLACE_PHRASES)[scene.place], rng)
@@ -96,7 +144,7 @@ def prompt(scene: Scene, rng: np.random.Generator | None = None) -> str:
     article = "an" if article == "a" and who[0] in "aeiou" else article
     sentence = motion.format(who=f"{article} {who}")
     comma = "," if place and "," in sentence else ""
-    sentence = f"{sentence}{comma} {place}".rstrip()
+    sentence = ", and ".join((f"{sentence}{comma} {place}".rstrip(), *clauses))
     if rng is not None and rng.random() < 0.25:
         return sentence  # as people type: no capital, no full stop
     return f"{sentence[0].upper()}{sentence[1:]}."
@@ -110,10 +158,11 @@ def _choose(phrases: tuple[str, ...], rng: np.random.Generator | None) -> str:
 
 
 def vocabulary() -> tuple[str, ...]:
-    """Every word that a prompt can have, in lower case and sorted."""
+    """Every word that the prompt of a random scene can have, in lower case and sorted."""
 
     phrases = [*KINDS, *COLOURS, "a an the"]
-    for table in (_MOTION_PHRASES, _PLACE_PHRASES, _PLACE_BELOW, _SIZE_WORDS):
+    drawn = {motion: _MOTION_PHRASES[motion] for motion in MOTIONS}
+    for table in (drawn, _PLACE_PHRASES, _PLACE_BELOW, _SIZE_WORDS):
         phrases += [phrase for options in table.values() for phrase in options]
     text = " ".join(phrases).replace("{who}", "").replace(",", "")
     return tuple(sorted(set(text.split())))

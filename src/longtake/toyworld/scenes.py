@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from longtake.errors import JobError
+from longtake.toyworld.extras import PLAIN, SLIDE, Extras
 
 KINDS = ("penguin", "bird", "ball", "box", "star")
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 SIZES = ("small", "medium", "big")
 PLACES = ("snow", "grass", "beach", "night")
 MOTIONS = ("dances", "walks left", "walks right", "bounces", "flies", "spins", "stays still")
+STUDY_MOTIONS = ("circles",)
+"""Motions that are drawn only where they are asked for: one whose whole future follows from its first frames."""
 PENGUIN_COLOUR = "black"  # penguins come in one colour, which no prompt needs to name
 
 # Colours that stand out against every part of a place that the character passes in front of.
@@ -40,6 +43,7 @@ class Scene:
     `x` is the start of the character's centre in frame widths, `ground` the line it stands on in frame heights from
     the top, `facing` 1 for right and -1 for left at frame 0, `phase` a part of a cycle (0 is the neutral pose),
     `pace` the mean speed of its time (1 is normal); `seed` varies the place, `pace_seed` the pace in it.
+    `then` are later motions and the frames at which they begin; `extras` what a study adds.
     """
 
     kind: str = "penguin"
@@ -54,22 +58,51 @@ class Scene:
     pace: float = 1.0
     seed: int = 0
     pace_seed: int = 0
+    then: tuple[tuple[int, str], ...] = ()
+    extras: Extras = PLAIN
 
     def __post_init__(self) -> None:
         colours = (PENGUIN_COLOUR,) if self.kind == "penguin" else COLOURS
-        known = {"kind": KINDS, "size": SIZES, "place": PLACES, "motion": MOTIONS, "colour": colours}
+        motions = (*MOTIONS, *STUDY_MOTIONS)
+        known = {"kind": KINDS, "size": SIZES, "place": PLACES, "motion": motions, "colour": colours}
         for field, values in known.items():
             if getattr(self, field) not in values:
                 raise JobError(
                     f"A {self.kind} has no {field} {getattr(self, field)!r}; choose from {', '.join(values)}."
                 )
-        if self.motion == "flies" and self.kind != "bird":
+        if "flies" in (self.motion, *(motion for _, motion in self.then)) and self.kind != "bird":
             raise JobError(f"A {self.kind} cannot fly; only a bird can.")
+        _check_then(self.then)
+        _check_extras(self.extras)
 
     @property
     def height(self) -> float:
         """The character's height as a part of the frame's shorter side."""
         return HEIGHT_OF_SIZE[self.size] * (_BIRD_HEIGHT if self.kind == "bird" else 1)
+
+
+def _check_then(then: tuple[tuple[int, str], ...]) -> None:
+    before = 0
+    for frame, motion in then:
+        if motion not in MOTIONS or frame <= before:
+            raise JobError(
+                f"A later motion is one of {', '.join(MOTIONS)} and begins after the one before it; "
+                f"{motion!r} at frame {frame} was asked for."
+            )
+        before = frame
+
+
+def _check_extras(extras: Extras) -> None:
+    if extras.guest and extras.guest not in KINDS:
+        raise JobError(f"There is no guest {extras.guest!r}; choose from {', '.join(KINDS)}.")
+    if extras.guest and extras.guest_colour not in COLOURS and extras.guest != "penguin":
+        raise JobError(f"A guest has no colour {extras.guest_colour!r}; choose from {', '.join(COLOURS)}.")
+    if not 0 <= extras.light <= 1:
+        raise JobError(f"Light goes towards dusk by 0 to 1; {extras.light:g} was asked for.")
+    if extras.hidden_for and extras.hidden_at < SLIDE:
+        raise JobError(
+            f"A curtain needs {SLIDE} frames to come down; hidden from frame {extras.hidden_at} was asked for."
+        )
 
 
 def random_scene(rng: np.random.Generator, **fixed: Any) -> Scene:
@@ -215,4 +248,4 @@ def _understood() -> str:
 
 def still(scene: Scene) -> Scene:
     """The same scene with its character standing in the neutral pose."""
-    return replace(scene, motion="stays still", phase=0.0)
+    return replace(scene, motion="stays still", phase=0.0, then=(), extras=PLAIN)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from longtake.toyworld.draw import render
+from longtake.toyworld.extras import PLAIN
 from longtake.toyworld.find import Array, Found, Mask, dilated, find
 from longtake.toyworld.scenes import MOTIONS, Scene, still
 
@@ -56,7 +57,7 @@ class Truth:
 @lru_cache(maxsize=32)
 def truth_of(scene: Scene, height: int, width: int) -> Truth:
     """What the character of this scene looks like in frames of this size."""
-    numbers = np.arange(0, 150, 5)
+    scene, numbers = replace(scene, extras=PLAIN), np.arange(0, 150, 5)
     frames = render(scene, numbers, height, width)
     mask = find(frames, scene, numbers).mask
     rest = find(render(still(scene), [0], height, width), scene, np.zeros(1, np.int64)).y[0]

@@ -21,7 +21,7 @@ from longtake.named import mismatch, places, trained_for
 from longtake.pipeline.loading import model_settings
 from longtake.pipeline.networks import QUANTISABLE, Networks
 from longtake.sampling.treatments import Treatment, sometimes, treatment_of
-from longtake.sampling.ways import wanted_of
+from longtake.sampling.ways import discrete_of
 from longtake.training import data as data_room
 from longtake.training import lora, room
 from longtake.training.company import check_precision
@@ -73,16 +73,16 @@ class Asked:
     @property
     def codes(self) -> np.ndarray:
         """The codes of a discrete history, before anything else is read. Raises ModelError if there are none."""
-        wanted = wanted_of(self.settings.history, "discrete")
-        assert wanted is not None
+        discrete = discrete_of(self.settings.history)
+        assert discrete is not None
         model = self.model
         codebook = model.codebook if isinstance(model, Networks) else codebook_at(model, self.parts)
-        return opened_codebook(codebook).of(int(wanted.numbers[0]))
+        return opened_codebook(codebook).of(*discrete)
 
     @property
     def treatment(self) -> Treatment | None:
         """What is done to the history of a section."""
-        found = treatment_of(self.settings.history, lambda count: self.codes)
+        found = treatment_of(self.settings.history, lambda count, groups: self.codes)
         share = self.settings.history_share
         return found if found is None or share == 1 else sometimes(found, share)
 
@@ -136,7 +136,7 @@ class Asked:
             note = mismatch(name, self.own)
             if note is not None:
                 warnings.warn(note, LongtakeWarning, stacklevel=4)
-        if wanted_of(self.settings.history, "discrete") is not None:
+        if discrete_of(self.settings.history) is not None:
             _ = self.codes
         form = getattr(transformer, "quantization", None)
         forms.check_learning(form if form is not None else self.form, self.device)
@@ -184,18 +184,28 @@ def surveyed(asked: Asked) -> Place | None:
     """What the data hold; None if examples were given. Raises JobError if there is nothing to learn from."""
     if not isinstance(asked.data, str | Path):
         return None
-    settings, model = asked.settings, asked.model
-    size = None if settings.width is None or settings.height is None else (settings.width, settings.height)
-    how = data_room.Settings(
-        settings.window, None if settings.every_frame else settings.fps, settings.max_frames, size,
-        settings.caption, None if settings.cache is None else Path(settings.cache),
-    )  # fmt: skip
+    model, how = asked.model, reading(asked.settings)
     encoders = (
         data_room.encoders_of(model)
         if isinstance(model, Networks)
         else data_room.encoders(model, asked.parts, machine=asked.machine)
     )
-    return Place(encoders, how, data_room.plan(asked.data, encoders, how))
+    planned = data_room.plan(asked.data, encoders, how)
+    if planned.survey.batch not in (None, asked.settings.batch):
+        raise JobError(
+            f"{asked.data} asks for a batch_size of {planned.survey.batch}, and this run has {asked.settings.batch}; "
+            f"give it by --batch {planned.survey.batch}, or change it there."
+        )
+    return Place(encoders, how, planned)
+
+
+def reading(settings: Settings) -> data_room.Settings:
+    """How a place of data is read."""
+    size = None if settings.width is None or settings.height is None else (settings.width, settings.height)
+    return data_room.Settings(
+        settings.window, None if settings.every_frame else settings.fps, settings.max_frames, size,
+        settings.caption, None if settings.cache is None else Path(settings.cache),
+    )  # fmt: skip
 
 
 def config_of(model: str, parts: Mapping[str, str]) -> Any:

@@ -17,7 +17,7 @@ from longtake.models.pretrained import walking
 from longtake.pipeline.encode import encode_text
 from longtake.pipeline.loading import load_networks
 from longtake.pipeline.networks import COMPONENTS, Networks
-from longtake.sampling.ways import wanted_of
+from longtake.sampling.ways import discrete_of
 from longtake.training import data as data_room
 from longtake.training import logs as logging
 from longtake.training import lora
@@ -96,7 +96,7 @@ def _events(
             "model": asked.mark,
             "sampling": list(samplings), "data": _mark(examples), "quantize": asked.form.word if asked.form else "none",
         }  # fmt: skip
-        if wanted_of(settings.history, "discrete") is not None:
+        if discrete_of(settings.history) is not None:
             facts["codes"] = codes_digest(asked.codes)
         if company is None or company.first:
             folder.begin(facts)
@@ -146,7 +146,7 @@ def encoded(asked: Asked, place: Place | None, memory: tuple[str, ...]) -> Gener
             yield Encoding(done.kind, done.done, done.total, done.note)
     if asked.company is not None:
         asked.company.wait()
-    return data_room.open_data(asked.data, place.encoders, place.how)
+    return data_room.examples_of(place.plan, place.encoders)
 
 
 def opened(asked: Asked, sampling: bool) -> Networks:
