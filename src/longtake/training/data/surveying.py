@@ -13,6 +13,7 @@ import numpy as np
 from longtake.errors import JobError, PictureError
 from longtake.picture import read_size
 from longtake.plan.layout import LATENT_FRAMES
+from longtake.training import settings as training
 from longtake.training.data import musubi
 from longtake.training.data.sizes import STEP, Sizes
 from longtake.training.data.sources import (
@@ -49,6 +50,15 @@ class Settings:
     size: tuple[int, int] | None = None
     caption: str | None = None
     cache: Path | None = None
+
+
+def reading(asked: training.Settings) -> Settings:
+    """How a place of data is read for a fine-tuning of these settings."""
+    size = None if asked.width is None or asked.height is None else (asked.width, asked.height)
+    return Settings(
+        asked.window, None if asked.every_frame else asked.fps, asked.max_frames, size, asked.caption,
+        None if asked.cache is None else Path(asked.cache),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
