@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -65,6 +66,8 @@ def finetune(
     samplings = asked.samplings
     check(asked.settings, samplings)
     prompts = [] if samples is None else read_samples(Path(samples), samplings[0], asked.settings.window)
+    if prompts and company is not None:
+        company.check_samples()
     config, learns = asked.check(folder)
     place = surveyed(asked)
     return _events(asked, folder, prompts, logs, place, reckoned(asked, config, learns, place))
@@ -158,9 +161,12 @@ def opened(asked: Asked, sampling: bool) -> Networks:
     if not hasattr(asked.data, "blank") and not isinstance(asked.data, str | Path) and settings.drop_prompt:
         needed = COMPONENTS
     dtype = {"transformer": asked.dtype, "default": "auto"}
+    shares = asked.company is not None and asked.company.shares
+    # Where no device has room for all of it.
+    machine = dataclasses.replace(asked.machine, device="cpu") if shares else asked.machine
     return load_networks(
         model, dtype, given={name: None for name in COMPONENTS if name not in needed}, parts=asked.parts,
-        machine=asked.machine, quantize=asked.quantize, placed=False,
+        machine=machine, quantize=asked.quantize, placed=False,
     )  # fmt: skip
 
 

@@ -245,9 +245,13 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def autocast(value: Any, device: Any) -> Any:
-    """Inside, matrix products and convolutions of tensors on `device` work in the dtype `value`."""
-    return torch.autocast(torch.device(device).type, dtype(value), enabled=dtype(value) != torch.float32)
+def autocast(value: Any, device: Any, keeps: bool = True) -> Any:
+    """Inside, matrix products and convolutions of tensors on `device` work in the dtype `value`.
+
+    PyTorch `keeps` the weights in that dtype until the end, in case that one is used again: half as much once more.
+    """
+    half = dtype(value) != torch.float32
+    return torch.autocast(torch.device(device).type, dtype(value), enabled=half, cache_enabled=keeps)
 
 
 def gradient_error(layer: Any, weight: torch.Tensor) -> float:
