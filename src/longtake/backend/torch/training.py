@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -196,69 +196,33 @@ def best_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def autocast(value: Any, device: Any) -> Any:
-    """Inside, matrix products and convolutions of tensors on `device` work in the dtype `value`."""
-    return torch.autocast(torch.device(device).type, dtype(value), enabled=dtype(value) != torch.float32)
-
-
-def gradient_error(layer: Any, weight: torch.Tensor) -> float:
-    """How far the gradient that a layer gives its input is from that of its weight (O, I), as a share of it.
-
-    Infinite if it gives none; 1 if it is zero, as that of rounding is.
-    """
-    x = torch.randn(32, weight.shape[1], device=weight.device, dtype=weight.dtype, requires_grad=True)
-    wanted = torch.randn(32, weight.shape[0], device=weight.device, dtype=weight.dtype)
-    made = layer(x)
-    if not made.requires_grad:
-        return math.inf
-    made.backward(wanted)
-    exact = wanted @ weight
-    return math.inf if x.grad is None else float((x.grad - exact).norm() / exact.norm())
-
-
-def recomputed(call: Any, *given: Any) -> Any:
-    """`call(*given)`, of which nothing is kept for the gradient but what was given: the rest is made again for it.
-
-    The second time goes by the same kernel of attention, the same mixed precision and the same random numbers, so
-    gradients are equal bit for bit. (Chen et al., arXiv 1604.06174.)
-    """
-    if not torch.is_grad_enabled():
-        return call(*given)
-    # A gradient is computed in a thread of its own, later, where nobody has asked for a kernel.
-    asked, kernel = kernels.here.own, kernels.here.kernel
-
-    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return nullcontext(), kernels.around(kernel) if asked else nullcontext()
-
-    return checkpoint(call, *given, use_reentrant=False, context_fn=contexts)
-
-
 @contextmanager
-def dropping(modules: Iterable[torch.nn.Module], chance: float) -> Iterator[None]:
-    """Inside, each number that comes into one of these modules is left out by this chance, as in LoRA's paper."""
+def autocast(value: Any, device: Any) -> Iterator[None]:
+    """Inside, matrix products and convolutions of tensors on `device` work in the dtype `value`.
 
-    def drop(module: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
-        return (torch.nn.functional.dropout(given[0], chance), *given[1:])
-
-    hooks = [module.register_forward_pre_hook(drop) for module in modules] if chance else []
-    try:
+    Attention on a CPU keeps to float32: PyTorch's backward pass for half precision takes more than twice as long there.
+    """
+    kind = torch.device(device).type
+    with ExitStack() as stack:
+        if kind == "cpu":
+            stack.enter_context(kernels.around(_wide_attention))
+        stack.enter_context(torch.autocast(kind, dtype(value), enabled=dtype(value) != torch.float32))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
-def learning(model: torch.nn.Module, chosen: Iterable[torch.nn.Parameter]) -> None:
-    """Let these parameters learn, and no other of the model."""
-    model.requires_grad_(False)
-    for parameter in chosen:
-        parameter.requires_grad_(True)
-
-
-def own(model: torch.nn.Module) -> None:
-    """Give a network weights of its own, which may be written to: those that were read may lie in a file."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.clone()
+def _wide_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    causal: bool,
+    scale: float | None,
+) -> torch.Tensor:
+    """PyTorch's attention in float32."""
+    wide = mask if mask is None or mask.dtype == torch.bool else mask.float()
+    with torch.autocast("cpu", enabled=False):
+        seen = kernels.native(query.float(), key.float(), value.float(), wide, causal, scale)
+    return seen.to(value.dtype)
 
 
 def set_threads(count: int) -> None:
