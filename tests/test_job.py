@@ -53,6 +53,7 @@ JOBS = st.builds(
     shift=st.none() | st.floats(0.01, 100),
     seed=st.integers(0, 2**64 - 1),
     dtype=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
+    history=st.sampled_from(["", "noise:0.2", "discrete:8+forget", "sink:4"]),
     loras=st.lists(
         st.builds(Lora, st.just("x"), st.lists(st.floats(-9, 9), min_size=1, max_size=3)), max_size=2
     ),

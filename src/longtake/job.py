@@ -350,6 +350,11 @@ def _check_size(job: Job) -> None:
 def _check_sampling(job: Job) -> None:
     kind = kind_named(job.sampling)
     check_window(job.sampling, job.window)
+    if kind.structure.endswith("+D") and ways.wanted_of(job.history, "discrete") is None:
+        raise JobError(
+            f"The sampling {job.sampling} has a discrete history; say of how many codes: --history discrete:256 (in "
+            "Python history='discrete:256')."
+        )
     times = [anchor.at for anchor in job.anchors]
     if len(set(times)) < len(times):
         raise JobError("One picture can stand at one time; the job's anchors name a time twice.")

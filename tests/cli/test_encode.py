@@ -20,7 +20,7 @@ def data(tmp_path, monkeypatch):
 
 
 def test_a_cache_is_told_then_made_then_kept(data, capsys):
-    words = ["encode", "embedded", "data", "--window", "1", "-o", "cache"]
+    words = ["encode", "embedded", "data", "--window", "1", "--cache", "cache"]
     assert main([*words, "--dry-run"]) == 0
     told = capsys.readouterr().err
     assert "examples: 1, of videos 1 (2 sections, 0:00:00)" in told and "64 x 64: 1" in told
@@ -34,13 +34,24 @@ def test_a_cache_is_told_then_made_then_kept(data, capsys):
     assert "to encode: 0 examples and 0 prompts" in capsys.readouterr().err
 
 
+def test_a_dataset_files_batch_is_the_runs(data, capsys, torch_only):
+    text = (
+        '[[datasets]]\nvideo_directory = "data"\nframe_extraction = "full"\nresolution = 64\nbatch_size = 2\n'
+    )
+    (data / "dataset.toml").write_text(text, encoding="utf-8")
+    words = ["finetune", "embedded", "dataset.toml", "-o", "out", "--window", "1"]
+    assert main([*words, "--batch", "3"]) == 2
+    assert "asks for a batch_size of 2, and this run has 3; give it by --batch 2" in capsys.readouterr().err
+    assert not (data / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["nowhere"], "nowhere is not there; data are a folder"),
         (["data", "--max-frames", "20"], "max_frames is 20, and one section needs 37 frames"),
         (["data", "--size", "60x64"], "a resolution of 60 x 64 is no multiple of 16 pixels; write 64 x 64"),
-        (["data", "--data-fps", "0"], "frames a second are not between 0 and 1000"),
+        (["data", "--fps", "0"], "fps must be at least 0.1"),
         (["data", "--window", "0"], "window"),
         (["data"], "There is nothing to learn from in data"),
     ],

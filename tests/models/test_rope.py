@@ -62,3 +62,16 @@ def test_a_sequence_repeats_single_rows() -> None:
 def test_packing_shortens_the_vector(scale: int) -> None:
     cos, sin = rope.rotary(np.array([[0, 9, 17, 30]]), 8, 8, AXES, scale=scale)
     assert (cos**2 + sin**2 <= 1 + 1e-6).all()  # float32
+
+
+def test_coarse_tables_are_means_over_what_a_token_stands_for() -> None:
+    found = rope.coarse(np.array([[0, 7]]), (5, 6), (2, 3), AXES)
+    full = [table.reshape(2, 5, 6, 16) for table in rope.rotary(np.array([[0, 7]]), 5, 6, AXES)]
+    for ours, whole in zip(found, full, strict=True):
+        assert ours.shape == (1, 2 * 2 * 3, 16)
+        for row, rows in enumerate((slice(0, 2), slice(2, 5))):
+            for column in range(3):
+                part = whole[:, rows, 2 * column : 2 * column + 2]
+                np.testing.assert_allclose(
+                    ours.reshape(2, 2, 3, 16)[:, row, column], part.mean((1, 2)), atol=1e-6
+                )

@@ -13,9 +13,10 @@ from longtake import backend
 from longtake.backend import nn, ops, runtime
 from longtake.errors import JobError, ModelError
 from longtake.models.layers import sinusoid
+from longtake.models.transformer import Beyond, Tokens
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
-from longtake.models.transformer import Tokens
 from longtake.models.transformer.packing import key_mask, valid_tokens
+from longtake.plan.history import cells
 
 TINY: dict[str, Any] = {
     "num_attention_heads": 2,
@@ -144,6 +145,30 @@ def test_the_joints_are_the_forward(build: Callable) -> None:
         assert blocks.shape == (2, 3 * 15, tokens.latents.shape[2])
         found = ops.to_numpy(model.head(blocks, tokens))
     np.testing.assert_array_equal(found, velocity(model, **given))
+
+
+def test_what_lies_beyond_is_seen_as_clean_frames_are_or_pooled(build: Callable) -> None:
+    model, given = build(), inputs(batch=2, height=8, width=8)
+    del given["latents_history_4x"], given["indices_latents_history_4x"]
+    slot = velocity(model, **given)
+    frames, times = given.pop("latents_history_2x"), given.pop("indices_latents_history_2x")
+    far = {"latents_beyond": frames, "indices_latents_beyond": times, "scale_beyond": 2}
+    np.testing.assert_array_equal(velocity(model, **given, **far), slot)
+    none, shape = velocity(model, **given), (2, 4, 3, 8, 8)
+    with runtime.no_grad():
+        # Three frames of 2 x 2 cells are three tokens, each at the mean place of all.
+        beyond = Beyond(ops.from_numpy(cells(frames[:, :, [0, 1, 1]])), [0, 0, 0])
+        context = model.context(shape, [7, 8, 9], {}, beyond)
+        plain = model.context(shape, [0, 8, 9], {})
+    assert context.rows == (3, 3 + 3 * 16)
+    tables = zip(context.rotary, plain.rotary, strict=True)
+    for table, window in ([ops.to_numpy(each)[0] for each in both] for both in tables):
+        np.testing.assert_allclose(table[0], window[:16].mean(0), atol=1e-6)
+        np.testing.assert_array_equal(table[0], table[2])
+    appended = {"latents_beyond": cells(frames), "indices_latents_beyond": [0, 0]}
+    assert np.abs(velocity(model, **given, **appended) - none).max() > 1e-3
+    # Nothing appended yet is nothing seen.
+    np.testing.assert_array_equal(velocity(model, **given, latents_beyond=cells(frames)[:, :, :0]), none)
 
 
 def test_a_batch_is_its_rows(build: Callable) -> None:

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from invented import invented
 from longtake.errors import LongtakeError
-from longtake.plan.history import History
-from longtake.plan.plans import PLANS, inverted, vanilla
+from longtake.plan.history import Beyond, History
+from longtake.plan.plans import PLANS, inverted, kind_named, vanilla
 
 ENDS = [(name, end) for name, kind in PLANS.items() for end in ((False, True) if kind.sees_end else (False,))]
 
@@ -81,6 +81,46 @@ def test_with_its_plan_it_reads_the_same_and_stays_small(kind, sections, window)
         # Whatever the number of sections.
         assert held <= plan.horizon * plan.window + len(plan.lasting | set(plan.anchors))
     assert len(history) == 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    name=st.sampled_from(
+        ["tc_f2k2f1k1_g9", "ta_f1k1_x_f2k2f1k1_g9", "f1k1_x_g9_f1k1f2k2_tc", "f1k1_x_g9_f1k1_ta"]
+    ),
+    sections=st.integers(1, 12),
+    window=st.integers(1, 6),
+)
+def test_what_lies_beyond_is_known_when_its_frames_are_gone(name, sections, window):
+    plan = kind_named(name).lay_out(sections, window, False)
+    history, whole = History(plan), History()
+    for kept in (history, whole):
+        kept.write(0, latents(0))
+    for section in plan:
+        far = section.far
+        found, expected = history.far(far), whole.far(far)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        if far.appended:
+            assert found.shape == (2, 3, len(far.frames), 2, 2) and numbers(found) == [*far.frames]
+        else:
+            assert found.shape == (2, 3, 1, 4, 5)
+            np.testing.assert_allclose(numbers(found), [np.mean(far.frames) if far.frames else 0], rtol=1e-6)
+        assert len(history) <= plan.horizon * plan.window + 1
+        for kept in (history, whole):
+            kept.write(section.frames, latents(*section.frames))
+
+
+def test_another_far_end_than_the_next_sections_is_refused():
+    plan = kind_named("tc_f1k1_g2").lay_out(4, 2, False)
+    history = History(plan)
+    with pytest.raises(LongtakeError, match="it holds nothing"):
+        history.far(plan[0].far)
+    history.write(0, latents(0))
+    history.write((1, 2), latents(1, 2))
+    with pytest.raises(LongtakeError, match=r"asked for all of the latent frames \[0-3\]; it knows \[0-1\]"):
+        history.far(plan[2].far)
+    with pytest.raises(LongtakeError, match=r"wants the latent frames \[0-1\]; they are gone"):
+        Beyond().take(plan[1].far, {})
 
 
 def test_with_a_plan_sections_may_be_written_in_any_order():

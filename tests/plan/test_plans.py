@@ -2,6 +2,7 @@ import sys
 import time
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from invented import SECTIONS, invented
 from longtake.errors import JobError
 from longtake.job import FRAMES, Anchor, Job
-from longtake.plan.layout import Slot
-from longtake.plan.plans import PLANS, Section, inverted, padding, plan_of, vanilla
+from longtake.plan.layout import Packed, Slot, end_tokens
+from longtake.plan.orders import View, ends_first
+from longtake.plan.plans import PLANS, Section, inverted, kind_named, names_like, padding, plan_of, vanilla
+from longtake.plan.table import tokens
 
 # What the published demos compute, by number of sections: blank windows before each section made.
 PADDINGS = {
@@ -39,15 +42,44 @@ def span(first, size):
     return tuple(range(first, first + size))
 
 
-def any_plan(sections=40, window=12):
-    """Any plan of any kind, and the invented one."""
-    made = st.builds(
-        lambda kind, count, size: PLANS[kind[0]].lay_out(count, size, kind[1]),
-        st.sampled_from(ENDS),
-        st.integers(1, sections),
-        st.integers(1, window),
+@st.composite
+def structures(draw):
+    """Any structure name of which a plan can be made, and its kind."""
+
+    def packed():
+        levels = draw(st.lists(st.sampled_from([1, 2, 4, 8]), min_size=1, max_size=4))
+        return "".join(f"f{scale * draw(st.integers(1, 3))}k{scale}" for scale in levels)
+
+    picture, before, behind = (
+        draw(st.booleans()),
+        draw(st.booleans()),
+        draw(st.sampled_from(["", "_", "_x_"])),
     )
-    return made | st.builds(invented)
+    # Something must lead to the picture, and what is made backwards has but that.
+    picture = picture or not before
+    name = ("f1k1_x_" if picture else "") + (packed() + "_" if before else "") + "g9"
+    name += behind + packed() if behind else ""
+    tail = draw(st.sampled_from(["", "td", "ta", "tc"]))
+    if tail and (before != (behind == "_") if not (before and behind) else tail == "td"):
+        name = f"{tail}_{name}" if before else f"{name}_{tail}"
+        if not before and behind != "_":
+            name = name.removesuffix(f"_{tail}")
+    return name
+
+
+def any_plan(sections=40, window=12):
+    """Any plan of any kind, one by its structure name, and the invented one."""
+    sizes = (st.integers(1, sections), st.integers(1, window))
+    made = st.builds(
+        lambda kind, count, size: PLANS[kind[0]].lay_out(count, size, kind[1]), st.sampled_from(ENDS), *sizes
+    )
+    structured = st.builds(
+        lambda name, end, *sizes: kind_named(name).lay_out(*sizes, end and kind_named(name).sees_end),
+        structures(),
+        st.booleans(),
+        *sizes,
+    )
+    return made | structured | st.builds(invented)
 
 
 def read_by(section):
@@ -215,6 +247,9 @@ def test_any_plan_knows_its_sections_without_a_list(plan):
 def test_no_section_reads_what_horizon_and_lasting_exclude(plan):
     order = dict.fromkeys(plan.anchors, -1)
     for made, section in enumerate(plan):
+        # Of what lies beyond, all is there, and the section before has seen what is new to it, or made it.
+        far = section.far.frames if section.far is not None else ()
+        assert all(frame in order for frame in far)
         assert all(frame in plan.lasting or made - order[frame] <= plan.horizon for frame in read_by(section))
         order.update(dict.fromkeys(section.frames, made))
 
@@ -223,8 +258,141 @@ def test_no_section_reads_what_horizon_and_lasting_exclude(plan):
 def test_sources_are_the_makers_of_what_is_read(plan):
     makers = {frame: section.number for section in plan for frame in section.frames}
     for section in plan:
-        seen = {makers[frame] for frame in read_by(section) - set(plan.anchors)}
+        far = set(section.far.frames if section.far is not None else ())
+        seen = {makers[frame] for frame in (read_by(section) | far) - set(plan.anchors)}
         assert plan.sources(section) == tuple(sorted(seen))
+
+
+@given(any_plan(), st.sampled_from([(64, 64), (480, 832)]))
+def test_sections_cost_the_same_but_for_frames_that_are_appended(plan, size):
+    if plan.section == SECTIONS.__getitem__:
+        return  # the invented one, whose windows differ
+    costs = [tokens(section, *size) - end_tokens(section.far, *size) for section in plan]
+    assert len(set(costs)) == 1
+    ends = [end_tokens(section.far, *size) for section in plan]
+    grows = any(section.far is not None and section.far.appended for section in plan)
+    assert ends == sorted(ends) if grows else len(set(ends)) == 1
+
+
+@given(any_plan())
+def test_times_are_near_one_another_whatever_the_length(plan):
+    window = plan.window
+    for section in plan:
+        every = [time for slot in section.slots.values() for time in slot.times] + [*section.times]
+        every += [] if section.far is None else [section.far.time]
+        assert min(every) >= 0
+        # Between two stretches lie at most three windows, as outermost in the published samplers.
+        steps = [later - sooner for sooner, later in pairwise(sorted(every))]
+        assert max(steps) <= 1 + 3 * window or plan.section == SECTIONS.__getitem__
+
+
+@pytest.mark.parametrize(("name", "end"), ENDS)
+@pytest.mark.parametrize("sections", [1, 4, 11])
+def test_named_plans_keep_to_the_times_of_the_published_samplers(name, end, sections):
+    plan = PLANS[name].lay_out(sections, 9, end)
+    times = [
+        time
+        for section in plan
+        for slot in (*section.slots.values(), Slot(1, section.frames, section.times))
+        for frame, time in zip(slot.frames, slot.times, strict=True)
+        if frame is not None
+    ]
+    # 55, and one more for a last picture behind an end that is three windows away.
+    assert min(times) >= 0 and max(times) <= 55 + (end and plan.made_at(0) == 1)
+
+
+@given(st.sampled_from(["endpoint", "planned"]), st.integers(1, 40), st.integers(1, 12), st.booleans())
+def test_every_filler_sees_the_end_that_it_goes_to(name, sections, window, end):
+    plan, every = PLANS[name].lay_out(sections, window, end), PLANS[name].every or sections
+    seen_last = []
+    for made, section in enumerate(plan):
+        at_end = min(section.number // every * every + every, sections) - 1
+        ends = {
+            frame
+            for number in range(at_end)
+            if number % every == every - 1
+            for frame in plan[plan.made_at(number)].frames
+        }
+        if section.number == at_end:
+            # From the picture and the end before alone: so it might as well be made before all that is filled.
+            assert read_by(section) <= ends | set(plan.anchors)
+            assert made == section.number // every * every
+        else:
+            assert section.slots[1].frames[-1] == 1 + window * at_end
+        seen_last += [section.number] if 1 + window * sections in read_by(section) else []
+    assert seen_last == ([sections - 1] if end else [])
+
+
+@given(structures() | st.sampled_from([*PLANS]), st.integers(1, 12), st.integers(1, 6), st.integers(1, 9))
+def test_a_plan_that_can_be_extended_begins_a_longer_one(name, sections, more, window):
+    kind = kind_named(name)
+    plan, longer = (kind.lay_out(count, window, False) for count in (sections, sections + more))
+    same = [*plan] == [*longer][:sections]
+    if plan.extendable:
+        assert same
+        assert kind.extendable
+    if kind.sees_end:
+        assert not kind.lay_out(sections, window, True).extendable
+
+
+def test_a_planned_video_is_extended_by_whole_stretches_alone():
+    assert [PLANS["planned"].lay_out(count, 9, False).extendable for count in range(1, 9)] == [
+        count % 4 == 0 for count in range(1, 9)
+    ]
+    late = ends_first(View(behind=(Packed(1, 1),), apart=True), 5, 9, every=4, late=3)
+    assert [section.number for section in late] == [0, 4, 1, 2, 3] and late.extendable
+
+
+# -------------------------------------------------------------------------------------------------- structure names
+
+
+@given(structures())
+def test_a_structure_name_is_a_sampling(name):
+    kind = kind_named(name)
+    assert kind.structure == name
+    assert Job("x", sampling=name).check() is None
+    assert plan_of(Job("x", sampling=name)).count == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "sideways",
+            "No sampling 'sideways'; there are: inverted, vanilla,.* and structure names such as td_f16",
+        ),
+        ("td_f16k4f2k2f1k1", "No sampling 'td_f16k4f2k2f1k1'"),
+        ("f1k1_g9_g9", "must say once how many"),
+        ("f1k1_g2", "makes 2 latent frames in each section, and the window is 9"),
+        ("g9", "never sees the picture"),
+        ("g9_f1k1f2k2", "never sees the picture"),
+        ("f2k2_x_g9", "has parts that no plan here is made of"),
+        ("x_f2k2_g9", "has parts that no plan here is made of"),
+        ("f1k1_x_g9_x", "has parts that no plan here is made of"),
+        ("f1k1_x_g9_f1k1_x_f1k1", "has parts that no plan here is made of"),
+        ("f1k2_g9_f1k2", "must be a multiple of 2"),
+        ("f1001k1_g9", "packs more than 1000 frames"),
+        ("f1k1_g9_td", "it stands at the far end"),
+        ("tc_f1k1_g9_x_f1k1", "has none; write td"),
+        ("f1k1_x_g9_tc", "has none; write td"),
+        ("td_f1k1_g9+D", "has a discrete history; say of how many codes"),
+    ],
+)
+def test_a_name_of_which_no_plan_can_be_made_is_refused_in_one_sentence(name, words):
+    with pytest.raises(JobError, match=words):
+        Job("x", sampling=name).check()
+
+
+def test_names_of_one_plan():
+    assert (
+        names_like("f1k1_x_f16k4f2k2f1k1_g2")
+        == names_like("td_f1k1_x_f16k4f2k2f1k1_g9")
+        == ("vanilla", "anchored")
+    )
+    assert names_like("f1k1_x_f16k4f2k2f1k1_g9_x_f1k1") == ("endpoint",) and names_like("planned") == (
+        "planned",
+    )
+    assert Job("x", sampling="td_f1k1_g9+D", history="discrete:16").check() is None
 
 
 @pytest.mark.parametrize("kind", PLANS.values())

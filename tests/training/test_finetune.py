@@ -83,6 +83,23 @@ def test_a_run_that_is_stopped_goes_on_as_if_it_never_was(tmp_path: Path, stoppe
     equal(whole, halved)
 
 
+def test_a_whole_model_goes_on_exactly_too(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, rank=32, whole=True, steps=2, lr=1e-3, average=0.9)
+    whole, halved = tmp_path / "whole", tmp_path / "halved"
+    ran(finetune(learner(), clips(), whole, settings))
+    events = finetune(learner(), clips(), halved, settings)
+    for event in events:
+        if isinstance(event, Learnt):
+            events.close()
+    ran(finetune(learner(), clips(), halved, settings))
+    first, second = state(whole), state(halved)
+    assert int(second["steps"]) == 2 and all((first[name] == second[name]).all() for name in first)
+    weights = [
+        folder / "model" / "transformer" / "diffusion_pytorch_model.safetensors" for folder in (whole, halved)
+    ]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
 def test_a_process_that_is_killed_between_checkpoints_goes_on_exactly(tmp_path: Path) -> None:
     settings = replace(SETTINGS, save_every=2, average=0.9, dropout=0.2)
     ran(finetune(learner(), clips(), tmp_path / "whole", settings))
@@ -107,12 +124,15 @@ def test_accumulation_equals_a_larger_batch(tmp_path: Path) -> None:
 
 
 def test_what_is_written_is_the_average(tmp_path: Path) -> None:
-    ran(finetune(learner(), clips(), tmp_path, replace(SETTINGS, average=0.9)))
+    ran(finetune(learner(), clips(), tmp_path, replace(SETTINGS, average=0.9, keep_every=2)))
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["000002", "000004"]
     last = state(tmp_path)
     name = "transformer_blocks.0.attn.to_q"
     written = read_arrays(tmp_path / "pytorch_lora_weights.safetensors")[0]
     found = written[f"transformer.{name}.lora_B.weight"]
     np.testing.assert_array_equal(found, last[f"average/{name}.up"])
+    kept = read_arrays(tmp_path / "kept" / "000002" / "pytorch_lora_weights.safetensors")[0]
+    assert (kept[f"transformer.{name}.lora_B.weight"] != found).any()
     assert np.abs(found - last[f"parameter/{name}.up"]).max() > 1e-4
 
 
@@ -175,7 +195,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
         ({"rank": 0}, "--rank must be at least 1"),
         ({"targets": "to_qqq"}, "'to_qqq' names no linear layer"),
         ({"targets": "to_(q"}, "is no regular expression"),
-        ({"sampling": "sideways"}, "no sampling 'sideways'"),
+        ({"sampling": "sideways"}, "No sampling 'sideways'"),
         ({"sampling": "vanilla", "key_frames": 0.5}, "vanilla never sees"),
         ({"whole": True, "rank": 8}, "--whole trains no LoRA, which --rank is about"),
         ({"epochs": 2}, "so many --steps or so many --epochs"),
@@ -227,3 +247,14 @@ def test_a_missing_log_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_window_that_no_example_holds_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="7 latent frames, which hold no section of 9"):
         ran(finetune(learner(), clips(), tmp_path, replace(SETTINGS, window=WINDOW + 7)))
+
+
+def test_what_learns_stays_float32_on_a_base_of_16_bits(tmp_path: Path) -> None:
+    networks = learner()
+    networks.transformer.to(runtime.dtype("bfloat16"))
+    events = ran(finetune(networks, clips(), tmp_path, replace(SETTINGS, precision="bfloat16")))
+    assert all(np.isfinite(losses(events)))
+    assert {
+        values.dtype for name, values in state(tmp_path).items() if "/" in name and "step/" not in name
+    } == {np.dtype(np.float32)}
+    assert networks.dtype_name == "bfloat16"

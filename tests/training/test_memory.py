@@ -128,7 +128,7 @@ def test_the_published_network_in_words() -> None:
             "take --batch 4 and --accumulate 4 times as many",
         ),
         (LORA, 32, "hold the blocks in 8 bits"),
-        (LORA, 24, "take --recompute, --batch 1, --quantize int8 and videos of 384 x 256"),
+        (LORA, 24, "take --gradient-checkpointing, --batch 1, --quantize int8 and videos of 384 x 256"),
         (LORA, 8, "at least .* GB are needed"),
         (Run(), 80, "share it between 4 such devices"),
         (Run(), 4, "train a LoRA instead"),

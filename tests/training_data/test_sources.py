@@ -1,6 +1,7 @@
 """What DATA holds, before anything is loaded: folders, metadata.jsonl, musubi-tuner's TOML; what is odd is named."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -46,6 +47,8 @@ def test_a_folder_of_odd_things(tmp_path):
     (tmp_path / "._good.mp4").write_bytes(b"what a Mac leaves")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")
     say(tmp_path / "gone.png", "x")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    say(tmp_path / "pipe.mp4", "x")
     (tmp_path / "lonely.txt").write_text("nothing here")
     (tmp_path / "film.wmv").write_bytes(b"x")
     (tmp_path / "inner").mkdir()
@@ -56,7 +59,8 @@ def test_a_folder_of_odd_things(tmp_path):
     assert found.items[0].source.prompt == "a grey field"
     whys = skipped(found)
     assert whys.keys() == {
-        "short.mp4", "torn.mp4", "silent.png", "latin.png", "gone.png", "lonely.txt", "film.wmv", "inner"
+        "short.mp4", "torn.mp4", "silent.png", "latin.png", "gone.png", "lonely.txt", "film.wmv", "inner",
+        "pipe.mp4",
     }  # fmt: skip
     assert whys["short.mp4"] == "it has 8 frames, and a stretch needs 9"
     assert "there is no silent.txt beside it" in whys["silent.png"] and "not UTF-8" in whys["latin.png"]
@@ -153,7 +157,7 @@ def data(tmp_path):
 def test_keys_and_defaults_are_its_own():
     assert {*GENERAL, *BOTH, *VIDEO, *IMAGE, *DECLINED} == KEYS
     assert DEFAULTS == {
-        "resolution": [960, 544], "caption_extension": ".txt", "num_repeats": 1, "batch_size": 1,
+        "resolution": [960, 544], "caption_extension": ".txt", "num_repeats": 1,
         "enable_bucket": False, "bucket_no_upscale": False, "target_frames": [1], "frame_extraction": "head",
         "frame_stride": 1, "frame_sample": 1, "max_frames": 129, "source_fps": None,
     }  # fmt: skip
@@ -240,8 +244,8 @@ VIDEOS = '[[datasets]]\nvideo_directory = "HERE"\nframe_extraction = "full"\n'
         (VIDEOS + "fp_latent_window_size = 4", "fp_latent_window_size is 4, and sections of 2"),
         (VIDEOS.replace("HERE", "nowhere-at-all"), "video_directory is 'nowhere-at-all', where no folder is"),
         (VIDEOS + VIDEOS, "Two datasets have their cache in"),
-        (VIDEOS + "resolution = 64\n" + VIDEOS + 'cache_directory = "b"\nbatch_size = 2\nresolution = 64',
-         "batch_size is 1 in one dataset and 2 in another"),
+        (VIDEOS + "batch_size = 3\n" + VIDEOS + 'cache_directory = "b"\nbatch_size = 2',
+         "batch_size is 2 in one dataset and 3 in another"),
         ("[[datasets", "is no TOML"),
     ],
 )  # fmt: skip

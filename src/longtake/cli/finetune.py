@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
+from longtake.cli.company import speaking
+from longtake.cli.follow import quiet
 from longtake.cli.options import (
     SIZE,
     add_json,
@@ -16,6 +21,7 @@ from longtake.cli.options import (
     parts_of,
     size,
 )
+from longtake.launched import launched
 from longtake.training.settings import Settings
 
 USAGE = "MODEL DATA -o OUT [options]"
@@ -70,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Train, and tell how far it is."""
+def run(args: argparse.Namespace, told: Callable[[Any], None] = lambda company: None) -> None:
+    """Train, and tell how far it is; of several processes the first one tells it. `told` is given those that met."""
     settings = settings_of(args)
     settings.check()
     from longtake.cli.progress import progress_for
@@ -79,21 +85,35 @@ def run(args: argparse.Namespace) -> None:
 
     progress = progress_for(args.json)
     logs = [name.strip() for name in args.log.split(",") if name.strip()]
+    if launched()[1] > 1:
+        quiet()
+    from longtake.training.company import met
     from longtake.training.finetune import finetune
 
-    events = finetune(
-        args.model,
-        args.data,
-        args.output,
-        settings,
-        parts=parts_of(args.parts or ()),
-        quantize=args.quantize or "none",
-        machine=machine_of(args),
-        samples=args.sample_prompts,
-        logs=logs,
-    )
-    again = shlex.join(["longtake", *sys.argv[1:]])
-    follow(events, progress, again)
+    machine = machine_of(args)
+    company = met(machine.device)
+    told(company)
+    with speaking(company if company is not None and company.first else None):
+        events = finetune(
+            args.model,
+            args.data,
+            args.output,
+            settings,
+            parts=parts_of(args.parts or ()),
+            quantize=args.quantize or "none",
+            machine=machine if company is None else replace(machine, device=company.device),
+            samples=args.sample_prompts,
+            logs=logs,
+            company=company,
+        )
+        if company is None or company.first:
+            again = shlex.join(["longtake", *sys.argv[1:]])
+            follow(events, progress, again)
+        else:
+            for _ in events:
+                pass
+    if company is not None:
+        company.close()
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

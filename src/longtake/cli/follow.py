@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from longtake.errors import LongtakeError, LostRunError
+from longtake.errors import LongtakeError, LongtakeWarning, LostRunError
 from longtake.job import Job
 from longtake.machine import Machine
 
@@ -43,29 +45,55 @@ class Make:
 
 def follow(words: Sequence[str], rank: int, size: int) -> int:
     """Do what process 0 says, until it says no more; returns the exit code."""
+    if words and words[0] == "finetune" and not {"-h", "--help"} & set(words):
+        return _guarded(rank, lambda told: _learn(words, told))
     if not words or words[0] not in ("generate", "resume", "extend", "redo") or {"-h", "--help"} & set(words):
         return DONE  # process 0 does it alone
-    quiet()
-    ranks = None
-    try:
+
+    def work(told: Callable[[Any], None]) -> None:
         from longtake.pipeline import together
 
         ranks = together.join(rank, size)
+        told(ranks)
         networks = None
         while (word := ranks.share(None)) is not None:
             networks = load(word, ranks) if isinstance(word, Load) else make(word, networks)
         ranks.close()
+
+    return _guarded(rank, work)
+
+
+def _guarded(rank: int, work: Callable[[Callable[[Any], None]], None]) -> int:
+    """Do this process's work, and say what it alone knows of its end; `work` tells of the others when it met them."""
+    quiet()
+    met: list[Any] = []
+    try:
+        work(met.append)
     except LostRunError:
         return FAILED  # process 0, or who else has ended, has said why
     except (LongtakeError, MemoryError) as error:
         time.sleep(GRACE)
-        if ranks is not None and ranks.may_speak():
+        if met and met[0].may_speak():
             reason = str(error).rstrip(".") or "there is not enough memory"
             print(f"longtake: process {rank}: {reason}.", file=sys.stderr, flush=True)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
     return DONE
+
+
+def _learn(words: Sequence[str], told: Callable[[Any], None]) -> None:
+    """This process's part of a fine-tuning; what its words are wrong in, process 0 says."""
+    from longtake.cli import parser
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LongtakeWarning)
+        try:
+            with contextlib.redirect_stderr(None):
+                args = parser().parse_args(list(words))
+        except SystemExit:
+            return
+        args.run(args, told)
 
 
 def quiet() -> None:

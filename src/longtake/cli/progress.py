@@ -102,7 +102,7 @@ class Progress:
         self._tenths.pop(at.name, None)
         if at.total >= SAID:
             before = f", {gigabytes(at.begun)} of them earlier" if at.begun else ""
-            self.say(f"downloaded {at.name}: {gigabytes(at.total)} in {_count(at.files, 'file')}{before}")
+            self.say(f"downloaded {at.name}: {gigabytes(at.total)} in {count(at.files, 'file')}{before}")
 
     def loaded(self, job: Job) -> None:
         """Tell the job as it will be made, with its size and dtype."""
@@ -157,7 +157,7 @@ class Progress:
             "planned", sections=event.sections, frames=event.frames, steps=event.steps, notice=event.notice
         )
         self.say(
-            f"{event.frames} frames in {_count(event.sections, 'section')} of {_count(event.steps, 'step')}"
+            f"{event.frames} frames in {count(event.sections, 'section')} of {count(event.steps, 'step')}"
         )
         if event.notice:
             self.say(f"note: {event.notice}")
@@ -252,7 +252,8 @@ def progress_for(as_json: bool) -> Progress:
     return Progress("json" if as_json else "terminal" if sys.stderr.isatty() else "log")
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """So many of what a noun names: `1 step`, `2 steps`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

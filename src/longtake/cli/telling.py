@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longtake.cli.progress import Progress, time_left
+from longtake.cli.progress import Progress, count, time_left
 
 if TYPE_CHECKING:
     from longtake.training.course import Event
@@ -18,24 +18,26 @@ if TYPE_CHECKING:
 def follow(events: Generator[Event, None, None], progress: Progress, again: str) -> None:
     """Tell the events. A first Ctrl-C ends the step at hand, saves, and says how to go on; a second ends at once."""
     telling = Telling(progress)
-    with contextlib.closing(events), stopping() as stopped:
+    with contextlib.closing(events), stopping(telling.stops) as stopped:
         for event in events:
             telling.tell(event)
             if stopped() and not telling.done:
                 events.close()
                 progress.clear()
                 progress.emit("stopped", step=telling.step)
-                progress.say(f"saved after step {telling.step}; go on by the same command: {again}")
+                kept = f"saved after step {telling.step}" if telling.steps else "what is encoded is kept"
+                progress.say(f"{kept}; go on by the same command: {again}")
                 raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C is only noted; gives what tells of it."""
+def stopping(say: Callable[[], None]) -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C is only noted, and said; gives what tells of it."""
     noted = threading.Event()
 
     def note(number: int, frame: Any) -> None:
         noted.set()
+        say()
         signal.signal(signal.SIGINT, before)
 
     if threading.current_thread() is not threading.main_thread():
@@ -62,9 +64,16 @@ class Telling:
         self.progress.emit(kind, **{name: _plain(value) for name, value in vars(event).items()})
         getattr(self, f"_{kind}")(event)
 
+    def stops(self) -> None:
+        """Tell that a Ctrl-C was heard."""
+        self.progress.say("stopping after this step; another Ctrl-C ends at once")
+
     def _surveyed(self, event: Any) -> None:
         for line in event.lines:
             self.progress.say(line)
+
+    def _reckoned(self, event: Any) -> None:
+        self.progress.say(f"memory: {'; '.join(event.lines)}")
 
     def _encoding(self, event: Any) -> None:
         self.progress.show(f"encoding {event.kind} {event.done}/{event.total}")
@@ -78,7 +87,7 @@ class Telling:
         self.step, self.steps = event.done, event.steps
         on = f", going on after step {event.done}" if event.done else ""
         self.progress.say(
-            f"{event.learning:,} numbers learn from {event.examples} examples in {event.steps} steps "
+            f"{event.learning:,} numbers learn from {count(event.examples, 'example')} in {count(event.steps, 'step')} "
             f"({event.lap} to an epoch){on}"
         )
 
@@ -100,7 +109,7 @@ class Telling:
         self.progress.clear()
         if self.progress.style != "json":
             figures = ", ".join(f"{name} {value:g}" for name, value in event.figures.items())
-            print(f"{event.file}: {event.step} steps{f'; {figures}' if figures else ''}")
+            print(f"{event.file}: {count(event.step, 'step')}{f'; {figures}' if figures else ''}")
 
 
 def _plain(value: Any) -> Any:

@@ -125,7 +125,7 @@ def arm_of(records: Sequence[Record], of: Mapping[str, Any]) -> ArmResult:
 def differences(results: Results, base: str) -> dict[str, dict[str, dict[str, Interval]]]:
     """Of each other arm, by measure and statistic: its videos' figures less the base's of the same scene and seed.
 
-    Where the base has one video a scene (as the truth has), every seed is compared with it.
+    Where one of them has one video a scene (as the truth has), every seed is compared with it.
     """
     found = {}
     for name, arm in results.items():
@@ -201,10 +201,16 @@ def merged(every: Iterable[tuple[str, Results]]) -> Results:
 
 
 def _pairs(arm: ArmResult, base: ArmResult) -> list[tuple[int, int]]:
-    """Rows of the same scene and seed in both."""
-    rows = {key: row for row, key in enumerate(base.keys)}
-    found = [(row, rows.get(key, rows.get((key[0], None)))) for row, key in enumerate(arm.keys)]
-    return [(ours, theirs) for ours, theirs in found if theirs is not None]
+    """Rows of the same scene and seed in both; the seed None, which is one video for all, is of every seed."""
+    rows: dict[int | str, list[tuple[int | None, int]]] = {}
+    for theirs, (scene, seed) in enumerate(base.keys):
+        rows.setdefault(scene, []).append((seed, theirs))
+    return [
+        (ours, theirs)
+        for ours, (scene, seed) in enumerate(arm.keys)
+        for other, theirs in rows.get(scene, ())
+        if seed == other or seed is None or other is None
+    ]
 
 
 def _summed(figures: Figures, scenes: Sequence[int | str]) -> dict[str, dict[str, Interval]]:

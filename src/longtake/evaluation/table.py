@@ -39,7 +39,8 @@ def table(
         if rows:
             heads = (name, *COLUMNS, f"drift less {base}'s" if differences else "")
             lines += [*_aligned(_filled([heads, *rows])), f"  {MEASURES[name].help}", ""]
-    lines += _similar(results)
+    if len(measures) == len(MEASURES):
+        lines += _similar(results)
     if any(name in measures for names in gated.values() for name in names):
         lines.append(f"{MARK} bad from the first section on: its drift says little.")
     return "\n".join(line.rstrip() for line in lines).rstrip()

@@ -10,9 +10,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from longtake.job import Job
+from longtake.plan.layout import Far
 from longtake.plan.plans import Plan, Section
 from longtake.plan.timeline import direct
 from longtake.sampling.ways import wanted_of
@@ -47,6 +49,8 @@ class Recipes:
         # Its state is a function of all sections that were made before, seen or not.
         self._follows = wanted_of(job.history, "adaptive") is not None
         self._found: dict[int, str] = {}
+        # Of all sections up to each place in the order of generation: a far end is made of many.
+        self._chain: list[str] = []
 
     def __contains__(self, number: object) -> bool:
         return isinstance(number, int) and 0 <= number < self.plan.count
@@ -57,16 +61,27 @@ class Recipes:
         for made in range(len(self._found), self.plan.made_at(number) + 1):
             section = self.plan[made]
             self._found[section.number] = self._recipe(section, made)
+            self._chain.append(_hash([self._chain[-1:], self._found[section.number]]))
         return self._found[number]
 
     def _recipe(self, section: Section, made: int) -> str:
         told = direct(self._job, self.plan, section.number)
         slots = [(slot.scale, slot.frames, slot.times) for slot in section.slots.values()]
-        place = [section.number, section.frames, section.times, slots]
-        seen = [self._found[number] for number in self.plan.sources(section)]
+        place: list[Any] = [section.number, section.frames, section.times, slots]
+        seen = [self._found[number] for number in self.plan.sources(replace(section, far=None))]
+        if section.far is not None:
+            far = section.far
+            place.append([far.scale, far.frames.start, far.frames.stop, far.time, far.appended])
+            seen += self._beyond(far)
         if self._follows and made:
             seen.append(self._found[self.plan[made - 1].number])
         return _hash([self._base, place, [told.prompt, told.seed, told.strengths], seen])
+
+    def _beyond(self, far: Far) -> list[str]:
+        """One hash for all sections up to the last of those that the far end is made of."""
+        makers = [self.plan.maker(frame) for frame in (*far.frames[:1], *far.frames[-1:])]
+        made = [self.plan.made_at(number) for number in makers if number is not None]
+        return [self._chain[max(made)]] if made else []
 
 
 def _hash(values: Any) -> str:

@@ -11,8 +11,11 @@ Shapes: R rows with times of their own (1, or the batch), T H W tokens, D channe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
+
+from longtake.plan.layout import divided
 
 Table = tuple[np.ndarray, np.ndarray]
 
@@ -43,6 +46,27 @@ def rotary(
     ]
     cos, sin = zip(*tables, strict=True)
     return _grid(*cos), _grid(*sin)
+
+
+def coarse(
+    times: np.ndarray, size: tuple[int, int], grid: tuple[int, int], axes: Sequence[int], theta: float = 256.0
+) -> Table:
+    """Cosine and sine (R, T·H·W, D) of frames that were pooled to `grid` tokens (H, W), from `size` of them.
+
+    Each token takes the mean of those that it stands for, as `rotary` does for blocks.
+    """
+    time = axis(times, axes[0], theta)
+    row, column = (
+        tuple(_merged(part, count) for part in axis(np.arange(whole)[None], dim, theta))
+        for whole, count, dim in zip(size, grid, axes[1:], strict=True)
+    )
+    return _grid(time[0], row[0], column[0]), _grid(time[1], row[1], column[1])
+
+
+def _merged(table: np.ndarray, count: int) -> np.ndarray:
+    """Means over `count` even parts of axis 1."""
+    edges = divided(table.shape[1], count)
+    return np.stack([table[:, first:last].mean(axis=1) for first, last in pairwise(edges)], axis=1)
 
 
 def _grid(time: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:

@@ -17,17 +17,19 @@ from typing import Any, Protocol
 import numpy as np
 
 from longtake.backend import exchange, ops, runtime
+from longtake.errors import JobError
 from longtake.models import adapters
 from longtake.models.pretrained import ALL, REST, is_untouched, needing
 from longtake.models.transformer import (
     SLOTS,
+    Beyond,
     Context,
     HunyuanVideoFramepackTransformer3DModel,
     Moment,
     Prompted,
     Sight,
 )
-from longtake.plan.layout import Slot, check_scales
+from longtake.plan.layout import Far, Slot, check_scales
 from longtake.plan.plans import Section
 from longtake.sampling.guidance import cfg
 from longtake.sampling.solvers import Velocity
@@ -51,6 +53,7 @@ class Readable(Protocol):
     """What a section reads its clean latents from: the history, or what was made of it (`pipeline.treating`)."""
 
     def read(self, frames: Slot) -> np.ndarray: ...
+    def far(self, far: Far) -> np.ndarray: ...
 
 
 class Predictor:
@@ -85,9 +88,16 @@ class Predictor:
         clean = {
             scale: (self._placed(history.read(slot)), slot.times) for scale, slot in section.slots.items()
         }
-        self.begun = Begun(section.times, clean)
+        self.begun = Begun(section.times, clean, self._beyond(section.far, history))
         for known in self.texts.values():
             known.sight = None
+
+    def _beyond(self, far: Far | None, history: Readable) -> Beyond | None:
+        if far is None:
+            return None
+        check_far(self.transformer)
+        latents = history.far(far)
+        return Beyond(self._placed(latents), (far.time,) * latents.shape[2], far.scale)
 
     def __call__(
         self, text: Text, negative: Text | None, image_states: Any, latents: Any, sigma: float
@@ -132,7 +142,7 @@ class Predictor:
         network, begun = self.transformer, branch.begun
         known = self._known(branch)
         if begun.context is None:
-            begun.context = network.context(tuple(latents.shape), begun.times, begun.clean)
+            begun.context = network.context(tuple(latents.shape), begun.times, begun.clean, begun.beyond)
         if known.sight is None:
             known.sight = network.sight(begun.context, known.prompted)
         if sigma not in known.moments:
@@ -166,6 +176,12 @@ class Predictor:
             begun.slots = {"indices_latents": _times(begun.times)}
             for scale, (clean, times) in begun.clean.items():
                 begun.slots |= {SLOTS[scale]: clean, f"indices_{SLOTS[scale]}": _times(times)}
+            if begun.beyond is not None:
+                begun.slots |= {
+                    "latents_beyond": begun.beyond.latents,
+                    "indices_latents_beyond": _times(begun.beyond.times),
+                    "scale_beyond": begun.beyond.scale,
+                }
         return self.transformer(
             hidden_states=latents,
             timestep=timestep,
@@ -221,11 +237,25 @@ class Predictor:
         return runtime.place(ops.from_numpy(array), exchange.device_of(network), network.dtype)
 
 
+def check_far(transformer: Any) -> None:
+    """Raise JobError if the transformer cannot see what lies beyond the packed frames."""
+    if not isinstance(transformer, HunyuanVideoFramepackTransformer3DModel):
+        raise JobError(
+            "The plan keeps what lies beyond its packed frames, which longtake's own transformer can see; this is a "
+            f"{type(transformer).__name__} of another make: take a plan that deletes it (td)."
+        )
+
+
 class Begun:
     """One section, and what is computed once for it."""
 
-    def __init__(self, times: tuple[int, ...], clean: dict[int, tuple[Any, tuple[int, ...]]]) -> None:
-        self.times, self.clean = times, clean
+    def __init__(
+        self,
+        times: tuple[int, ...],
+        clean: dict[int, tuple[Any, tuple[int, ...]]],
+        beyond: Beyond | None = None,
+    ) -> None:
+        self.times, self.clean, self.beyond = times, clean, beyond
         self.context: Context | None = None
         self.guidance: Any = None
         self.slots: dict[str, Any] | None = None

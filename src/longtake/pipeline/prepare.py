@@ -31,6 +31,7 @@ from longtake.pipeline.encode import (
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import LAST_PICTURE, PICTURE, Noise, noise_source, seeds_of
 from longtake.pipeline.placement import room_for
+from longtake.pipeline.predict import check_far
 from longtake.plan import timeline
 from longtake.plan.layout import LATENT_PIXELS, check_scales
 from longtake.plan.plans import Plan, kind_named, names_like, plan_of
@@ -160,6 +161,8 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     check_scales(kind_named(job.sampling).scales)
     plan = plan_of(job)
     timeline.check(job, plan)
+    if plan[0].far is not None:
+        check_far(networks.part("transformer"))
     cache = cache_of(job, networks, plan)
     treating.check(job, networks, plan)
     count = _prompt_count(inputs)

@@ -12,22 +12,26 @@ from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import beside
 from longtake.pipeline.predict import Readable
 from longtake.plan.history import History
-from longtake.plan.layout import Slot
+from longtake.plan.layout import Far, Slot
 from longtake.plan.plans import Plan, Section
 from longtake.sampling.treatments import Drift, over_scales, treatment_of
-from longtake.sampling.ways import wanted_of
+from longtake.sampling.ways import discrete_of, wanted_of
 from longtake.weights.codebook import codes_digest
 
 
 class Seen:
     """What one section sees, read already: latents (B, C, T, h, w) by scale."""
 
-    def __init__(self, clean: dict[int, np.ndarray]) -> None:
-        self.clean = clean
+    def __init__(self, clean: dict[int, np.ndarray], history: History) -> None:
+        self.clean, self._history = clean, history
 
     def read(self, frames: Slot) -> np.ndarray:
         """The latents of one of the section's slots."""
         return self.clean[frames.scale]
+
+    def far(self, far: Far) -> np.ndarray:
+        """The far end of the history, to which nothing is done (a job that asks for both is refused)."""
+        return self._history.far(far)
 
 
 class Treating:
@@ -54,7 +58,7 @@ class Treating:
         clean = {scale: history.read(slot) for scale, slot in section.slots.items()}
         made = {scale: self._made(slot.frames, len(seeds)) for scale, slot in section.slots.items()}
         rngs = [beside(seed, section.number) for seed in seeds]
-        return Seen(over_scales(self._treatment, clean, made, rngs))
+        return Seen(over_scales(self._treatment, clean, made, rngs), history)
 
     def _made(self, frames: Iterable[int | None], rows: int) -> np.ndarray:
         """Which frames are neither given nor blank (B, T)."""
@@ -64,10 +68,9 @@ class Treating:
 
 def check(job: Job, networks: Networks, plan: Plan) -> None:
     """Raise JobError or ModelError if the job's history cannot be treated as it says with these networks."""
-    wanted = wanted_of(job.history, "discrete")
-    if wanted is not None:
-        count = int(wanted.numbers[0])
-        codes, channels = networks.codes(count), networks.part("transformer").config.in_channels
+    discrete = discrete_of(job.history)
+    if discrete is not None:
+        codes, channels = networks.codes(*discrete), networks.part("transformer").config.in_channels
         if codes.shape[1] != channels:
             raise JobError(
                 f"The codebook is one of {codes.shape[1]} channels and the latents have {channels}; fit one for this "
@@ -84,7 +87,7 @@ def check(job: Job, networks: Networks, plan: Plan) -> None:
 
 def form_of(job: Job, networks: Networks) -> str:
     """The form of the networks as far as it decides the job's sections: with the codes, if the history is discrete."""
-    wanted = wanted_of(job.history, "discrete")
-    if wanted is None:
+    discrete = discrete_of(job.history)
+    if discrete is None:
         return networks.form
-    return f"{networks.form},codes={codes_digest(networks.codes(int(wanted.numbers[0])))}"
+    return f"{networks.form},codes={codes_digest(networks.codes(*discrete))}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from longtake.plan.layout import KERNELS, LATENT_PIXELS, token_count
+from longtake.plan.layout import KERNELS, LATENT_PIXELS, end_tokens, token_count
 
 TEXT_TOKENS = 256
 """Of a prompt, at most; Llama reads its template, about 100 more, with it."""
@@ -43,6 +43,8 @@ class Work:
     branches: int = 1
     steps: int = 25
     text: int = TEXT_TOKENS
+    beyond: int = 0
+    """Tokens of what lies beyond the clean frames, by patches of 2 x 2."""
 
     def tokens(self, patch: int, picture: int) -> int:
         """The packed sequence of one row: window and clean frames by patches, picture, text."""
@@ -52,17 +54,19 @@ class Work:
             for scale, frames in self.clean.items()
             if scale in KERNELS
         )
-        return window + clean + picture + self.text
+        return window + clean + self.beyond + picture + self.text
 
 
 def work_of(job: Any, plan: Any, rows: int = 1) -> Work:
     """The work of a job with a size, by its plan: the section that sees most decides."""
     clean: dict[int, int] = {}
-    for section in (plan[0], plan[-1], plan[len(plan) // 2]):
+    seen = (plan[0], plan[-1], plan[len(plan) // 2])
+    beyond = max(end_tokens(section.far, job.height, job.width) for section in seen)
+    for section in seen:
         for scale, slot in section.slots.items():
             clean[scale] = max(clean.get(scale, 0), len(slot.frames))
     branches = 1 + (job.cfg_scale > 1)
-    return Work(job.width, job.height, plan.window, clean, rows, branches, job.steps)
+    return Work(job.width, job.height, plan.window, clean, rows, branches, job.steps, beyond=beyond)
 
 
 def step_bytes(config: Any, work: Work, value: int, on_cpu: bool = False) -> int:

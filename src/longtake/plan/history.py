@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from longtake.errors import LongtakeError
-from longtake.plan.layout import Slot
+from longtake.plan.layout import Far, Slot, divided, far_tokens
 from longtake.plan.plans import Plan
 from longtake.plan.table import ranges
 
@@ -30,6 +30,7 @@ class History:
         # Sections of the order of generation: so many from the first on are there, and these further on.
         self._done = 0
         self._ahead: set[int] = set()
+        self._beyond = Beyond()
 
     def __contains__(self, frame: object) -> bool:
         return frame in self._frames
@@ -64,11 +65,15 @@ class History:
         while self._done in self._ahead:
             self._ahead.remove(self._done)
             self._done += 1
+            # Whether it was made now or read from a store: so the far end is the same after a pause.
+            if self._done < len(plan):
+                self._beyond.take(plan[self._done].far, self._frames)
 
     def _prune(self, plan: Plan) -> None:
         """Let go of what the next section to be made, and all after it, will not read."""
         if self._done == len(plan):
             self._frames.clear()
+            self._beyond = Beyond()
         for frame in [*self._frames]:
             number = plan.maker(frame)
             # What is given is there before the first section.
@@ -88,3 +93,76 @@ class History:
         return np.stack(
             [self._blank if number is None else self._frames[number] for number in numbers], axis=2
         )
+
+    def far(self, far: Far) -> np.ndarray:
+        """The far end of the history, (B, C, T, h, w): appended frames by their cells, or the mean of all in one frame.
+
+        Raises LongtakeError for another far end than that of the next section, if there is a plan.
+        """
+        if self._blank is None:
+            raise LongtakeError("The history is asked for its far end; it holds nothing.")
+        beyond = self._beyond
+        if self._plan is None:
+            beyond = Beyond()
+            beyond.take(far, self._frames)
+        if (len(beyond.known) or len(far.frames)) and beyond.known != far.frames:
+            raise LongtakeError(
+                f"The history is asked for all of the latent frames [{ranges(far.frames)}]; it knows "
+                f"[{ranges(beyond.known)}]."
+            )
+        return beyond.read(far, self._blank)
+
+
+class Beyond:
+    """What is known of frames that lie beyond: their sum, or each of them by its cells."""
+
+    def __init__(self) -> None:
+        self.known = range(0)
+        self._sum: np.ndarray | None = None
+        self._cells: dict[int, np.ndarray] = {}
+
+    def take(self, far: Far | None, frames: Mapping[int, np.ndarray]) -> None:
+        """Add the frames (B, C, h, w) by which the far end has grown, on either side."""
+        if far is None:
+            return
+        known, wanted = self.known, far.frames
+        grown = (range(wanted.start, known.start), range(known.stop, wanted.stop)) if known else (wanted,)
+        new = [frame for side in grown for frame in side]
+        missing = [frame for frame in new if frame not in frames]
+        if missing:
+            raise LongtakeError(
+                f"The history's far end wants the latent frames [{ranges(missing)}]; they are gone."
+            )
+        for frame in new:
+            if far.appended:
+                self._cells[frame] = cells(frames[frame])
+            else:
+                # In float64, so that a mean of many is as good as one of few.
+                self._sum = frames[frame] + (0.0 if self._sum is None else self._sum)
+                self._sum = self._sum.astype(np.float64)
+        self.known = wanted
+
+    def read(self, far: Far, blank: np.ndarray) -> np.ndarray:
+        """The far end (B, C, T, h, w)."""
+        if far.appended:
+            found = [self._cells[frame] for frame in far.frames]
+            return np.stack(found, axis=2) if found else cells(blank)[:, :, None][:, :, :0]
+        if self._sum is None:
+            return blank[:, :, None]
+        return (self._sum / len(far.frames)).astype(blank.dtype)[:, :, None]
+
+
+def cells(frame: np.ndarray) -> np.ndarray:
+    """A frame (…, h, w) pooled to about 32 x 32 latent pixels a cell, two cells to a token on each axis.
+
+    Unlike the paper, whose pooling is by (1, 32, 32): parts are even, so that no edge is left out, and none is padded.
+
+    >>> cells(np.arange(16.0).reshape(1, 4, 4))
+    array([[[ 2.5,  4.5],
+            [10.5, 12.5]]])
+    """
+    for axis, tokens in zip((-2, -1), far_tokens(*frame.shape[-2:]), strict=True):
+        edges = divided(frame.shape[axis], 2 * tokens)
+        sizes = np.diff(edges).reshape(-1, 1) if axis == -2 else np.diff(edges)
+        frame = np.add.reduceat(frame, edges[:-1], axis=axis) / sizes.astype(frame.dtype)
+    return frame

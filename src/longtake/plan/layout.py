@@ -44,6 +44,48 @@ class Slot:
     times: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Far:
+    """The far end of a history: all frames beyond those that a section packs.
+
+    `appended`: each of them is pooled to about 32 x 32 latent pixels a cell and costs about one token, so that the
+    context grows with the video; else they are one frame, their mean, packed by `scale`. All have one time, beyond the
+    packed frames: their true distance would soon be further than anything a model was trained on.
+    """
+
+    scale: int
+    frames: range
+    time: int
+    appended: bool
+
+    @property
+    def count(self) -> int:
+        """Frames that are fed for it; the mean of none is zeros."""
+        return len(self.frames) if self.appended else 1
+
+
+FAR_CELL = 32
+"""Latent pixels to a cell of an appended frame, on each axis, as near as an even division comes."""
+
+
+def far_tokens(rows: int, columns: int) -> tuple[int, int]:
+    """Tokens of an appended frame of so many latent rows and columns; each holds 2 x 2 cells.
+
+    >>> far_tokens(80, 76), far_tokens(60, 104), far_tokens(8, 8)
+    ((1, 1), (1, 2), (1, 1))
+    """
+    return max(1, round(rows / (2 * FAR_CELL))), max(1, round(columns / (2 * FAR_CELL)))
+
+
+def divided(size: int, count: int) -> list[int]:
+    """The edges of `count` even parts of `size`.
+
+    >>> divided(80, 2), divided(7, 3)
+    ([0, 40, 80], [0, 2, 5, 7])
+    """
+    return [round(size * edge / count) for edge in range(count + 1)]
+
+
 def token_count(frames: int, height: int, width: int, scale: int = 1) -> int:
     """Tokens of `frames` latent frames at `scale`; `height` and `width` in pixels.
 
@@ -71,6 +113,16 @@ def check_scales(scales: Iterable[int]) -> None:
                 f"The plan packs clean frames by {scale}, and this transformer has kernels for "
                 f"{', '.join(map(str, SCALES))}; choose a plan that uses these scales alone."
             )
+
+
+def end_tokens(far: Far | None, height: int, width: int) -> int:
+    """Tokens of the far end of a history."""
+    if far is None:
+        return 0
+    if not far.appended:
+        return token_count(1, height, width, far.scale)
+    rows, columns = far_tokens(height // LATENT_PIXELS, width // LATENT_PIXELS)
+    return far.count * rows * columns
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ Time 0 is the picture's place, whether it is seen or not; the frames before a se
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from longtake.errors import JobError
-from longtake.plan.layout import Packed, Slot
+from longtake.plan.layout import Far, Packed, Slot
 from longtake.plan.lengths import video_frames
 from longtake.plan.sections import Plan, Section
 
@@ -31,13 +31,15 @@ class View:
     """What every section of a plan sees, in the order of time.
 
     `picture` is frame 0, wherever the section lies; `before` are the frames up to the window, `behind` those from its
-    end on or, if `apart`, the first frames of the next end, whatever lies between.
+    end on or, if `apart`, the first frames of the next end, whatever lies between. `tail` is what becomes of the frames
+    beyond (a key of `layout.TAILS`).
     """
 
     picture: bool = True
     before: tuple[Packed, ...] = ()
     behind: tuple[Packed, ...] = ()
     apart: bool = False
+    tail: str = "td"
 
     @property
     def past(self) -> int:
@@ -58,7 +60,10 @@ def onwards(view: View, sections: int, window: int, end: bool = False) -> Plan:
 
     def section(number: int) -> Section:
         first = 1 + window * number
-        return _section(view, number, window, first, _within(0, first - 1), 1 + view.past)
+        # The picture that stays in sight is not among what lies beyond.
+        beyond = range(int(view.picture), max(int(view.picture), first - view.past))
+        found = _section(view, number, window, first, _within(0, first - 1), 1 + view.past)
+        return replace(found, far=_far(view, view.before, beyond, 0))
 
     # A frame is seen as soon as it is made, and until it lies further back than the section sees.
     reach = _reach(view.past, window)
@@ -78,7 +83,9 @@ def backwards(view: View, sections: int, window: int, end: bool = False) -> Plan
         number = sections - 1 - made
         there = _within(1, last + 1 if end and made == 0 else last)
         time = 1 + window * padding(number, sections)
-        return _section(view, number, window, 1 + window * number, there, time)
+        found = _section(view, number, window, 1 + window * number, there, time)
+        beyond = range(min(last, window * (number + 1) + view.future) + 1, last + 1)
+        return replace(found, far=_far(view, view.behind[::-1], beyond, time + window + view.future))
 
     def order(number: int) -> int:
         return sections - 1 - number
@@ -180,6 +187,14 @@ def _section(
     scales = sorted({scale for scale, _, _ in stretches})
     slots = {scale: _slot(scale, stretches) for scale in scales}
     return Section(number, tuple(range(own, own + window)), tuple(range(time, time + window)), slots)
+
+
+def _far(view: View, packed: tuple[Packed, ...], frames: range, time: int) -> Far | None:
+    """The frames beyond, nearest the time of the packed ones, the farthest of which are packed first."""
+    if view.tail == "td":
+        return None
+    appended = view.tail == "ta"
+    return Far(1 if appended else packed[0].scale, frames, time, appended)
 
 
 def _slot(scale: int, stretches: list[Stretch]) -> Slot:

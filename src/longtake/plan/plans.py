@@ -50,6 +50,11 @@ class Kind:
         """The scales by which clean frames are packed."""
         return tuple(sorted({each.scale for each in parse(self.structure).packed}))
 
+    @property
+    def keeps_tail(self) -> bool:
+        """Tell if what lies beyond the packed frames is seen, appended or as its mean."""
+        return parse(self.structure).tail not in (None, "td")
+
 
 def kind_of(structure: Structure, help: str = "", every: int | None = None, published: bool = False) -> Kind:
     """The kind of plan whose sections see what the structure says.
@@ -84,13 +89,29 @@ def _view(structure: Structure) -> View:
             f"The structure {str(structure)!r} has parts that no plan here is made of; before g there can be f1k1_x "
             "(the picture) and packed frames, and behind it packed frames, with or without x between."
         )
-    view = View(picture, packed[0], packed[1], apart)
+    view = View(picture, packed[0], packed[1], apart, structure.tail or "td")
     if not picture and not view.before:
         raise JobError(
             f"The structure {str(structure)!r} never sees the picture; begin it with f1k1_x, or pack frames before g."
         )
     _check_packed(structure, view)
+    _check_tail(structure, view)
     return view
+
+
+def _check_tail(structure: Structure, view: View) -> None:
+    """Raise JobError for a tail on the wrong side, or of a history that has no far end."""
+    first = isinstance(structure.parts[0], Tail)
+    if structure.tail is not None and first != bool(view.before):
+        raise JobError(
+            f"The structure {str(structure)!r} has {structure.tail} at the end where its history is near; it stands at "
+            "the far end of the packed frames."
+        )
+    if view.tail != "td" and (bool(view.before) == bool(view.behind)):
+        raise JobError(
+            f"The structure {str(structure)!r} keeps its tail ({view.tail}), and a plan that makes an end first, or "
+            "sees nothing but the picture, has none; write td, or pack frames on one side of g alone."
+        )
 
 
 def _check_packed(structure: Structure, view: View) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from longtake.plan.layout import Slot
+from longtake.plan.layout import Far, Slot
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,15 @@ class Section:
     """One denoised stretch of the video and the clean frames that it sees.
 
     `number` is its place in the video (0 first); `frames` are the latent frames that it makes, at `times`; `slots` are
-    what it sees, by scale: any scales, and any number of frames in each.
+    what it sees, by scale: any scales, and any number of frames in each; `far` is what lies beyond these, None if that
+    is not seen.
     """
 
     number: int
     frames: tuple[int, ...]
     times: tuple[int, ...]
     slots: Mapping[int, Slot] = field(hash=False)
+    far: Far | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +38,8 @@ class Plan:
     `count` sections, the longest of `window` latent frames, make `made` video frames, of which the first `frames` come
     out; `notice` says why these are not as many as were asked for. `forward` is true if the sections come in the
     video's order: frames can leave after each. `anchors` are the latent frames that are given and not made. A frame is
-    read by at most the `horizon` sections that are made next, but for those in `lasting`, which any section may read.
+    read by at most the `horizon` sections that are made next, but for those in `lasting`, which any section may read;
+    what lies in a section's far end does not count, since the history knows it by its sum.
     `extendable` is true if a longer plan of the same kind begins with these very sections.
 
     The last three are functions: the section made at a place in the order of generation; the order of the section at
@@ -90,5 +93,6 @@ class Plan:
         ((0,), (1, 2, 3))
         """
         seen = {frame for slot in section.slots.values() for frame in slot.frames if frame is not None}
+        seen.update(section.far.frames if section.far is not None else ())
         makers = {self.maker(frame) for frame in seen}
         return tuple(sorted(number for number in makers if number is not None))

@@ -23,6 +23,11 @@ SINK_SCALE = 2
 
 def seen(job: Job, plan: Plan) -> Plan:
     """The plan with what the job's `history` says of the frames seen. Raises JobError if the plan cannot have it."""
+    if job.history and plan[0].far is not None:
+        raise JobError(
+            f"Nothing can be done to the history that {job.sampling} keeps beyond its packed frames; leave history "
+            "out, or take the same sampling with td."
+        )
     sink, forget = (wanted_of(job.history, name) for name in ("sink", "forget"))
     kept: frozenset[int] = frozenset()
     if sink is not None:

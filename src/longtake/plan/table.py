@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from longtake.plan.layout import slot_tokens, token_count
+from longtake.plan.layout import Far, end_tokens, slot_tokens, token_count
 from longtake.plan.plans import Plan, Section
 
 LINES = 1000
@@ -19,7 +19,8 @@ def tokens(section: Section, height: int, width: int) -> int:
     17500
     """
     window = token_count(len(section.frames), height, width)
-    return window + sum(slot_tokens(slot, height, width) for slot in section.slots.values())
+    seen = sum(slot_tokens(slot, height, width) for slot in section.slots.values())
+    return window + seen + end_tokens(section.far, height, width)
 
 
 def table(plan: Plan, height: int, width: int) -> str:
@@ -40,18 +41,34 @@ def table(plan: Plan, height: int, width: int) -> str:
     last = range(len(plan) - half, len(plan)) if left_out else ()
     sections = [plan[made] for made in (*first, *last)]
     scales = sorted({scale for section in sections for scale in section.slots})
-    head = ("section", "makes", *(f"sees {scale}x" for scale in scales), "tokens")
-    lines = _aligned([head, *(_row(section, scales, height, width) for section in sections)])
+    far = any(section.far is not None for section in sections)
+    head = (
+        "section",
+        "makes",
+        *(["sees beyond"] if far else []),
+        *(f"sees {scale}x" for scale in scales),
+        "tokens",
+    )
+    lines = _aligned([head, *(_row(section, scales, far, height, width) for section in sections)])
     if left_out:
         lines.insert(1 + half, f"… {left_out} sections more …")
     return "\n".join(lines)
 
 
-def _row(section: Section, scales: Sequence[int], height: int, width: int) -> tuple[str, ...]:
+def _row(section: Section, scales: Sequence[int], far: bool, height: int, width: int) -> tuple[str, ...]:
     slots = [section.slots.get(scale) for scale in scales]
     seen = [f"{ranges(slot.frames)} @{ranges(slot.times)}" if slot else "" for slot in slots]
     made = f"{ranges(section.frames)} @{ranges(section.times)}"
-    return (str(section.number), made, *seen, str(tokens(section, height, width)))
+    beyond = [_beyond(section.far)] if far else []
+    return (str(section.number), made, *beyond, *seen, str(tokens(section, height, width)))
+
+
+def _beyond(far: Far | None) -> str:
+    """The far end of a history: the frames that are seen each for itself, or as their mean."""
+    if far is None or not far.frames:
+        return "" if far is None or far.appended else f"zeros @{far.time}"
+    frames = f"{far.frames[0]}-{far.frames[-1]}" if len(far.frames) > 1 else str(far.frames[0])
+    return f"{frames if far.appended else f'mean of {frames}'} @{far.time}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

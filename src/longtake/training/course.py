@@ -31,6 +31,13 @@ class Surveyed:
 
 
 @dataclass(frozen=True)
+class Reckoned:
+    """The memory that the training needs, in sentences."""
+
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Encoding:
     """So many of all examples, or prompts, that were to be encoded are; `note` says what is unusual with the last."""
 
@@ -95,7 +102,7 @@ class Finished:
     file: Path
 
 
-Event = Surveyed | Encoding | Loading | Began | Learnt | Saved | Sampled | Finished
+Event = Surveyed | Reckoned | Encoding | Loading | Began | Learnt | Saved | Sampled | Finished
 
 
 @dataclass
@@ -121,6 +128,11 @@ class Course:
     logs: Sequence[Any] = ()
 
     @property
+    def writes(self) -> bool:
+        """Tell if this process writes files, for itself or for all."""
+        return self.company is None or self.company.first
+
+    @property
     def settings(self) -> Settings:
         """The settings of the run."""
         return self.learning.settings
@@ -135,9 +147,9 @@ class Course:
 
     def run(self) -> Generator[Event, None, None]:
         """Learn. To stop is to close the iterator: what was learnt is saved then, and the next run goes on there."""
-        self.records.begin(self.optimiser, self, self.settings.seed, True)
+        self.records.begin(self.optimiser, self, self.settings.seed, True, self.writes)
         first, saved = self.optimiser.steps, self.optimiser.steps
-        self.logs = self.open_logs(first)
+        self.logs = self.open_logs(first) if self.writes else ()
         began, earlier = time.monotonic(), self.records.seconds
         yield self._began(first)
         try:
@@ -155,11 +167,12 @@ class Course:
                 left = (time.monotonic() - began) / done * (self.steps - self.optimiser.steps)
                 yield Learnt(step + 1, loss, norm, rate, left)
         except GeneratorExit:
-            if self.optimiser.steps != saved:
+            # What is shared out can be brought together by all processes alone.
+            if self.optimiser.steps != saved and not (self.company is not None and self.company.shares):
                 self.records.seconds = earlier + time.monotonic() - began
                 self.save()
             raise
-        yield Finished(step, self.last, self.finish())
+        yield Finished(step, self.last or self.records.present(), self.finish())
 
     def _began(self, done: int) -> Began:
         numbers = sum(math.prod(each.shape) for each in self.optimiser.parameters.values())
@@ -168,19 +181,24 @@ class Course:
 
     def step(self, step: int) -> tuple[float, float, float]:
         """One step of the optimiser: the mean error of its rows, the norm of the gradient, the rate."""
-        batches = self.learning.batches(step)
+        batches, company = self.learning.batches(step), self.company
         rows, total = sum(map(len, batches)), 0.0
         for number, lessons in enumerate(batches):
-            training.seed_everything(seed_of(self.settings.seed, step, number))
-            with self.around():
+            training.seed_everything(seed_of(self.settings.seed, step, number + self.learning.before))
+            joined = nullcontext() if company is None else company.adding(number == len(batches) - 1)
+            # Blocks that run twice run again for the gradient.
+            with self.around(), joined:
                 errors = self.learning.errors(lessons)
-            self.optimiser.add(errors.sum() / rows)
+                self.optimiser.add(errors.sum() / rows)
             total += float(errors.detach().sum()) / rows
+        total = total if company is None else company.total(total) / company.size
         rate = rate_at(self.settings, step, self.steps)
         norm = self.optimiser.update(total, rate, self.settings.clip)
         self.records.add({"loss": total, "gradient": norm})
         if self.records.counted == self.settings.log_every:
             self.last = {"rate": rate, **self.records.means()}
+            if not self.writes:
+                return total, norm, rate
             self.records.write(step + 1, self.last)
             for log in self.logs:
                 log.write(step + 1, self.last)
@@ -188,7 +206,7 @@ class Course:
 
     def save(self) -> Path:
         """Write the checkpoint, and the result so far unless that is a whole model."""
-        self.records.save(self.optimiser, self, self.settings.seed)
+        self.records.save(self.optimiser, self, self.settings.seed, self.writes)
         if self.settings.whole:
             return self.records.checkpoint
         with self.optimiser.averaged():

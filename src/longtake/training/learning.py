@@ -11,13 +11,13 @@ import numpy as np
 from longtake.backend import ops, runtime, training
 from longtake.errors import JobError
 from longtake.pipeline.encode import Text
-from longtake.plan.plans import PLANS
+from longtake.plan.plans import PLANS, kind_named
 from longtake.sampling.treatments import Treatment
 from longtake.training import objective, selfmade
 from longtake.training.examples import Examples, Told
 from longtake.training.lessons import Lesson, lesson, without_picture, without_prompt
 from longtake.training.objective import Velocity
-from longtake.training.order import Order
+from longtake.training.order import Order, Row
 from longtake.training.settings import Settings
 
 
@@ -37,24 +37,34 @@ class Learning:
         shift: float,
         empty: Told | None = None,
         treatment: Treatment | None = None,
+        company: Any = None,
     ) -> None:
         check(settings, samplings)
+        self.company = company
+        rows = settings.rows * (1 if company is None else company.size)
+        self.device, self.dtype = transformer.device, runtime.dtype_name(transformer.dtype)
         self.transformer, self.examples, self.settings = transformer, examples, settings
         self.samplings, self.shift, self.empty = tuple(samplings), shift, empty
         self.treatment = treatment
-        self.order = Order(examples, settings.window, settings.rows, settings.seed)
-        self.device = transformer.device
+        self.order = Order(examples, settings.window, rows, settings.seed)
+
+    @property
+    def before(self) -> int:
+        """The batches of a step that other processes learn from before this one's."""
+        return 0 if self.company is None else self.company.rank * self.settings.accumulate
 
     def lessons(self, step: int) -> list[Lesson]:
-        """The lessons of a step, all from sections of one plan and of equal shape."""
+        """This process's lessons of a step, all from sections of one plan and of equal shape."""
         chosen = np.random.default_rng((self.settings.seed, 2, step)).integers(len(self.samplings))
         sampling = self.samplings[int(chosen)]
-        found: list[Lesson] = []
-        for row in self.order.at(step):
-            example = self.examples[row.example]
-            like = found[0] if found else None
-            found.append(lesson(row, example, sampling, self.settings, self.shift, like))
-        return found
+        rows = self.order.at(step)
+
+        def of(row: Row, like: Lesson | None) -> Lesson:
+            return lesson(row, self.examples[row.example], sampling, self.settings, self.shift, like)
+
+        first = of(rows[0], None)
+        own = rows if self.company is None else rows[self.company.part(len(rows))]
+        return [first if row is rows[0] else of(row, first) for row in own]
 
     def varied(self, one: Lesson) -> Lesson:
         """A lesson with what the options do to it, each by its chance."""
@@ -100,8 +110,13 @@ class Learning:
         return objective.of_transformer(self.transformer, states, mask, pooled, seen, guidance)
 
     def arithmetic(self) -> AbstractContextManager[Any]:
-        """Inside, the network computes in the precision that was asked for."""
-        return training.autocast(precision_of(self.settings.precision, self.device), self.device)
+        """Inside, the network computes in the precision that was asked for.
+
+        Of a network in 16 bits that is its own: mixed precision would take its norms, and all that is kept of them for
+        the gradient, in float32.
+        """
+        wanted = precision_of(self.settings.precision, self.device) if self.dtype == "float32" else "float32"
+        return training.autocast(wanted, self.device)
 
     def _put(self, array: np.ndarray) -> Any:
         return runtime.place(ops.from_numpy(array), self.device)
@@ -110,7 +125,7 @@ class Learning:
 def check(settings: Settings, samplings: Sequence[str]) -> None:
     """Raise JobError for an option that none of the plans can serve."""
     names = ", ".join(samplings)
-    if settings.key_frames and not any(PLANS[name].sees_end for name in samplings):
+    if settings.key_frames and not any(kind_named(name).sees_end for name in samplings):
         raise JobError(
             f"--key-frames shows a picture at the end, which {names} never sees; leave it out, or add a sampling that "
             f"does: {', '.join(name for name, kind in PLANS.items() if kind.sees_end)}."

@@ -1,17 +1,23 @@
-"""Logs for other programs' eyes, beside log.jsonl: TensorBoard and trackio, each an extra that may be missing."""
+"""Logs for other programs' eyes, beside log.jsonl: TensorBoard and trackio, each of which may be missing."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from longtake.errors import JobError
 
-KINDS = {"tensorboard": "tensorboard", "trackio": "trackio"}
-"""The kinds of logs, each with the package that writes it."""
+KINDS = {
+    "tensorboard": 'pip install "longtake[tensorboard]"',
+    # Its 0.43 asks for a Pillow below 13, which has known holes, and logs as well with a newer one.
+    "trackio": "pip install --no-deps trackio, and what docs/training.md names beside it",
+}
+"""The kinds of logs, which are also the packages that write them, each with the way to install it."""
 
 
 def check(kinds: Sequence[str]) -> None:
@@ -19,10 +25,10 @@ def check(kinds: Sequence[str]) -> None:
     for kind in kinds:
         if kind not in KINDS:
             raise JobError(f"There is no log {kind!r}; there are: {', '.join(KINDS)}.")
-        if importlib.util.find_spec(KINDS[kind]) is None:
+        if importlib.util.find_spec(kind) is None:
             raise JobError(
-                f"--log {kind} needs the package {KINDS[kind]}, which is not installed; install it with: "
-                f'pip install "longtake[{kind}]", or leave --log out: log.jsonl is always written.'
+                f"--log {kind} needs the package {kind}, which is not installed; install it by {KINDS[kind]}, or leave "
+                "--log out: log.jsonl is always written."
             )
 
 
@@ -51,7 +57,8 @@ class Trackio:
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], steps: int) -> None:
         self.module: Any = importlib.import_module("trackio")
-        self.module.init(project=folder.name, config=dict(settings), resume="allow", name=folder.name)
+        with redirect_stdout(sys.stderr):  # it talks, and standard output is for machines
+            self.module.init(project=folder.name, config=dict(settings), resume="allow", name=folder.name)
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Log the figures of a step."""
@@ -59,7 +66,8 @@ class Trackio:
 
     def close(self) -> None:
         """Write what is left."""
-        self.module.finish()
+        with redirect_stdout(sys.stderr):
+            self.module.finish()
 
 
 WRITERS: dict[str, Any] = {"tensorboard": TensorBoard, "trackio": Trackio}

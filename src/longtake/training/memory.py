@@ -270,7 +270,7 @@ def sentences(config: Any, run: Run) -> tuple[str, ...]:
     other = (
         f"{gigabytes(found.unchecked)} if nothing were computed twice"
         if run.recomputes
-        else f"{gigabytes(found.checked)} with --recompute"
+        else f"{gigabytes(found.checked)} with --gradient-checkpointing"
     )
     rows = "1 section" if work.rows == 1 else f"{work.rows} sections"
     return (
@@ -304,7 +304,7 @@ def _changes(run: Run) -> Sequence[tuple[Run, str]]:
     """Single changes that save memory, the gentlest first."""
     found = []
     if not run.recomputes:
-        found.append((replace(run, recomputes=True), "compute activations twice (--recompute)"))
+        found.append((replace(run, recomputes=True), "compute activations twice (--gradient-checkpointing)"))
     for rows in (run.work.rows // 2, run.work.rows // 4, 1):
         if 0 < rows < run.work.rows:
             fewer = replace(run, work=replace(run.work, rows=rows))
@@ -321,7 +321,7 @@ def _together(config: Any, run: Run, allowed: float) -> list[str]:
     least = replace(run, recomputes=True, work=replace(run.work, rows=1))
     if not run.whole:
         least = replace(least, quantize="int8" if run.quantize == "none" else run.quantize)
-    words = ["--recompute", "--batch 1", *([] if run.whole else ["--quantize int8"])]
+    words = ["--gradient-checkpointing", "--batch 1", *([] if run.whole else ["--quantize int8"])]
     if needs(config, least).total <= allowed:
         return [f"take {', '.join(words[:-1])} and {words[-1]} together"]
     for width, height in ((640, 384), (512, 320), (384, 256), (256, 256)):

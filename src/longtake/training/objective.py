@@ -17,6 +17,8 @@ import numpy as np
 from longtake.backend import ops, runtime
 from longtake.errors import LongtakeError
 from longtake.models.transformer import SLOTS
+from longtake.plan.history import History
+from longtake.plan.layout import Far
 from longtake.plan.plans import Section
 from longtake.sampling.treatments import Treatment, over_scales
 
@@ -32,6 +34,8 @@ class Rows:
     window_times: np.ndarray
     clean: dict[int, tuple[np.ndarray, np.ndarray]]
     """(latents, times) of what is seen, by scale."""
+    beyond: tuple[np.ndarray, np.ndarray, int] | None = None
+    """(latents, times, scale) of the far end of the history, if the plan keeps it; of the window's size or of cells."""
 
 
 Velocity = Callable[[Any, np.ndarray, Rows], Any]
@@ -70,12 +74,10 @@ def errors(velocity: Velocity, rows: Rows, noise: np.ndarray, level: np.ndarray)
 
 def gather(history: Sequence[Read], sections: Sequence[Section]) -> Rows:
     """The latents that one section of each video makes and sees."""
-    shapes = {
-        tuple((scale, len(slot.frames)) for scale, slot in section.slots.items()) for section in sections
-    }
-    if len(shapes) != 1 or len({len(section.frames) for section in sections}) != 1:
+    shapes = {shape_of(section) for section in sections}
+    if len(shapes) != 1:
         raise LongtakeError(
-            f"Sections of one batch see as many frames at each scale; these see {sorted(shapes)}."
+            f"Sections of one batch make and see as many frames at each scale; these do {sorted(shapes)}."
         )
 
     def read(frames_of: Callable[[Section], Iterable[int | None]]) -> np.ndarray:
@@ -87,9 +89,38 @@ def gather(history: Sequence[Read], sections: Sequence[Section]) -> Rows:
         return read(lambda section: section.slots[scale].frames), times
 
     times = np.array([section.times for section in sections])
-    return Rows(
-        read(lambda section: section.frames), times, {scale: slot(scale) for scale in sections[0].slots}
-    )
+    clean = {scale: slot(scale) for scale in sections[0].slots}
+    return Rows(read(lambda section: section.frames), times, clean, _beyond(history, sections))
+
+
+def shape_of(section: Section) -> tuple[tuple[int, int], ...]:
+    """The numbers of frames that a section makes (as scale 0) and sees: equal in one batch.
+
+    What lies beyond stands last, as scale -1.
+    """
+    seen = tuple((scale, len(slot.frames)) for scale, slot in section.slots.items())
+    return ((0, len(section.frames)), *seen, *([] if section.far is None else [(-1, section.far.count)]))
+
+
+def _beyond(
+    history: Sequence[Read], sections: Sequence[Section]
+) -> tuple[np.ndarray, np.ndarray, int] | None:
+    """The far ends of the sections' histories; None if none is kept, or nothing lies there yet."""
+    ends = [section.far for section in sections if section.far is not None]
+    if not ends or not ends[0].count:
+        return None
+    found = np.stack([far_end(read, far) for read, far in zip(history, ends, strict=True)])
+    times = np.array([[far.time] * far.count for far in ends])
+    return found.astype(np.float32), times, ends[0].scale
+
+
+def far_end(read: Read, far: Far) -> np.ndarray:
+    """The far end of one video's history, (C, T, h, w), as `History` gives it while sampling."""
+    kept = History()
+    frames = [*far.frames] or [None]
+    latents = np.asarray(read(frames))[None]
+    kept.write([frame or 0 for frame in frames], latents)
+    return np.asarray(kept.far(far))[0]
 
 
 def treated(
@@ -135,6 +166,11 @@ def of_transformer(
         context: dict[str, Any] = {}
         for scale, (latents, times) in rows.clean.items():
             context |= {SLOTS[scale]: put(latents), f"indices_{SLOTS[scale]}": times}
+        if rows.beyond is not None:
+            latents, times, scale = rows.beyond
+            context |= {
+                "latents_beyond": put(latents), "indices_latents_beyond": times, "scale_beyond": scale
+            }  # fmt: skip
         return transformer(
             hidden_states=put(noisy),
             timestep=put(np.asarray(1000 * level, np.float32)),
@@ -144,7 +180,8 @@ def of_transformer(
             image_embeds=image_states,
             indices_latents=rows.window_times,
             guidance=put(np.asarray(guidance, np.float32)),
+            return_dict=False,  # what wraps a network for several processes knows tuples
             **context,
-        ).sample
+        )[0]
 
     return velocity

@@ -35,8 +35,11 @@ class Records:
         self.sums: dict[str, float] = {}
         self.counted = 0
 
-    def begin(self, optimiser: Any, stage: Resumed, seed: int, resume: bool) -> None:
-        """Go on from the checkpoint if there is one and `resume`; drop what the log says of later steps."""
+    def begin(self, optimiser: Any, stage: Resumed, seed: int, resume: bool, writes: bool = True) -> None:
+        """Go on from the checkpoint if there is one and `resume`; drop what the log says of later steps.
+
+        Of several processes one `writes`.
+        """
         known = -1
         if resume and self.checkpoint.exists():
             layout, metadata = header.read_layout(self.checkpoint)
@@ -49,10 +52,11 @@ class Records:
             stage.load_state(state["stage"])
             self.seconds, self.sums, self.counted = state["seconds"], state["sums"], state["counted"]
             known = optimiser.steps
-        self._rewind(known)
+        if writes:
+            self._rewind(known)
 
-    def save(self, optimiser: Any, stage: Resumed, seed: int) -> None:
-        """Write the checkpoint, whole or not at all."""
+    def save(self, optimiser: Any, stage: Resumed, seed: int, writes: bool = True) -> None:
+        """Write the checkpoint, whole or not at all; what is shared out is brought together by all processes."""
         state = {
             "seed": seed,
             "seconds": self.seconds,
@@ -60,7 +64,9 @@ class Records:
             "counted": self.counted,
             "stage": stage.state(),
         }
-        saving.write_file(self.checkpoint, optimiser.state(), {ENTRY: json.dumps(state)})
+        tensors = optimiser.state(writes)
+        if writes:
+            saving.write_file(self.checkpoint, tensors, {ENTRY: json.dumps(state)})
 
     def add(self, figures: dict[str, float]) -> None:
         """Count the figures of one step in."""
@@ -70,9 +76,13 @@ class Records:
 
     def means(self) -> dict[str, float]:
         """The means of what was added since the last call."""
-        means = {key: float(f"{value / self.counted:.4g}") for key, value in self.sums.items()}
+        means = self.present()
         self.sums, self.counted = {}, 0
         return means
+
+    def present(self) -> dict[str, float]:
+        """The means of what was added so far, which stays."""
+        return {key: float(f"{value / self.counted:.4g}") for key, value in self.sums.items()}
 
     def write(self, step: int, figures: dict[str, Any]) -> None:
         """Append one JSON object to the log."""

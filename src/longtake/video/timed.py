@@ -56,7 +56,7 @@ class Outline:
 def outline(path: str | os.PathLike[str]) -> Outline:
     """What a video shows, from its packets and its first frame. Raises PictureError if it is none, or damaged there."""
     with opened(path) as container:
-        stream = container.streams.video[0]
+        stream = _main(container)
         packets = [
             (packet.pts, packet.duration)
             for packet in container.demux(stream)
@@ -74,7 +74,7 @@ def outline(path: str | os.PathLike[str]) -> Outline:
         times = (marks - marks[0]) * float(base)
         lasting = float((packets[-1][1] or 0) * base) or usual
     with opened(path) as container:
-        stream = container.streams.video[0]
+        stream = _main(container)
         frame = next(container.decode(stream), None)
         if frame is None:
             raise PictureError(f"{path} cannot be read as a video: none of its frames can be decoded.")
@@ -119,7 +119,7 @@ def frames(path: str | os.PathLike[str], known: Outline, wanted: Sequence[int]) 
 def _numbered(path: str | os.PathLike[str], known: Outline, first: int) -> Iterator[tuple[int, Any]]:
     """Decoded frames with their numbers, from `first` or before it on."""
     with opened(path) as container:
-        stream = container.streams.video[0]
+        stream = _main(container)
         places = None if known.marks is None else {int(mark): n for n, mark in enumerate(known.marks)}
         if places is not None and known.marks is not None and first > NEAR:
             container.seek(int(known.marks[first]), stream=stream, backward=True)
@@ -133,6 +133,11 @@ def _numbered(path: str | os.PathLike[str], known: Outline, first: int) -> Itera
             if frame.is_corrupt:
                 raise PictureError(f"{path} is damaged: its frame {number} cannot be decoded.")
             yield number, frame
+
+
+def _main(container: Any) -> Any:
+    """The stream that players show, which a picture for the cover is not."""
+    return container.streams.best("video") or container.streams.video[0]
 
 
 def _square(frame: Any, stream: Any) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ __all__ = [
     "channels_last",
     "dropping",
     "fill",
+    "gathered",
     "gradient_error",
     "learning",
     "orthogonalised",
@@ -29,6 +30,7 @@ __all__ = [
     "seed_everything",
     "set_threads",
     "tensorboard",
+    "whole",
 ]
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
@@ -95,12 +97,12 @@ class Optimiser:
 
     def update(self, loss: float, rate: float, clip: float = 1.0) -> float:
         """One update down the gradients of a `loss` that were added; returns their norm before clipping."""
-        norm = float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), clip))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), clip)))
         if not math.isfinite(norm):
             self._forget_gradients()
             raise RunError(
                 f"The gradient of step {self.steps} is not finite (loss {loss:g}) and was not used; "
-                "go on from the last checkpoint with a lower learning rate.",
+                "the last checkpoint is whole; a lower learning rate, in another folder, is what to try.",
                 step=self.steps,
             )
         if self.adam is not None:
@@ -127,19 +129,29 @@ class Optimiser:
         for parameter in self.parameters.values():
             parameter.grad = None
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Parameters, their averages and the optimiser's moments, by name."""
+    def state(self, keep: bool = True) -> dict[str, torch.Tensor]:
+        """Parameters, their averages and the optimiser's moments, by name.
+
+        What is shared out between processes is brought together by all of them, one tensor after the other, in the main
+        memory of those that `keep` it.
+        """
         tensors = {"steps": torch.tensor(self.steps)}
+        for name, value in self._tensors():
+            found = whole(value, keep)
+            if keep:
+                tensors[name] = found
+        return tensors
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, parameter in self.parameters.items():
-            tensors[f"parameter/{name}"] = parameter.detach()
+            yield f"parameter/{name}", parameter.detach()
             if self.averages:
-                tensors[f"average/{name}"] = self.averages[name]
+                yield f"average/{name}", self.averages[name]
             if name in self.momenta:
-                tensors[f"momentum/{name}"] = self.momenta[name]
+                yield f"momentum/{name}", self.momenta[name]
             elif self.adam is not None:
                 for key, value in self.adam.state.get(parameter, {}).items():
-                    tensors[f"{key}/{name}"] = value
-        return tensors
+                    yield f"{key}/{name}", value
 
     def load_state(self, tensors: dict[str, torch.Tensor]) -> None:
         """Go on from what `state` gave; ValueError if that was of other parameters."""
@@ -153,9 +165,9 @@ class Optimiser:
         self.steps = int(tensors["steps"])
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(tensors[f"parameter/{name}"])
+                parameter.copy_(_shared(tensors[f"parameter/{name}"], parameter))
                 if self.averages:
-                    self.averages[name].copy_(tensors[f"average/{name}"])
+                    self.averages[name].copy_(_shared(tensors[f"average/{name}"], parameter))
                 if name in self.momenta:
                     self.momenta[name].copy_(tensors[f"momentum/{name}"])
                 if self.adam is not None and f"step/{name}" in tensors:
@@ -186,7 +198,43 @@ def _laid_out(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """A copy of AdamW's state on the parameter's device, in its order of memory: fused steps walk both side by side."""
     if values.shape != parameter.shape:
         return values.to(parameter.device, copy=True)
-    return torch.empty_like(parameter).copy_(values)
+    return torch.empty_like(parameter).copy_(_shared(values, parameter))
+
+
+def whole(tensor: torch.Tensor, keep: bool = True) -> torch.Tensor:
+    """The tensor, or, of one that is shared out between processes, all of it, in main memory if it is to `keep`."""
+    if not hasattr(tensor, "full_tensor"):
+        return tensor
+    found: torch.Tensor = tensor.full_tensor()
+    return found.cpu() if keep else found
+
+
+def _shared(values: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """The values as they lie where the parameter does: its part of them, if that is shared out between processes."""
+    if not hasattr(parameter, "full_tensor"):
+        return values
+    from torch.distributed.tensor import distribute_tensor
+
+    place: Any = parameter
+    return distribute_tensor(values.to(place.device), place.device_mesh, place.placements)
+
+
+@contextmanager
+def gathered(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """Inside, the modules' own weights are whole, if they are shared out between processes, which all come here."""
+    kept = [
+        (module, name, weight)
+        for module in modules
+        for name, weight in module._parameters.items()
+        if hasattr(weight, "full_tensor")
+    ]
+    for module, name, weight in kept:
+        module._parameters[name] = torch.nn.Parameter(whole(weight.detach()), requires_grad=False)  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        for module, name, weight in kept:
+            module._parameters[name] = weight
 
 
 def best_device() -> str:
@@ -203,10 +251,9 @@ def autocast(value: Any, device: Any) -> Iterator[None]:
     Attention on a CPU keeps to float32: PyTorch's backward pass for half precision takes more than twice as long there.
     """
     kind = torch.device(device).type
-    with ExitStack() as stack:
-        if kind == "cpu":
-            stack.enter_context(kernels.around(_wide_attention))
-        stack.enter_context(torch.autocast(kind, dtype(value), enabled=dtype(value) != torch.float32))
+    half = dtype(value) != torch.float32
+    attention = kernels.around(_wide_attention) if half and kind == "cpu" else nullcontext()
+    with attention, torch.autocast(kind, dtype(value), enabled=half):
         yield
 
 
@@ -223,6 +270,70 @@ def _wide_attention(
     with torch.autocast("cpu", enabled=False):
         seen = kernels.native(query.float(), key.float(), value.float(), wide, causal, scale)
     return seen.to(value.dtype)
+
+
+def gradient_error(layer: Any, weight: torch.Tensor) -> float:
+    """How far the gradient that a layer gives its input is from that of its weight (O, I), as a share of it.
+
+    Infinite if it gives none; 1 if it is zero, as that of rounding is.
+    """
+    x = torch.randn(32, weight.shape[1], device=weight.device, dtype=weight.dtype, requires_grad=True)
+    wanted = torch.randn(32, weight.shape[0], device=weight.device, dtype=weight.dtype)
+    made = layer(x)
+    if not made.requires_grad:
+        return math.inf
+    made.backward(wanted)
+    exact = wanted @ weight
+    return math.inf if x.grad is None else float((x.grad - exact).norm() / exact.norm())
+
+
+def recomputed(call: Any, *given: Any) -> Any:
+    """`call(*given)`, of which nothing is kept for the gradient but what was given: the rest is made again for it.
+
+    The second time goes by the same kernel of attention, the same mixed precision and the same random numbers, so
+    gradients are equal bit for bit. (Chen et al., arXiv 1604.06174.)
+    """
+    if not torch.is_grad_enabled():
+        return call(*given)
+    # A gradient is computed in a thread of its own, later, where nobody has asked for a kernel.
+    asked, kernel = kernels.here.own, kernels.here.kernel
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), kernels.around(kernel) if asked else nullcontext()
+
+    return checkpoint(call, *given, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def dropping(modules: Iterable[torch.nn.Module], chance: float) -> Iterator[None]:
+    """Inside, each number that comes into one of these modules is left out by this chance, as in LoRA's paper.
+
+    Where no gradient is asked for nothing is learnt, and nothing left out.
+    """
+
+    def drop(module: torch.nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        left = torch.nn.functional.dropout(given[0], chance) if torch.is_grad_enabled() else given[0]
+        return (left, *given[1:])
+
+    hooks = [module.register_forward_pre_hook(drop) for module in modules] if chance else []
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def learning(model: torch.nn.Module, chosen: Iterable[torch.nn.Parameter]) -> None:
+    """Let these parameters learn, and no other of the model."""
+    model.requires_grad_(False)
+    for parameter in chosen:
+        parameter.requires_grad_(True)
+
+
+def own(model: torch.nn.Module) -> None:
+    """Give a network weights of its own, which may be written to: those that were read may lie in a file."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
 
 
 def set_threads(count: int) -> None:

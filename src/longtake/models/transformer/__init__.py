@@ -7,10 +7,11 @@ from longtake.models.transformer.model import (
     Prompted,
     Tokens,
 )
-from longtake.models.transformer.packing import SLOTS, Context, Sight
+from longtake.models.transformer.packing import SLOTS, Beyond, Context, Sight
 
 __all__ = [
     "SLOTS",
+    "Beyond",
     "Block",
     "Context",
     "HunyuanVideoFramepackTransformer3DModel",

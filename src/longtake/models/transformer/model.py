@@ -1,7 +1,8 @@
 """FramePack's transformer: HunyuanVideo's two-stream DiT over a packed sequence of clean and noisy latents.
 
 The sequence is [4x | 2x | 1x | window | picture | text]: clean frames packed by kernels that grow with their
-distance, the noisy window, SigLIP tokens of the picture, refined text.
+distance, the noisy window, SigLIP tokens of the picture, refined text. What lies beyond the packed frames comes before
+them, where a plan keeps it.
 
 `forward` is the network as it is published. As long as nobody has hooked or patched it, a caller may also run its
 parts and compute once what repeats: `prompted` once a prompt, `moment` once a timestep of a prompt, `context` once a
@@ -35,6 +36,7 @@ from longtake.models.transformer.blocks import Block, DoubleBlock, SingleBlock
 from longtake.models.transformer.embeddings import ImageProjection, TextRefiner, TimeTextEmbedding
 from longtake.models.transformer.packing import (
     SLOTS,
+    Beyond,
     Clean,
     CleanEmbedding,
     Context,
@@ -165,6 +167,9 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
         indices_latents_history_4x: Times = None,
         attention_kwargs: dict[str, Any] | None = None,
         return_dict: bool = True,
+        latents_beyond: Tensor | None = None,
+        indices_latents_beyond: Times = None,
+        scale_beyond: int = 1,
     ) -> Sample | tuple[Tensor]:
         """Velocity (B, C, T, H, W) of `hidden_states` (B, C, T, H, W), called as diffusers' class is.
 
@@ -175,6 +180,7 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
 
         Unlike the reference: clean latents, picture and mask (all of the text is valid then) may be None, times may be
         None for the window (0, 1, …) and may differ by row (B, T), and a text mask may have holes or stand on the left.
+        `latents_beyond` are the history's far end, packed by `scale_beyond`, of the window's size or of fewer cells.
         """
         clean = {
             1: (latents_clean, indices_latents_clean),
@@ -192,6 +198,9 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
                 indices_latents,
                 guidance,
                 clean,
+                None
+                if latents_beyond is None
+                else Beyond(latents_beyond, indices_latents_beyond, scale_beyond),
             )
             velocity = self.head(self.run_blocks(tokens), tokens)
         return Sample(velocity) if return_dict else (velocity,)
@@ -207,11 +216,12 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
         times: Times = None,
         guidance: Tensor | None = None,
         clean: Clean | None = None,
+        beyond: Beyond | None = None,
     ) -> Tokens:
         """Everything before the blocks; `clean` holds (latents, times) by scale."""
         _check_rows(latents.shape[0], encoder_hidden_states=text, pooled_projections=pooled_text)
         prompted = self.prompted(text, text_mask, pooled_text, picture)
-        context = self.context(tuple(latents.shape), times, clean or {})
+        context = self.context(tuple(latents.shape), times, clean or {}, beyond)
         moment = self.moment(prompted, timestep, guidance)
         return self.tokens(latents, moment, context, self.sight(context, prompted))
 
@@ -262,8 +272,13 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
                 for moment in moments:
                     _kept(moment, block, number)
 
-    def context(self, shape: tuple[int, ...], times: Times, clean: Clean) -> Context:
-        """The context of a section whose latents are of `shape` (B, C, T, H, W): its clean frames, given by scale."""
+    def context(
+        self, shape: tuple[int, ...], times: Times, clean: Clean, beyond: Beyond | None = None
+    ) -> Context:
+        """The context of a section whose latents are of `shape` (B, C, T, H, W): its clean frames, given by scale.
+
+        `beyond` is the far end of the history, if it is seen.
+        """
         c = self.config
         batch, _, frames, height, width = shape
         if height % c.patch_size or width % c.patch_size:
@@ -276,6 +291,16 @@ class HunyuanVideoFramepackTransformer3DModel(PretrainedModel, Running):
         tokens: list[Tensor] = []
         tables: list[rope.Table] = []
         check_scales(clean)
+        if beyond is not None and beyond.latents.shape[2]:
+            check_scales([beyond.scale])
+            far = beyond.latents
+            place = packing.positions(beyond.times, far.shape[2], batch, "indices_latents_beyond")
+            tokens.append(self._packed(far, beyond.scale, (*shape[:3], *far.shape[3:])))
+            if tuple(far.shape[3:]) == (height, width):
+                tables.append(rope.rotary(place, *turn, beyond.scale))
+            else:
+                cells = (int(far.shape[3]) // 2, int(far.shape[4]) // 2)
+                tables.append(rope.coarse(place, grid[1:], cells, *turn[2:]))
         for scale in sorted(clean, reverse=True):
             slot, slot_times = clean[scale]
             if slot is not None:

@@ -1,4 +1,4 @@
-"""Latents as one packed sequence: [4x | 2x | 1x | window], then picture and text, which have no position.
+"""Latents as one packed sequence: [beyond | 4x | 2x | 1x | window], then picture and text, which have no position.
 
 Clean frames are packed by kernels that grow with their distance. What attention needs to know of a sequence is made
 here too: rotary tables, and the mask of the text's valid tokens.
@@ -28,6 +28,16 @@ Times = Any
 Clean = Mapping[int, tuple[Tensor | None, Times]]
 # The published network's arguments for clean frames, by scale.
 SLOTS = {1: "latents_clean", 2: "latents_history_2x", 4: "latents_history_4x"}
+
+
+@dataclass(frozen=True)
+class Beyond:
+    """The far end of the history: frames that are packed by `scale`, whole or pooled to cells (`plan.layout.Far`)."""
+
+    latents: Tensor
+    """(B, C, T, H, W), of the window's height and width or of fewer cells."""
+    times: Times
+    scale: int = 1
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 `open_data(place, encoders, settings)` is the one way in; docs/data.md tells what `place` may be.
 """
 
-from longtake.training.data.encoders import Encoders, encoders, encoders_of
-from longtake.training.data.opened import Data, Encoded, Plan, encode, open_data, plan
+from longtake.training.data.makers import Encoders, encoders, encoders_of
+from longtake.training.data.opened import Data, Encoded, Plan, encode, examples_of, open_data, plan
 from longtake.training.data.sources import Skipped
-from longtake.training.data.survey import Settings, Survey, survey
+from longtake.training.data.surveying import Settings, Survey, survey
 
 __all__ = [
     "Data",
@@ -19,6 +19,7 @@ __all__ = [
     "encode",
     "encoders",
     "encoders_of",
+    "examples_of",
     "open_data",
     "plan",
     "survey",

@@ -12,15 +12,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from longtake.errors import ModelError
-from longtake.training.data.encoders import Encoders
+from longtake.training.data.makers import Encoders
 from longtake.training.data.sources import pictures_in
-from longtake.training.data.survey import Item
+from longtake.training.data.surveying import Item
 from longtake.training.examples import Told
 from longtake.weights.arrays import decode, read_arrays
 from longtake.weights.fingerprint import file_fingerprint
@@ -74,9 +75,15 @@ def signature(item: Item) -> list[list[Any]]:
 
 def content(item: Item) -> str:
     """A number that changes with the content of the source."""
-    if item.source.kind != "frames":
-        return file_fingerprint(item.source.file)
-    each = [[file.name, file_fingerprint(file)] for file in pictures_in(item.source.file)]
+    return _content(item.source.file, item.source.kind, json.dumps(signature(item)))
+
+
+@lru_cache(maxsize=1)
+def _content(place: Path, kind: str, signature: str) -> str:
+    """The same; kept for the next stretch of the same source."""
+    if kind != "frames":
+        return file_fingerprint(place)
+    each = [[file.name, file_fingerprint(file)] for file in pictures_in(place)]
     return hashlib.sha256(json.dumps(each).encode()).hexdigest()
 
 

@@ -108,7 +108,6 @@ DEFAULTS: dict[str, Any] = {
     "resolution": [960, 544],
     "caption_extension": ".txt",
     "num_repeats": 1,
-    "batch_size": 1,
     "enable_bucket": False,
     "bucket_no_upscale": False,
     "target_frames": [1],
@@ -118,7 +117,8 @@ DEFAULTS: dict[str, Any] = {
     "max_frames": 129,
     "source_fps": None,
 }
-"""Its defaults, but for caption_extension, which has none there; captions are then not found."""
+"""Its defaults; but caption_extension has none there, so that captions are not found, and batch_size, 1 there, is the
+training's here."""
 
 PLACES = ("video_directory", "video_jsonl_file", "image_directory", "image_jsonl_file")
 
@@ -182,7 +182,9 @@ def _toml() -> Any:
             return importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-    raise JobError("Python 3.10 reads TOML with the package tomli: pip install tomli; or write it as JSON.")
+    raise JobError(
+        "Python 3.10 reads TOML with another package: pip install longtake[toml]; or write it as JSON."
+    )
 
 
 def _block(file: Path, number: int, own: dict[str, Any], general: dict[str, Any]) -> _Block:
@@ -255,7 +257,7 @@ def _dataset(block: _Block, cache: Path | None, window: int) -> Dataset:
         Pace(None) if source is None else Pace(FPS, float(source)),
         sizes,
         values["num_repeats"],
-        values["batch_size"],
+        values.get("batch_size"),
         notes,
     )
 

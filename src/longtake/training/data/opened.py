@@ -12,17 +12,21 @@ from pathlib import Path
 from longtake import disk
 from longtake.errors import JobError, ModelError
 from longtake.pipeline.networks import Networks
+from longtake.pipeline.placement import room_for
 from longtake.plan.layout import LATENT_FRAMES, LATENT_PIXELS
 from longtake.training.data import cache
-from longtake.training.data.encoders import Encoders, encoders_of
 from longtake.training.data.encoding import Made, encode_item, encode_prompts, told_of
+from longtake.training.data.makers import Encoders, encoders_of
 from longtake.training.data.sizes import Sizes
 from longtake.training.data.sources import Skipped
-from longtake.training.data.survey import Item, Settings, Survey, survey
+from longtake.training.data.surveying import Item, Settings, Survey, survey
 from longtake.training.examples import Example, Span, Told
 
 LOCK = "lock"
 USUAL = Settings()
+
+TOLD = 16
+"""Encoded prompts that are kept in memory: of the published models, 4 MB each."""
 
 SLACK = 64 * 2**20
 """Bytes of the disk that are left free."""
@@ -64,7 +68,7 @@ class Plan:
         if self.orphans:
             size = sum(path.stat().st_size for path in self.orphans)
             yield (
-                f"{len(self.orphans)} files of the cache belong to nothing any more ({size / 1e6:,.1f} MB, such as "
+                f"{len(self.orphans)} files of the cache are of other data or settings ({size / 1e6:,.1f} MB, such as "
                 f"{self.orphans[0]}); they may be deleted"
             )
 
@@ -79,14 +83,21 @@ def sizes_of(encoders: Encoders, size: tuple[int, int] | None) -> Sizes:
 
 def plan(place: str | os.PathLike[str], encoders: Encoders, settings: Settings = USUAL) -> Plan:
     """What DATA holds and what its cache lacks. Raises JobError if there is nothing to learn from; loads no network."""
-    found = survey(place, settings, sizes_of(encoders, settings.size))
+    return needs(survey(place, settings, sizes_of(encoders, settings.size)), encoders)
+
+
+def needs(found: Survey, encoders: Encoders) -> Plan:
+    """What the cache of a survey lacks as it is now."""
     there: dict[Path, int] = {}
     missing: list[Item] = []
     skipped: list[Skipped] = []
+    asked = set[Path]()
     for item in found.items:
         known = cache.made(item, encoders)
         if known is None:
-            missing.append(item)
+            if cache.example_file(item) not in asked:  # one file may be named twice, with two texts
+                missing.append(item)
+            asked.add(cache.example_file(item))
             continue
         there[cache.example_file(item)] = known["frames"]
         if not known["frames"]:
@@ -110,13 +121,16 @@ def encode(planned: Plan, encoders: Encoders) -> Iterator[Encoded]:
     _check_room(planned, folders[0])
     locks = [_lock(folder) for folder in folders]
     try:
+        for left in (path for folder in folders for path in folder.glob(disk.PARTS)):
+            left.unlink(missing_ok=True)  # by a process that was killed
         networks = encoders.load()
         done = 0
         for count in encode_prompts(list(planned.prompts), networks):
             done += count
             yield Encoded("prompt", done, len(planned.prompts))
         for number, item in enumerate(planned.items, 1):
-            made = encode_item(item, networks, encoders)
+            with room_for("encoding the data"):
+                made = encode_item(item, networks, encoders)
             note = made.note if isinstance(made, Made) else str(made)
             yield Encoded("example", number, len(planned.items), note)
     finally:
@@ -133,7 +147,7 @@ class Data:
         self._items = [item for item, frames in found if frames]
         self._frames = [frames for _, frames in found if frames]
         self._blank = cache.text_file(self._items[0].dataset.cache, "", encoders) if self._items else None
-        self._told = lru_cache(maxsize=64)(cache.read_told)
+        self._told = lru_cache(maxsize=TOLD)(cache.read_told)
 
     def __len__(self) -> int:
         return len(self._items)
@@ -185,14 +199,19 @@ def open_data(
     encoders = encoders_of(encoders) if isinstance(encoders, Networks) else encoders
     planned = plan(place, encoders, settings)
     told(planned)
+    for event in encode(planned, encoders):
+        told(event)
+    return examples_of(planned, encoders)
+
+
+def examples_of(planned: Plan, encoders: Encoders) -> Data:
+    """The examples of a plan whose cache is encoded by now. Raises JobError if none is left."""
     if planned.items or planned.prompts:
-        for event in encode(planned, encoders):
-            told(event)
-        planned = plan(place, encoders, settings)
+        planned = needs(planned.survey, encoders)
     data = Data(planned, encoders)
     if not len(data):
-        first = planned.skipped[0]
-        raise JobError(f"There is nothing to learn from in {place}: {first}, and no example is left.")
+        first = planned.skipped[0] if planned.skipped else "nothing of it is encoded"
+        raise JobError(f"There is nothing to learn from: {first}, and no example is left.")
     return data
 
 

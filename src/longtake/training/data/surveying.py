@@ -185,6 +185,8 @@ def _together(words: str, pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 def _examined(dataset: Dataset, source: Source) -> tuple[list[Item], list[Note]] | Skipped:
     """The examples of one source and what is worth a word, or why there are none."""
+    if source.file.exists() and not source.file.is_file() and source.kind != "frames":
+        return Skipped(source.name, "it is no ordinary file")  # a pipe would be waited for
     try:
         if source.kind == "picture":
             return _picture(dataset, source), []
