@@ -42,7 +42,7 @@ def test_codes_lie_with_the_model_and_serve(place, capsys):
     assert main(["codebook", "model", "clips", "-k", "1", "-k", "4"]) == 0
     out, err = capsys.readouterr()
     assert "3 videos at 48 x 32 pixels" in out
-    assert "codes  variance left\n    1  1.0000\n    4  0." in out
+    assert "codes  variance left\n       1  1.0000\n       4  0." in out
     assert "clips/broken.mp4 is skipped" in err and "--history discrete:4" in out
     # Two latent frames more than the first, of 4 x 6 pixels, and one picture; a tenth is kept to measure on.
     book = load_networks("model").codebook.codebook
@@ -59,16 +59,17 @@ def test_codes_lie_with_the_model_and_serve(place, capsys):
 
 @once
 def test_codes_may_lie_elsewhere(place, networks, capsys):
-    assert main(["codebook", "model", "clips", "-k", "2", "-o", "codes", "--json"]) == 0
+    assert main(["codebook", "model", "clips", "-k", "2", "-k", "3x2", "-o", "codes", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["event"] == "done" and told["size"] == [48, 32] and told["measured_on"] == "other pixels"
     loaded = load_networks("model", parts={"codebook": "codes"})
-    assert loaded.codes(2).shape == (2, 4)
+    assert loaded.codes(2).shape == (2, 4) and loaded.codes(3, 2).shape == (3, 4)
+    assert told["residuals"].keys() == {"2", "3x2"}
     with pytest.raises(ModelError, match="This model has no codebook"):
         load_networks("model").codes(2)
     # What is saved has them beside it, and what has none is saved without.
     save_networks(loaded, "saved", "HunyuanVideoFramepackPipeline")
-    assert np.array_equal(load_networks("saved").codes(2), loaded.codes(2))
+    assert np.array_equal(load_networks("saved").codes(3, 2), loaded.codes(3, 2))
     save_networks(networks, "plain", "HunyuanVideoFramepackPipeline")
     assert not Path("plain/codebook").exists()
     # Other codes elsewhere are another model to a job on disk.
@@ -95,6 +96,8 @@ def test_a_pipeline_of_the_field_keeps_the_codebook(place):
         (["model", "model/scheduler"], "holds no video and no picture"),
         (["model", "clips", "-k", "0"], "The number of codes (-k) must be at least 1"),
         (["model", "clips", "-k", "500"], "500 codes cannot be fitted to"),
+        (["model", "clips", "-k", "2x3"], "4 channels cannot be cut into 3 equal groups"),
+        (["model", "clips", "-k", "many"], "a number of codes looks like 256"),
         (["framepack", "clips"], "framepack is no folder into which a codebook could be written"),
         (["model", "clips", "-o", "clips/notes.txt"], "is a file; a codebook is a folder"),
         (["model", "clips", "-o", "clips"], "are other files; name another folder"),
@@ -180,9 +183,10 @@ def test_residuals_are_measured_on_videos_that_were_not_fitted_to():
         )
         for _ in range(20)
     ]
-    *_, book = fitted(latents, (6, 1, 3))
+    *_, book = fitted(latents, [(6, 1), (1, 1), (3, 1), (6, 3)])
     assert book.facts["measured_on"] == "other videos" and book.facts["pixels"] == 18 * 80
     assert book.residuals[1] == pytest.approx(1, abs=1e-6)
     assert book.residuals[6] < 0.01 < book.residuals[3] < 1
+    assert book.split.keys() == {(6, 3)} and book.shares[6, 3] < 0.01
     with pytest.raises(ModelError, match="no latents"):
-        next(fitted([], (1,)))
+        next(fitted([], [(1, 1)]))

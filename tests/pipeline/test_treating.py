@@ -40,7 +40,7 @@ JOB = Job(
     height=32,
 )
 CODES = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
-BOOK = Codebook({8: CODES})
+BOOK = Codebook({8: CODES}, split={(8, 2): CODES})
 once = pytest.mark.skipif(backend.name != "torch", reason="the same on both frameworks")
 
 
@@ -101,7 +101,7 @@ class Made:
             scale: np.tile([frame not in (None, 0) for frame in slot.frames], (rows, 1))
             for scale, slot in section.slots.items()
         }
-        treatment = treatment_of(text, {8: CODES}.__getitem__, self.picture, drift or Drift())
+        treatment = treatment_of(text, BOOK.of, self.picture, drift or Drift())
         rngs = [beside(self.job.seed + row, number) for row in range(rows)]
         return clean if treatment is None else over_scales(treatment, clean, where, rngs)
 
@@ -112,7 +112,7 @@ def assert_same(found: dict[int, np.ndarray], expected: dict[int, np.ndarray]) -
         np.testing.assert_array_equal(found[scale], latents)
 
 
-TEXTS = ["noise:0.3", "discrete:8+noise:0.1", "statistics:0.5"]
+TEXTS = ["noise:0.3", "discrete:8,2+noise:0.1", "statistics:0.5"]
 
 
 @pytest.mark.parametrize("text", TEXTS if backend.name == "torch" else TEXTS[1:2])
@@ -295,7 +295,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is_computed(
 
     with pytest.raises(ModelError, match="have no codebook, which a discrete history needs; fit one by"):
         ask("discrete:8", networks)
-    with pytest.raises(ModelError, match="no 16 codes; it has: 8"):
+    with pytest.raises(ModelError, match="no 16 codes; it has: 8, 8x2"):
         ask("discrete:16", model)
     with pytest.raises(JobError, match="is one of 3 channels and the latents have 4"):
         ask("discrete:8", replace(networks, codebook=Codebook({8: CODES[:, :3]})))

@@ -10,7 +10,7 @@ import pytest
 
 from longtake.errors import ModelError
 from longtake.sampling import codebooks
-from longtake.sampling.codebooks import Codebook, fit, nearest, quantised, residual
+from longtake.sampling.codebooks import Codebook, fit, fit_groups, nearest, quantised, residual
 
 
 def planted(count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -83,6 +83,21 @@ def test_latents_become_their_nearest_codes() -> None:
     assert np.array_equal(quantised(true + 1e-4, codes), true)
     with pytest.raises(ModelError, match="is one of 4 channels and the latents have 16"):
         quantised(np.zeros((1, 16, 1, 2, 2), np.float32), codes)
+
+
+def test_groups_of_channels_have_codes_of_their_own() -> None:
+    rng = np.random.default_rng(6)
+    # Two channels that know nothing of two others: 4 values of each pair make 16 of both.
+    pairs = rng.standard_normal((2, 4, 2)).astype(np.float32)
+    chosen = rng.integers(0, 4, (2, 3000))
+    vectors = np.concatenate([pairs[0][chosen[0]], pairs[1][chosen[1]]], 1)
+    codes = fit_groups(vectors, 4, 2, rng)
+    assert codes.shape == (4, 4)
+    assert residual(vectors, codes, groups=2) < 1e-6 < 0.05 < residual(vectors, fit(vectors, 4, rng))
+    latents = vectors[:60].T.reshape(1, 4, 3, 4, 5) + 0.01
+    np.testing.assert_allclose(quantised(latents, codes, 2), latents - 0.01, atol=1e-5)
+    with pytest.raises(ModelError, match="4 channels cannot be cut into 3 equal groups"):
+        fit_groups(vectors, 4, 3, rng)
 
 
 def test_a_codebook_says_what_it_has() -> None:

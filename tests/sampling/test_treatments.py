@@ -27,6 +27,10 @@ LATENTS = RNG.standard_normal((2, 4, 5, 6, 8)).astype(np.float32)
 MADE = np.array([[False, True, True, True, False], [True, True, False, True, True]])
 
 
+def no_codes(count: int, groups: int) -> np.ndarray:
+    raise AssertionError("nothing here is discrete")
+
+
 def rng(seed: int = 7) -> np.random.Generator:
     return np.random.default_rng(seed)
 
@@ -160,12 +164,12 @@ def test_sometimes_treats_whole_rows() -> None:
 
 def test_a_text_is_done_in_its_order() -> None:
     codes = RNG.standard_normal((5, 4)).astype(np.float32)
-    found = treatment_of("noise:0.5+discrete:5", {5: codes}.__getitem__)
+    found = treatment_of("noise:0.5+discrete:5", lambda count, groups: {(5, 1): codes}[count, groups])
     assert found is not None
     expected = chain([noise(0.5), discrete(codes)])(LATENTS, MADE, rng())
     assert np.array_equal(found(LATENTS, MADE, rng()), expected)
-    assert treatment_of("forget+sink:4", {}.__getitem__, drift=Drift()) is None
-    assert treatment_of("", {}.__getitem__) is None
+    assert treatment_of("forget+sink:4", no_codes, drift=Drift()) is None
+    assert treatment_of("", no_codes) is None
 
 
 @pytest.mark.parametrize(
@@ -173,7 +177,7 @@ def test_a_text_is_done_in_its_order() -> None:
     [
         ("", ()),
         ("noise", (Wanted("noise", (0.1,)),)),
-        ("noise:1e-2,discrete:64", (Wanted("noise", (0.01,)), Wanted("discrete", (64,)))),
+        ("noise:1e-2,discrete:64", (Wanted("noise", (0.01,)), Wanted("discrete", (64, 1)))),
         ("adaptive:1e+0,.2 + forget", (Wanted("adaptive", (1.0, 0.2, 0.9)), Wanted("forget"))),
         ("correct", (Wanted("correct", (2, 0.5)),)),
     ],
@@ -192,6 +196,7 @@ def test_texts(text: str, found: tuple[Wanted, ...]) -> None:
         ("noise:2", "The noise level of the history's 'noise' must be at most 1"),
         ("discrete:0", "must be at least 1"),
         ("discrete:1.5", "must be a whole number"),
+        ("discrete:256,0", "The number of groups of channels of the history's 'discrete' must be at least 1"),
         ("noise+noise:0.2", "asks twice for 'noise'"),
         ("noise:nan", "finite"),
         ("noise+", "'noise' takes|Nothing"),
@@ -208,9 +213,9 @@ def test_what_is_for_one_side_alone_is_refused_by_the_other() -> None:
     with pytest.raises(
         JobError, match="'forget' is for sampling alone; training takes: discrete, noise, corrupt"
     ):
-        treatment_of("forget", {}.__getitem__)
+        treatment_of("forget", no_codes)
     with pytest.raises(JobError, match="needs a picture"):
-        treatment_of("statistics", {}.__getitem__, drift=Drift())
+        treatment_of("statistics", no_codes, drift=Drift())
     check_discrete("g9+D", True, "noise+discrete:8")
     check_discrete("g9", False, "")
     with pytest.raises(JobError, match="has a discrete history; say of how many codes"):

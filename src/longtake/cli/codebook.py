@@ -14,7 +14,7 @@ from longtake.cli.options import add_json, add_machine, add_option, machine_of, 
 from longtake.errors import JobError, ModelError
 from longtake.named import named
 from longtake.option import check_number
-from longtake.sampling.ways import MOST
+from longtake.sampling.ways import MOST, MOST_GROUPS, name_of, numbers_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ CODEBOOK = "codebook"
 USAGE = "MODEL DATA [-k K ...] [-o DIR] [options]"
 EXAMPLES = """\
 longtake codebook embedded toyworld -k 64 -k 256 -k 1024
-longtake codebook models/mine clips/ -k 256
+longtake codebook models/mine clips/ -k 256 -k 256x4 -k 256x8
 longtake codebook framepack clips/ -k 256 -k 2048 -o codes --size 640x608
 longtake generate a.png "He waves." --model framepack --part codebook=codes --history discrete:256
 """
@@ -44,10 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-k",
         "--codes",
-        metavar="K",
-        type=int,
+        metavar="K[xGROUPS]",
+        type=codes,
         action="append",
-        help="may be given several times (default: 256)",
+        help="so many codes, or so many for each of so many groups of channels; may be given several times (default: "
+        "256)",
     )
     parser.add_argument(
         "-o",
@@ -75,9 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Encode, fit, write, and print what each number of codes leaves."""
-    counts = sorted(set(args.codes or [256]))
-    for count in counts:
+    counts = sorted(set(args.codes or [(256, 1)]), key=lambda each: each[::-1])
+    for count, groups in counts:
         check_number("The number of codes (-k)", count, int, 1, MOST)
+        check_number("The number of groups (-k)", groups, int, 1, MOST_GROUPS)
     for name, least in (("frames", 1), ("scenes", 1), ("pixels", 10), ("seed", 0)):
         check_number(f"--{name}", getattr(args, name), int, least)
     output, machine = _output(args), machine_of(args)
@@ -100,16 +102,31 @@ def run(args: argparse.Namespace) -> None:
     for count, book in zip(counts, books, strict=True):
         if count == counts[0]:
             say(f"{book.facts['pixels']} latent pixels of {book.facts['videos']} videos")
-            say("codes  variance left")
-        say(f"{count:5}  {book.residuals[count]:.4f}")
+            say("   codes  variance left")
+        say(f"{name_of(*count):>8}  {book.left[count]:.4f}")
     facts = {**book.facts, "size": list(size), "data": args.data}
     write_codebook(output, replace(book, facts=facts))
     if args.json:
-        residuals = {str(count): share for count, share in book.residuals.items()}
+        residuals = {name_of(*count): share for count, share in book.left.items()}
         print(json.dumps({"event": "done", "folder": str(output), "residuals": residuals, **facts}))
         return
     named_part = f" --part {CODEBOOK}={args.output}" if args.output else ""
-    say(f"{output}: use it by --history discrete:{counts[-1]}{named_part}")
+    asked = ",".join(map(str, counts[-1][: 1 + (counts[-1][1] > 1)]))
+    say(f"{output}: use it by --history discrete:{asked}{named_part}")
+
+
+def codes(text: str) -> tuple[int, int]:
+    """A number of codes, and the groups of channels that they are for, from "256" or "256x4".
+
+    >>> codes("256x4")
+    (256, 4)
+    """
+    try:
+        return numbers_of(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a number of codes looks like 256, or like 256x4 for 4 groups of channels; {text!r} was given"
+        ) from None
 
 
 def _output(args: argparse.Namespace) -> Path:

@@ -31,7 +31,7 @@ from longtake.plan.layout import check_scales
 from longtake.plan.plans import kind_named, names_like
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
-from longtake.sampling.ways import wanted_of
+from longtake.sampling.ways import discrete_of
 from longtake.video import VideoWriter
 from longtake.weights.codebook import codebook_at
 from longtake.weights.fingerprint import fingerprint
@@ -183,10 +183,10 @@ def _check_cache(job: Job) -> None:
 
 def _check_codes(job: Job, progress: Progress) -> None:
     """Raise ModelError if the job's history is discrete and its model has no such codes."""
-    wanted = wanted_of(job.history, "discrete")
-    if wanted is not None:
+    discrete = discrete_of(job.history)
+    if discrete is not None:
         hub = HubOptions(told=progress.downloading)
-        codebook_at(job.model, job.parts, hub).codebook.of(int(wanted.numbers[0]))
+        codebook_at(job.model, job.parts, hub).codebook.of(*discrete)
 
 
 def _check_sampling(job: Job) -> None:

@@ -18,7 +18,7 @@ from longtake.picture import load_image
 from longtake.pipeline.networks import Networks
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.processors import pictures
-from longtake.sampling.codebooks import Codebook, fit, residual
+from longtake.sampling.codebooks import Codebook, fit_groups, residual
 from longtake.video import timed
 from longtake.video.timed import outline
 
@@ -152,9 +152,9 @@ class Pixels:
 
 
 def fitted(
-    latents: Iterable[np.ndarray], counts: Sequence[int], seed: int = 0, pixels: int = 2**20
+    latents: Iterable[np.ndarray], counts: Sequence[tuple[int, int]], seed: int = 0, pixels: int = 2**20
 ) -> Iterator[Codebook]:
-    """Codebooks of latents (C, T, h, w), scaled: after each number of codes one with all that there are so far.
+    """Codebooks of latents (C, T, h, w), scaled: after each of `counts` (K, GROUPS) one with all that there are so far.
 
     Residuals are measured on every tenth of the latents, which the codes are not fitted to (with fewer than ten, on a
     tenth of the pixels), as shares of their spread around the one code that is the mean of the others. At most
@@ -176,9 +176,10 @@ def fitted(
         raise ModelError("There are no latents to fit a codebook to.")
     facts = {"videos": videos, "pixels": len(vectors), "measured_on": f"other {apart}", "seed": seed}
     mean = vectors.mean(0, dtype=np.float64)
-    codes: dict[int, np.ndarray] = {}
-    residuals: dict[int, float] = {}
-    for count in sorted(set(counts)):
-        codes[count] = fit(vectors, count, np.random.default_rng((seed, count)))
-        residuals[count] = residual(others, codes[count], mean)
-        yield Codebook(dict(codes), dict(residuals), facts)
+    codes: dict[tuple[int, int], np.ndarray] = {}
+    shares: dict[tuple[int, int], float] = {}
+    for count, groups in counts:
+        made = fit_groups(vectors, count, groups, np.random.default_rng((seed, count, groups)))
+        codes[count, groups] = made
+        shares[count, groups] = residual(others, made, mean, groups)
+        yield Codebook.of_pairs(codes, shares, facts)

@@ -104,9 +104,9 @@ class Networks:
         """Inside, this network is ready to run; gives what is to be called."""
         return self.placement.using(name, self.part(name))
 
-    def codes(self, count: int) -> np.ndarray:
-        """So many codes (K, C) of the codebook. Raises ModelError if there are none."""
-        return opened(self.codebook).of(count)
+    def codes(self, count: int, groups: int = 1) -> np.ndarray:
+        """So many codes (K, C) of the codebook, for so many groups. Raises ModelError if there are none."""
+        return opened(self.codebook).of(count, groups)
 
     @property
     def default_size(self) -> tuple[int, int]:

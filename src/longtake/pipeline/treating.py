@@ -15,7 +15,7 @@ from longtake.plan.history import History
 from longtake.plan.layout import Far, Slot
 from longtake.plan.plans import Plan, Section
 from longtake.sampling.treatments import Drift, over_scales, treatment_of
-from longtake.sampling.ways import wanted_of
+from longtake.sampling.ways import discrete_of, wanted_of
 from longtake.weights.codebook import codes_digest
 
 
@@ -68,10 +68,9 @@ class Treating:
 
 def check(job: Job, networks: Networks, plan: Plan) -> None:
     """Raise JobError or ModelError if the job's history cannot be treated as it says with these networks."""
-    wanted = wanted_of(job.history, "discrete")
-    if wanted is not None:
-        count = int(wanted.numbers[0])
-        codes, channels = networks.codes(count), networks.part("transformer").config.in_channels
+    discrete = discrete_of(job.history)
+    if discrete is not None:
+        codes, channels = networks.codes(*discrete), networks.part("transformer").config.in_channels
         if codes.shape[1] != channels:
             raise JobError(
                 f"The codebook is one of {codes.shape[1]} channels and the latents have {channels}; fit one for this "
@@ -88,7 +87,7 @@ def check(job: Job, networks: Networks, plan: Plan) -> None:
 
 def form_of(job: Job, networks: Networks) -> str:
     """The form of the networks as far as it decides the job's sections: with the codes, if the history is discrete."""
-    wanted = wanted_of(job.history, "discrete")
-    if wanted is None:
+    discrete = discrete_of(job.history)
+    if discrete is None:
         return networks.form
-    return f"{networks.form},codes={codes_digest(networks.codes(int(wanted.numbers[0])))}"
+    return f"{networks.form},codes={codes_digest(networks.codes(*discrete))}"

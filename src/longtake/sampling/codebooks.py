@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from longtake.errors import ModelError
-from longtake.sampling.ways import MOST
+from longtake.sampling.ways import MOST, name_of
 
 AT_ONCE = 2**22
 """Most distances that are in memory at once: 16 MB of them, whatever the size of the latents."""
@@ -29,22 +29,52 @@ class Codebook:
     """Codes (K, C) float32 by their number K, and what is left without them.
 
     `residuals` are the shares of the latents' variance that K codes leave, measured on latents that they were not
-    fitted to: the figure to choose K by. `facts` say what they were made of.
+    fitted to: the figure to choose K by. `facts` say what they were made of. `split` are the same by (K, GROUPS): of
+    these codes (K, C) each of so many equal groups of channels has K of its own, and `shares` are their residuals.
     """
 
     codes: Mapping[int, np.ndarray]
     residuals: Mapping[int, float] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    split: Mapping[tuple[int, int], np.ndarray] = field(default_factory=dict)
+    shares: Mapping[tuple[int, int], float] = field(default_factory=dict)
 
-    def of(self, count: int) -> np.ndarray:
-        """The codes (K, C) of this number. Raises ModelError if the codebook has no such number."""
-        if count not in self.codes:
-            there = ", ".join(map(str, sorted(self.codes))) or "none"
+    @classmethod
+    def of_pairs(
+        cls,
+        codes: Mapping[tuple[int, int], np.ndarray],
+        shares: Mapping[tuple[int, int], float],
+        facts: Mapping[str, Any],
+    ) -> Codebook:
+        """The codebook of codes and residuals that are all by (K, GROUPS)."""
+        return cls(
+            {count: own for (count, groups), own in codes.items() if groups == 1},
+            {count: share for (count, groups), share in shares.items() if groups == 1},
+            facts,
+            {each: own for each, own in codes.items() if each[1] > 1},
+            {each: share for each, share in shares.items() if each[1] > 1},
+        )
+
+    @property
+    def pairs(self) -> dict[tuple[int, int], np.ndarray]:
+        """All codes by (K, GROUPS)."""
+        return {**{(count, 1): own for count, own in self.codes.items()}, **self.split}
+
+    @property
+    def left(self) -> dict[tuple[int, int], float]:
+        """All residuals by (K, GROUPS)."""
+        return {**{(count, 1): share for count, share in self.residuals.items()}, **self.shares}
+
+    def of(self, count: int, groups: int = 1) -> np.ndarray:
+        """The codes (K, C) of this number, for so many groups. Raises ModelError if the codebook has none such."""
+        found = self.pairs
+        if (count, groups) not in found:
+            there, name = ", ".join(name_of(*each) for each in sorted(found)), name_of(count, groups)
             raise ModelError(
-                f"The model's codebook has no {count} codes; it has: {there}. Fit it by: longtake codebook MODEL DATA "
-                f"-k {count}"
+                f"The model's codebook has no {name} codes; it has: {there or 'none'}. Fit it by: longtake codebook "
+                f"MODEL DATA -k {name}"
             )
-        return self.codes[count]
+        return found[count, groups]
 
 
 def nearest(vectors: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -69,8 +99,11 @@ def nearest(vectors: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndar
     return found, distances
 
 
-def quantised(latents: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Latents (B, C, T, h, w) with the nearest code in each pixel's place. Raises ModelError for other channels."""
+def quantised(latents: np.ndarray, codes: np.ndarray, groups: int = 1) -> np.ndarray:
+    """Latents (B, C, T, h, w) with the nearest code in each pixel's place, in each group of channels.
+
+    Raises ModelError for other channels than the codes have.
+    """
     channels = latents.shape[1]
     if channels != codes.shape[1]:
         raise ModelError(
@@ -78,15 +111,25 @@ def quantised(latents: np.ndarray, codes: np.ndarray) -> np.ndarray:
             "model: longtake codebook."
         )
     pixels = np.moveaxis(latents, 1, -1)
-    found, _ = nearest(pixels.reshape(-1, channels).astype(np.float32), codes)
-    return np.moveaxis(codes[found].reshape(pixels.shape), -1, 1).astype(latents.dtype)
+    vectors = pixels.reshape(-1, channels).astype(np.float32)
+    parts = [own[nearest(some, own)[0]] for some, own in _grouped(vectors, codes, groups)]
+    return np.moveaxis(np.concatenate(parts, 1).reshape(pixels.shape), -1, 1).astype(latents.dtype)
 
 
-def residual(vectors: np.ndarray, codes: np.ndarray, mean: np.ndarray | None = None) -> float:
+def _grouped(vectors: np.ndarray, codes: np.ndarray, groups: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Vectors and codes of each group of channels."""
+    for some, own in zip(np.split(vectors, groups, 1), np.split(codes, groups, 1), strict=True):
+        yield np.ascontiguousarray(some), np.ascontiguousarray(own)
+
+
+def residual(
+    vectors: np.ndarray, codes: np.ndarray, mean: np.ndarray | None = None, groups: int = 1
+) -> float:
     """The share of the variance of vectors (N, C) around `mean` (theirs) that is left when each becomes its code."""
     centre = vectors.mean(0, dtype=np.float64) if mean is None else mean
     spread = float(((vectors - centre) ** 2).sum(1, dtype=np.float64).mean())
-    return float(nearest(vectors, codes)[1].astype(np.float64).mean()) / spread if spread else 0.0
+    left = sum(float(nearest(*each)[1].mean(dtype=np.float64)) for each in _grouped(vectors, codes, groups))
+    return left / spread if spread else 0.0
 
 
 # Fitting --------------------------------------------------------------------------------------------------------------
@@ -119,6 +162,19 @@ def fit(
     for _ in range(2):
         codes = _exact(vectors, codes)
     return codes
+
+
+def fit_groups(vectors: np.ndarray, count: int, groups: int, rng: np.random.Generator) -> np.ndarray:
+    """Codes (K, C) of which each of so many equal groups of channels has K of its own (product quantisation).
+
+    With many channels no number of codes for all of them leaves little; K of each of G groups are K^G. Jegou et al.
+    2011 (IEEE TPAMI). Raises ModelError if the channels cannot be cut into so many groups.
+    """
+    if vectors.shape[1] % groups:
+        raise ModelError(
+            f"{vectors.shape[1]} channels cannot be cut into {groups} equal groups; ask for a number that divides them."
+        )
+    return np.concatenate([fit(each, count, rng) for each in np.split(vectors, groups, 1)], 1)
 
 
 def _spread(vectors: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -85,14 +85,15 @@ def sometimes(treatment: Treatment, share: float) -> Treatment:
     return treat
 
 
-def discrete(codes: np.ndarray) -> Treatment:
+def discrete(codes: np.ndarray, groups: int = 1) -> Treatment:
     """The nearest of the codes (K, C) in the place of each latent pixel (+D, arXiv 2504.12626 v3, section 3).
 
     Unlike the paper, which replaces all history: anchors stay as they are, since no error can come in through them.
+    The paper has one group of channels.
     """
 
     def treat(latents: np.ndarray, made: np.ndarray, rng: Random) -> np.ndarray:
-        return _where(made, quantised, latents, codes)
+        return _where(made, lambda frames: quantised(frames, codes, groups), latents)
 
     return treat
 
@@ -168,16 +169,15 @@ def _only(made: np.ndarray, treated: np.ndarray, latents: np.ndarray) -> np.ndar
 
 def _where(
     made: np.ndarray,
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    function: Callable[[np.ndarray], np.ndarray],
     latents: np.ndarray,
-    codes: np.ndarray,
 ) -> np.ndarray:
     """The function's result for the frames that were made, and no work for the others."""
     result = latents.copy()
     rows, frames = np.nonzero(made)
     if len(rows):
         chosen = latents[rows, :, frames][:, :, None]
-        result[rows, :, frames] = function(chosen, codes)[:, :, 0]
+        result[rows, :, frames] = function(chosen)[:, :, 0]
     return result
 
 
@@ -250,21 +250,22 @@ def adaptive(strength: float, drift: Drift) -> Treatment:
 
 def treatment_of(
     text: str,
-    codes: Callable[[int], np.ndarray],
+    codes: Callable[[int, int], np.ndarray],
     picture: np.ndarray | None = None,
     drift: Drift | None = None,
 ) -> Treatment | None:
     """What a text says of the values, in its order; None if it says nothing of them.
 
-    `codes` gives the codes (K, C) of a number. Without `drift`, which sampling alone has, this is for training: what
-    needs more than the frames seen is refused.
+    `codes` gives the codes (K, C) of a number for so many groups. Without `drift`, which sampling alone has, this is
+    for training: what needs more than the frames seen is refused.
     """
     done: list[Treatment] = []
     if drift is None:
         check_training(text)
     for name, numbers in ((wanted.name, wanted.numbers) for wanted in parse(text)):
         if name == "discrete":
-            done.append(discrete(codes(int(numbers[0]))))
+            count, groups = int(numbers[0]), int(numbers[1])
+            done.append(discrete(codes(count, groups), groups))
         elif name == "noise":
             done.append(noise(numbers[0]))
         elif name == "corrupt":

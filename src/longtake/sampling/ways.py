@@ -17,6 +17,9 @@ from longtake.sampling.caching import Value
 MOST = 2**16
 """Most codes of a discrete history."""
 
+MOST_GROUPS = 64
+"""Most groups of channels that have codes of their own."""
+
 
 @dataclass(frozen=True)
 class Way:
@@ -30,8 +33,11 @@ class Way:
 
 WAYS: dict[str, Way] = {
     "discrete": Way(
-        "K: each pixel becomes the nearest of K codes (longtake codebook)",
-        (Value("the number of codes", 256, 1, MOST, int),),
+        "K, GROUPS: each pixel becomes the nearest of K codes, of so many groups of channels (longtake codebook)",
+        (
+            Value("the number of codes", 256, 1, MOST, int),
+            Value("the number of groups of channels", 1, 1, MOST_GROUPS, int),
+        ),
         training=True,
     ),
     "noise": Way("LEVEL: mixed with noise", (Value("the noise level", 0.1),), training=True),
@@ -88,8 +94,8 @@ class Wanted:
 def parse(text: str) -> tuple[Wanted, ...]:
     """What a text asks for, checked, in its order; JobError, in one sentence, for a text that says nothing of it.
 
-    >>> parse("discrete:128+forget"), parse("adaptive:0.2,0.1")[0].numbers
-    ((Wanted(name='discrete', numbers=(128,)), Wanted(name='forget', numbers=())), (0.2, 0.1, 0.9))
+    >>> parse("noise:0.2+forget"), parse("adaptive:0.2,0.1")[0].numbers
+    ((Wanted(name='noise', numbers=(0.2,)), Wanted(name='forget', numbers=())), (0.2, 0.1, 0.9))
     """
     if not text:
         return ()
@@ -138,6 +144,35 @@ def wanted_of(text: str, name: str) -> Wanted | None:
     ((8,), None)
     """
     return next((wanted for wanted in parse(text) if wanted.name == name), None)
+
+
+def discrete_of(text: str) -> tuple[int, int] | None:
+    """The number of codes of a discrete history, and the groups of channels that they are for; None if it is as it is.
+
+    >>> discrete_of("discrete:64"), discrete_of("noise+discrete:256,4"), discrete_of("noise")
+    ((64, 1), (256, 4), None)
+    """
+    wanted = wanted_of(text, "discrete")
+    return None if wanted is None else (int(wanted.numbers[0]), int(wanted.numbers[1]))
+
+
+def name_of(count: int, groups: int = 1) -> str:
+    """The name of so many codes for so many groups.
+
+    >>> name_of(256), name_of(256, 4)
+    ('256', '256x4')
+    """
+    return str(count) if groups == 1 else f"{count}x{groups}"
+
+
+def numbers_of(name: str) -> tuple[int, int]:
+    """The way back; raises ValueError for what is no such name.
+
+    >>> numbers_of("256"), numbers_of("256x4")
+    ((256, 1), (256, 4))
+    """
+    count, sign, groups = name.partition("x")
+    return int(count), int(groups) if sign else 1
 
 
 def check_sampling(text: str) -> None:

@@ -27,7 +27,7 @@ from longtake.pipeline.encode import encode_text
 from longtake.pipeline.loading import load_networks, model_settings
 from longtake.pipeline.networks import COMPONENTS, QUANTISABLE, Networks, save_networks
 from longtake.sampling.treatments import Treatment, sometimes, treatment_of
-from longtake.sampling.ways import wanted_of
+from longtake.sampling.ways import discrete_of
 from longtake.training import data as data_room
 from longtake.training import logs as logging
 from longtake.training import lora, room
@@ -121,16 +121,16 @@ class Asked:
     @property
     def codes(self) -> np.ndarray:
         """The codes of a discrete history, before anything else is read. Raises ModelError if there are none."""
-        wanted = wanted_of(self.settings.history, "discrete")
-        assert wanted is not None
+        discrete = discrete_of(self.settings.history)
+        assert discrete is not None
         model = self.model
         codebook = model.codebook if isinstance(model, Networks) else codebook_at(model, self.parts)
-        return opened_codebook(codebook).of(int(wanted.numbers[0]))
+        return opened_codebook(codebook).of(*discrete)
 
     @property
     def treatment(self) -> Treatment | None:
         """What is done to the history of a section."""
-        found = treatment_of(self.settings.history, lambda count: self.codes)
+        found = treatment_of(self.settings.history, lambda count, groups: self.codes)
         share = self.settings.history_share
         return found if found is None or share == 1 else sometimes(found, share)
 
@@ -184,7 +184,7 @@ class Asked:
             note = mismatch(name, self.own)
             if note is not None:
                 warnings.warn(note, LongtakeWarning, stacklevel=4)
-        if wanted_of(self.settings.history, "discrete") is not None:
+        if discrete_of(self.settings.history) is not None:
             _ = self.codes
         form = getattr(transformer, "quantization", None)
         forms.check_learning(form if form is not None else self.form, self.device)
@@ -242,7 +242,7 @@ def _events(
             "model": asked.mark,
             "sampling": list(samplings), "data": _mark(examples), "quantize": asked.form.word if asked.form else "none",
         }  # fmt: skip
-        if wanted_of(settings.history, "discrete") is not None:
+        if discrete_of(settings.history) is not None:
             facts["codes"] = codes_digest(asked.codes)
         if company is None or company.first:
             folder.begin(facts)
@@ -329,7 +329,7 @@ def encoded(asked: Asked, place: Place | None, memory: tuple[str, ...]) -> Gener
             yield Encoding(done.kind, done.done, done.total, done.note)
     if asked.company is not None:
         asked.company.wait()
-    return data_room.open_data(asked.data, place.encoders, place.how)
+    return data_room.examples_of(place.plan, place.encoders)
 
 
 def opened(asked: Asked, sampling: bool) -> Networks:

@@ -1,7 +1,7 @@
 """The codebook of a model: a folder `codebook` beside its parts, with one file of all codes and a config.
 
     codebook/config.json          {"_class_name": "Codebook", "channels": 16, "residuals": {"256": 0.031}, …}
-    codebook/model.safetensors    one tensor (K, C) for each number of codes, named by it: "256"
+    codebook/model.safetensors    one tensor (K, C) for each number of codes, named by it: "256"; "256x4" for 4 groups
 
 It is no part of model_index.json, so that diffusers reads the folder as ever.
 """
@@ -9,6 +9,7 @@ It is no part of model_index.json, so that diffusers reads the folder as ever.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,7 @@ from longtake.config import read_json
 from longtake.errors import ModelError
 from longtake.named import places
 from longtake.sampling.codebooks import Codebook
+from longtake.sampling.ways import name_of, numbers_of
 from longtake.weights.arrays import read_arrays
 from longtake.weights.folder import Folder, model_source
 from longtake.weights.header import compose
@@ -36,14 +38,12 @@ CONFIG, CODES = "config.json", "model.safetensors"
 
 def write_codebook(folder: Path, codebook: Codebook) -> None:
     """Write a codebook's two files into this folder, each whole or not at all."""
-    counts = sorted(codebook.codes)
-    arrays = {str(count): np.ascontiguousarray(codebook.codes[count], "<f4") for count in counts}
+    codes, shares = codebook.pairs, codebook.left
+    arrays = {name_of(*each): np.ascontiguousarray(codes[each], "<f4") for each in sorted(codes)}
     values = {
         "_class_name": "Codebook",
-        "channels": int(arrays[str(counts[0])].shape[1]),
-        "residuals": {
-            str(count): codebook.residuals[count] for count in counts if count in codebook.residuals
-        },
+        "channels": int(next(iter(arrays.values())).shape[1]),
+        "residuals": {name_of(*each): share for each, share in sorted(shares.items())},
         **codebook.facts,
     }
     header = compose({name: ("F32", array.shape) for name, array in arrays.items()}, {"format": "pt"})
@@ -63,19 +63,25 @@ def read_codebook(folder: Path) -> Codebook:
         raise ModelError(f"{folder} holds no codebook: it has no {CODES}.")
     arrays, _ = read_arrays(file)
     channels = values.get("channels")
-    for name, codes in arrays.items():
-        if not name.isdecimal() or codes.shape != (int(name), channels) or not np.isfinite(codes).all():
+    codes: dict[tuple[int, int], np.ndarray] = {}
+    for name, array in arrays.items():
+        if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", name) or not _fits(name, array, channels):
             raise ModelError(
-                f"{file} has the tensor {name!r} of shape {codes.shape}; codes are finite numbers (K, {channels}), "
-                "named by K."
+                f"{file} has the tensor {name!r} of shape {array.shape}; codes are finite numbers (K, {channels}), "
+                "named by K, or by KxGROUPS."
             )
-    residuals = values.get("residuals", {})
+        codes[numbers_of(name)] = np.array(array, np.float32)
+    shares = {numbers_of(name): float(share) for name, share in values.get("residuals", {}).items()}
     known = ("_class_name", "channels", "residuals")
-    return Codebook(
-        {int(name): np.array(codes, np.float32) for name, codes in arrays.items()},
-        {int(name): float(share) for name, share in residuals.items()},
-        {name: value for name, value in values.items() if name not in known},
-    )
+    facts = {name: value for name, value in values.items() if name not in known}
+    return Codebook.of_pairs(codes, shares, facts)
+
+
+def _fits(name: str, codes: np.ndarray, channels: Any) -> bool:
+    """Tell if codes have the shape that their name says, and are numbers."""
+    count, groups = numbers_of(name)
+    shaped = codes.shape == (count, channels) and channels % groups == 0
+    return shaped and bool(np.isfinite(codes).all())
 
 
 def codes_digest(codes: np.ndarray) -> str:
