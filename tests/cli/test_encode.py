@@ -34,6 +34,17 @@ def test_a_cache_is_told_then_made_then_kept(data, capsys):
     assert "to encode: 0 examples and 0 prompts" in capsys.readouterr().err
 
 
+def test_a_dataset_files_batch_is_the_runs(data, capsys, torch_only):
+    text = (
+        '[[datasets]]\nvideo_directory = "data"\nframe_extraction = "full"\nresolution = 64\nbatch_size = 2\n'
+    )
+    (data / "dataset.toml").write_text(text, encoding="utf-8")
+    words = ["finetune", "embedded", "dataset.toml", "-o", "out", "--window", "1"]
+    assert main([*words, "--batch", "3"]) == 2
+    assert "asks for a batch_size of 2, and this run has 3; give it by --batch 2" in capsys.readouterr().err
+    assert not (data / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

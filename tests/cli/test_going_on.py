@@ -2,14 +2,16 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from longtake.cli import main
-from longtake.errors import RunError
+from longtake.cli.extend import longer
+from longtake.errors import JobError, RunError
 from longtake.events import Planned
-from longtake.job import SectionChange
+from longtake.job import Anchor, Job, SectionChange
 from longtake.video import read_metadata
 
 BEGIN = ["generate", "a.png", "It moves.", "--frames", "100", "--steps", "2", "--job", "job"]
@@ -107,6 +109,18 @@ def test_a_job_is_extended(pipeline, capsys):
     assert {number: sections()[number] for number in before} == before
     assert "at least one frame; -3 were" in said(capsys, ["extend", "job", "--frames", "-3"], 2).err
     assert read_metadata("job/video.mp4").frames == 145
+
+
+def test_a_planned_job_is_extended_where_no_end_moves():
+    job = Job("It moves.", sampling="planned", frames=8 * 36 + 1)
+    assert longer(job, 5).frames == job.frames + 5
+    for changed in (replace(job, frames=9 * 36), replace(job, anchors=(Anchor("end", "last.png"),))):
+        with pytest.raises(JobError, match="every 4 sections have an end that is made first"):
+            longer(changed, 5)
+    with pytest.raises(
+        JobError, match="cannot move afterwards; extend is for jobs with --sampling vanilla, anchored"
+    ):
+        longer(replace(job, sampling="endpoint"), 5)
 
 
 def test_an_inverted_job_is_not_extended(pipeline, capsys):

@@ -62,9 +62,9 @@ def received(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, np.ndarray]]:
     found: list[dict[int, np.ndarray]] = []
     context = Transformer.context
 
-    def noting(self: Any, shape: Any, times: Any, clean: Any, *rest: Any) -> Any:
+    def noting(self: Any, shape: Any, times: Any, clean: Any, *beyond: Any) -> Any:
         found.append({scale: ops.to_numpy(latents) for scale, (latents, _) in clean.items()})
-        return context(self, shape, times, clean, *rest)
+        return context(self, shape, times, clean, *beyond)
 
     monkeypatch.setattr(Transformer, "context", noting)
     return found

@@ -195,7 +195,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
         ({"rank": 0}, "--rank must be at least 1"),
         ({"targets": "to_qqq"}, "'to_qqq' names no linear layer"),
         ({"targets": "to_(q"}, "is no regular expression"),
-        ({"sampling": "sideways"}, "no sampling 'sideways'"),
+        ({"sampling": "sideways"}, "No sampling 'sideways'"),
         ({"sampling": "vanilla", "key_frames": 0.5}, "vanilla never sees"),
         ({"whole": True, "rank": 8}, "--whole trains no LoRA, which --rank is about"),
         ({"epochs": 2}, "so many --steps or so many --epochs"),

@@ -105,9 +105,9 @@ def test_fine_tuning_shows_the_codes_of_the_model(
     )
     seen, context = [], Transformer.context
 
-    def noting(self: Any, shape: Any, times: Any, clean: Any, *rest: Any) -> Any:
+    def noting(self: Any, shape: Any, times: Any, clean: Any, *beyond: Any) -> Any:
         seen.append(ops.to_numpy(clean[2][0]))
-        return context(self, shape, times, clean, *rest)
+        return context(self, shape, times, clean, *beyond)
 
     monkeypatch.setattr(Transformer, "context", noting)
     with pytest.raises(ModelError, match="no codebook, which a discrete history needs"):

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 from longtake.cli.options import add_job_options, job_of, size
 from longtake.job import Anchor, Job
-from longtake.plan.plans import plan_of
+from longtake.plan.plans import kind_named, plan_of
+from longtake.plan.sections import Plan
 from longtake.plan.table import table
 
 USAGE = "[options]"
@@ -71,7 +72,19 @@ def as_text(job: Job) -> Iterator[str]:
     kept = f"{plan.made} frames" if plan.made == plan.frames else f"{plan.made} frames, cut to {plan.frames}"
     plural = "s" if plan.count != 1 else ""
     yield f"{job.sampling}: {plan.count} section{plural} of {plan.window} latent frames make {kept}\n"
+    yield f"{traits(job, plan)}\n"
     if plan.notice:
         yield f"note: {plan.notice}\n"
     yield f"tokens at {width} x {height} pixels; latent frame 0 is the picture\n\n"
     yield table(plan, height, width)
+
+
+def traits(job: Job, plan: Plan) -> str:
+    """What is true of the plan as a whole, in one line.
+
+    >>> traits(Job("", sampling="endpoint"), plan_of(Job("", sampling="endpoint")))
+    'f1k1_x_f16k4f2k2f1k1_g9_x_f1k1: the end first, then onwards to it; first frames after 2 sections'
+    """
+    kind, count = kind_named(job.sampling), plan.made_at(0) + 1
+    shown = f"first frames after {count} section{'s' if count != 1 else ''}"
+    return f"{kind.structure}: {kind.help}; {shown}{', can be extended' if plan.extendable else ''}"

@@ -50,6 +50,11 @@ class Kind:
         """The scales by which clean frames are packed."""
         return tuple(sorted({each.scale for each in parse(self.structure).packed}))
 
+    @property
+    def keeps_tail(self) -> bool:
+        """Tell if what lies beyond the packed frames is seen, appended or as its mean."""
+        return parse(self.structure).tail not in (None, "td")
+
 
 def kind_of(structure: Structure, help: str = "", every: int | None = None, published: bool = False) -> Kind:
     """The kind of plan whose sections see what the structure says.

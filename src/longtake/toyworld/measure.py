@@ -127,9 +127,11 @@ def motion_of(found: Measurement, scene: Scene, shape: tuple[int, ...]) -> str:
 def _way(offset: Array) -> str:
     """The motion along the ground: a walker stays on one side of where it began, a dancer does not."""
     left, right = -float(np.quantile(offset, 0.08)), float(np.quantile(offset, 0.92))
+    if left + right <= 0.05:  # wherever that is
+        return "stays still"
     if max(left, right) > 0.06 and min(left, right) < 0.3 * max(left, right):
         return "walks right" if right > left else "walks left"
-    return "dances" if left + right > 0.05 else "stays still"
+    return "dances"
 
 
 def _turns_per_second(nearest: npt.NDArray[np.int64]) -> float:

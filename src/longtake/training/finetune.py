@@ -329,7 +329,7 @@ def encoded(asked: Asked, place: Place | None, memory: tuple[str, ...]) -> Gener
             yield Encoding(done.kind, done.done, done.total, done.note)
     if asked.company is not None:
         asked.company.wait()
-    return data_room.open_data(asked.data, place.encoders, place.how)
+    return data_room.examples_of(place.plan, place.encoders)
 
 
 def opened(asked: Asked, sampling: bool) -> Networks:

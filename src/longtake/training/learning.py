@@ -11,7 +11,7 @@ import numpy as np
 from longtake.backend import ops, runtime, training
 from longtake.errors import JobError
 from longtake.pipeline.encode import Text
-from longtake.plan.plans import PLANS
+from longtake.plan.plans import PLANS, kind_named
 from longtake.sampling.treatments import Treatment
 from longtake.training import objective, selfmade
 from longtake.training.examples import Examples, Told
@@ -125,7 +125,7 @@ class Learning:
 def check(settings: Settings, samplings: Sequence[str]) -> None:
     """Raise JobError for an option that none of the plans can serve."""
     names = ", ".join(samplings)
-    if settings.key_frames and not any(PLANS[name].sees_end for name in samplings):
+    if settings.key_frames and not any(kind_named(name).sees_end for name in samplings):
         raise JobError(
             f"--key-frames shows a picture at the end, which {names} never sees; leave it out, or add a sampling that "
             f"does: {', '.join(name for name, kind in PLANS.items() if kind.sees_end)}."

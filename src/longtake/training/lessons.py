@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from longtake.plan.plans import PLANS, Plan, Section
+from longtake.plan.plans import Plan, Section, kind_named
 from longtake.training.examples import Example, Told
 from longtake.training.levels import drawn
 from longtake.training.objective import Read, shape_of
@@ -60,11 +60,11 @@ def lesson(
     frames = example.latents.shape[1]
     # Where the plan has another number of sections than the example has places, the place says how far on.
     along = (row.place + float(rng.random())) / row.places
-    shows_end = settings.key_frames > 0 and PLANS[sampling].sees_end and frames > 1
+    shows_end = settings.key_frames > 0 and kind_named(sampling).sees_end and frames > 1
     if shows_end and rng.random() < settings.key_frames:
         plan, made = ending(sampling, settings.window, (frames - 1) // settings.window, rng)
     else:
-        plan = PLANS[sampling].lay_out(max(1, (frames - 1) // settings.window), settings.window, False)
+        plan = kind_named(sampling).lay_out(max(1, (frames - 1) // settings.window), settings.window, False)
         made = min(int(along * len(plan)), len(plan) - 1)
     section = plan[made]
     found = Lesson(
@@ -92,7 +92,7 @@ def reading(example: Example, plan: Plan) -> Read:
 
 def ending(sampling: str, window: int, most: int, rng: np.random.Generator) -> tuple[Plan, int]:
     """A plan that ends at a random later frame, which is shown, and the place of a section that sees it."""
-    plan = PLANS[sampling].lay_out(int(rng.integers(1, most + 1)), window, True)
+    plan = kind_named(sampling).lay_out(int(rng.integers(1, most + 1)), window, True)
     shown = max(plan.anchors)
     sees = [
         place

@@ -9,7 +9,8 @@ from typing import Any
 
 from longtake.errors import JobError
 from longtake.option import NAME, TEXT, option
-from longtake.plan.plans import PLANS
+from longtake.plan.layout import check_scales
+from longtake.plan.plans import PLANS, check_window, kind_named
 from longtake.sampling import ways
 
 LEVELS = ("shift", "logit-normal", "uniform")
@@ -180,14 +181,23 @@ class Settings:
         if (self.width is None) != (self.height is None):
             raise JobError("A size is a width and a height; one of them is missing.")
         for name in self.samplings or ():
-            if name not in PLANS:
-                raise JobError(f"There is no sampling {name!r}; there are: {', '.join(PLANS)}.")
+            self._check_sampling(name)
         ways.check_training(self.history)
         chances = self.self_made + self.bagger
         if chances > 1:
             raise JobError(
                 f"A history is self-made in one way at a time; --self-made and --bagger add up to {chances:g}, and may "
                 "add up to 1."
+            )
+
+    def _check_sampling(self, name: str) -> None:
+        kind = kind_named(name)
+        check_window(name, self.window)
+        check_scales(kind.scales)
+        if self.history and kind.keeps_tail:
+            raise JobError(
+                f"Nothing can be done to the history that {name} keeps beyond its packed frames; leave --history out, "
+                "or take the same sampling with td."
             )
 
     def _check_targets(self) -> None:

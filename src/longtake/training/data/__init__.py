@@ -4,7 +4,7 @@
 """
 
 from longtake.training.data.makers import Encoders, encoders, encoders_of
-from longtake.training.data.opened import Data, Encoded, Plan, encode, open_data, plan
+from longtake.training.data.opened import Data, Encoded, Plan, encode, examples_of, open_data, plan
 from longtake.training.data.sources import Skipped
 from longtake.training.data.surveying import Settings, Survey, survey
 
@@ -19,6 +19,7 @@ __all__ = [
     "encode",
     "encoders",
     "encoders_of",
+    "examples_of",
     "open_data",
     "plan",
     "survey",

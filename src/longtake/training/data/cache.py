@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +75,15 @@ def signature(item: Item) -> list[list[Any]]:
 
 def content(item: Item) -> str:
     """A number that changes with the content of the source."""
-    if item.source.kind != "frames":
-        return file_fingerprint(item.source.file)
-    each = [[file.name, file_fingerprint(file)] for file in pictures_in(item.source.file)]
+    return _content(item.source.file, item.source.kind, json.dumps(signature(item)))
+
+
+@lru_cache(maxsize=1)
+def _content(place: Path, kind: str, signature: str) -> str:
+    """The same; kept for the next stretch of the same source."""
+    if kind != "frames":
+        return file_fingerprint(place)
+    each = [[file.name, file_fingerprint(file)] for file in pictures_in(place)]
     return hashlib.sha256(json.dumps(each).encode()).hexdigest()
 
 

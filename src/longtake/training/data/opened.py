@@ -83,7 +83,11 @@ def sizes_of(encoders: Encoders, size: tuple[int, int] | None) -> Sizes:
 
 def plan(place: str | os.PathLike[str], encoders: Encoders, settings: Settings = USUAL) -> Plan:
     """What DATA holds and what its cache lacks. Raises JobError if there is nothing to learn from; loads no network."""
-    found = survey(place, settings, sizes_of(encoders, settings.size))
+    return needs(survey(place, settings, sizes_of(encoders, settings.size)), encoders)
+
+
+def needs(found: Survey, encoders: Encoders) -> Plan:
+    """What the cache of a survey lacks as it is now."""
     there: dict[Path, int] = {}
     missing: list[Item] = []
     skipped: list[Skipped] = []
@@ -195,14 +199,19 @@ def open_data(
     encoders = encoders_of(encoders) if isinstance(encoders, Networks) else encoders
     planned = plan(place, encoders, settings)
     told(planned)
+    for event in encode(planned, encoders):
+        told(event)
+    return examples_of(planned, encoders)
+
+
+def examples_of(planned: Plan, encoders: Encoders) -> Data:
+    """The examples of a plan whose cache is encoded by now. Raises JobError if none is left."""
     if planned.items or planned.prompts:
-        for event in encode(planned, encoders):
-            told(event)
-        planned = plan(place, encoders, settings)
+        planned = needs(planned.survey, encoders)
     data = Data(planned, encoders)
     if not len(data):
-        first = planned.skipped[0]
-        raise JobError(f"There is nothing to learn from in {place}: {first}, and no example is left.")
+        first = planned.skipped[0] if planned.skipped else "nothing of it is encoded"
+        raise JobError(f"There is nothing to learn from: {first}, and no example is left.")
     return data
 
 
