@@ -138,8 +138,9 @@ def clean_rows(pool: Pool, lessons: tuple[Lesson, ...], scale: float) -> Rows:
 
 def draw_treatment(codebook: Codebook, rng: np.random.Generator) -> Treatment:
     """What a group's history goes through: a discretisation, or else a little noise."""
-    codes = int(rng.choice(sorted(codebook.codes)))
-    return discrete(codebook.of(codes)) if rng.random() < DISCRETE else blurred
+    pairs = sorted(codebook.pairs)
+    count, groups = pairs[int(rng.integers(len(pairs)))]
+    return discrete(codebook.of(count, groups), groups) if rng.random() < DISCRETE else blurred
 
 
 def _frame(pool: Pool, lesson: Lesson, frame: int | None) -> np.ndarray:

@@ -184,7 +184,7 @@ def surveyed(asked: Asked) -> Place | None:
     """What the data hold; None if examples were given. Raises JobError if there is nothing to learn from."""
     if not isinstance(asked.data, str | Path):
         return None
-    model, how = asked.model, reading(asked.settings)
+    model, how = asked.model, data_room.reading(asked.settings)
     encoders = (
         data_room.encoders_of(model)
         if isinstance(model, Networks)
@@ -197,15 +197,6 @@ def surveyed(asked: Asked) -> Place | None:
             f"give it by --batch {planned.survey.batch}, or change it there."
         )
     return Place(encoders, how, planned)
-
-
-def reading(settings: Settings) -> data_room.Settings:
-    """How a place of data is read."""
-    size = None if settings.width is None or settings.height is None else (settings.width, settings.height)
-    return data_room.Settings(
-        settings.window, None if settings.every_frame else settings.fps, settings.max_frames, size,
-        settings.caption, None if settings.cache is None else Path(settings.cache),
-    )  # fmt: skip
 
 
 def config_of(model: str, parts: Mapping[str, str]) -> Any:
