@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtake import toyworld
-from longtake.plan.lengths import WINDOW
+from longtake.plan.lengths import WINDOW, shown_frames
 from longtake.plan.plans import PLANS, Section
 from longtake.sampling.codebooks import Codebook
 from longtake.sampling.treatments import Treatment, discrete
-from longtake.toy.pool import SECTIONS, Pool
+from longtake.toy.pool import Pool
+from longtake.toy.scenes import SECTIONS, told
 from longtake.training.objective import Read, Rows, gather, treated
 
 SHIFT = 2.0
@@ -157,7 +157,10 @@ def _behind(end: int) -> int:
 
 
 def _prompt(pool: Pool, lesson: Lesson, rng: np.random.Generator) -> str:
-    return toyworld.prompt(pool.scenes[lesson.row], rng)
+    """The prompt that says what the middle of the section shows, as in a job whose prompts change."""
+    shown = shown_frames(lesson.section.frames[len(lesson.section.frames) // 2])
+    start = int(pool.starts[lesson.row]) if lesson.pictured else 0
+    return told(pool.scenes[lesson.row], start + shown[len(shown) // 2], rng)
 
 
 def rows_at(step: int, size: int, count: int, seed: int) -> np.ndarray:

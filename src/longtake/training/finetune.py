@@ -117,7 +117,7 @@ def _events(
             parameters,
             settings.weight_decay,
             settings.average,
-            (),
+            ("x_embedder",) if settings.whole else (),
             settings.optimiser == "muon",
             (0.9, 0.999),
         )

@@ -54,10 +54,9 @@ class Optimiser:
 
     `plain` names parameters that AdamW takes in any case (embeddings, say); without `muon` it takes all of them, and
     the weight decay too. Muon's step is scaled to the size of AdamW's, so that one rate serves both (Liu et al., Muon
-    is Scalable, 2025); torch.optim.Muon makes the same step up to bfloat16's rounding, of
-    matrices alone. An `average` of 0 keeps none. `state`
-    is all that is held here, by name, as a file of tensors takes it; after `load_state` the steps are those that would
-    have followed.
+    is Scalable, 2025); torch.optim.Muon makes the same step up to bfloat16's rounding, of matrices alone. An `average`
+    of 0 keeps none. `state` is all that is held here, by name, as a file of tensors takes it; after `load_state` the
+    steps are those that would have followed.
     """
 
     def __init__(
