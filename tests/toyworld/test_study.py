@@ -66,7 +66,7 @@ def test_extras_are_no_errors(variant: str) -> None:
     assert np.median(found.size_error) < 0.05 and np.median(found.colour_error) < 0.03
     assert found.background_error.max() < 0.004
     plain = replace(scene, extras=PLAIN)
-    assert measure(render(plain, [200]), scene, [200]).background_error > 2 * found.background_error.max()
+    assert measure(render(plain, [160]), scene, [160]).background_error > 2 * found.background_error.max()
 
 
 def test_a_camera_that_pans_sees_what_the_first_picture_does_not_and_returns() -> None:

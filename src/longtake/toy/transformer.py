@@ -29,7 +29,8 @@ from longtake.processors.siglip import SiglipImageProcessor
 from longtake.sampling.codebooks import Codebook
 from longtake.toy.batches import SHIFT, Batch, draw_step, rows_at
 from longtake.toy.initialise import initialise
-from longtake.toy.pool import Origin, Pool, make_pool, number_at, scenes_of, starts_of
+from longtake.toy.pool import Origin, Pool, make_pool, number_at
+from longtake.toy.scenes import training_scene
 from longtake.toy.tokenizers import train_tokenizers
 from longtake.training import objective
 
@@ -83,7 +84,11 @@ class TransformerStage:
         self.vae, self.pool, self.origin, self.judge = vae.to(device), pool, origin, judge
         self.codebook = codebook
         self.batch, self.device = batch, device
-        prompts = [toyworld.prompt(scene, np.random.default_rng(n)) for n, scene in enumerate(pool.scenes)]
+        prompts = [
+            text
+            for number, scene in enumerate(pool.scenes)
+            for _, text in toyworld.prompts(scene, np.random.default_rng(number))
+        ]
         self.tokenizer, self.tokenizer_2 = train_tokenizers(
             prompts, PROMPT_TEMPLATE["template"], folder / "model"
         )
@@ -195,9 +200,8 @@ class TransformerStage:
         """Put those scenes in these rows of the pool that belong there after the steps so far."""
         for row in rows:
             number = number_at(row, self.steps // FRESH_EVERY, len(self.pool))
-            seed = self.origin.seed
-            scenes, starts = scenes_of(seed, [number]), starts_of(seed, [number])
-            self.pool.replace(row, make_pool(self.vae, scenes, SIZE, self.device, starts))
+            scene, start = training_scene(self.origin.seed, number)
+            self.pool.replace(row, make_pool(self.vae, [scene], SIZE, self.device, [start]))
 
     def _put(self, array: np.ndarray) -> Any:
         return runtime.place(ops.from_numpy(array), self.device)
