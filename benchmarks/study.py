@@ -36,9 +36,9 @@ PLANS: dict[str, Changes] = {
     for name in ("vanilla", "inverted", "endpoint", "planned", "unanchored", "sliding", "repeat")
 }
 DISCRETE: dict[str, Changes] = {
-    f"{sampling}+{codes}": {"sampling": sampling, "history": f"discrete:{codes}" if codes else ""}
+    f"{sampling}+{codes}": {"sampling": sampling, "history": f"discrete:{codes}" if codes != "0" else ""}
     for sampling in ("unanchored", "vanilla")
-    for codes in (1, 16, 64, 256, 1024, 4096, 0)
+    for codes in ("1", "16", "256", "4096", "256,4", "256,8", "256,16", "0")
 }
 TRICKS: dict[str, Changes] = {
     f"{sampling}, {history or 'plain'}": {"sampling": sampling, "history": history}

@@ -350,11 +350,7 @@ def _check_size(job: Job) -> None:
 def _check_sampling(job: Job) -> None:
     kind = kind_named(job.sampling)
     check_window(job.sampling, job.window)
-    if kind.structure.endswith("+D") and ways.wanted_of(job.history, "discrete") is None:
-        raise JobError(
-            f"The sampling {job.sampling} has a discrete history; say of how many codes: --history discrete:256 (in "
-            "Python history='discrete:256')."
-        )
+    ways.check_discrete(job.sampling, kind.structure.endswith("+D"), job.history)
     times = [anchor.at for anchor in job.anchors]
     if len(set(times)) < len(times):
         raise JobError("One picture can stand at one time; the job's anchors name a time twice.")
@@ -401,8 +397,6 @@ def _check_guidance(job: Job) -> None:
 
 def _check_history(job: Job) -> None:
     ways.check_sampling(job.history)
-    structure = kind_named(job.sampling).structure
-    ways.check_discrete(structure, structure.endswith("+D"), job.history)
     if not job.history:
         return
     if job.steps < 2 and ways.wanted_of(job.history, "correct") is not None:

@@ -51,7 +51,7 @@ def test_a_shift_of_all_colours_is_found_as_large_as_it_is(true):
     found = measured(shifted)
     lost = np.minimum(true[45:, ..., 2], 20).mean() / 3 / 255
     assert found.curves["colours"].values[45:].mean() == pytest.approx(lost, abs=0.002)
-    assert found.curves["colours"].values[:45].max() < 0.003
+    assert found.curves["colours"].values[:45].max() < 0.005
     truth = measured(shifted, SCENE).curves["background"].values
     assert truth[50:].mean() - truth[:40].mean() == pytest.approx(lost, rel=0.1)
 
@@ -85,12 +85,12 @@ def test_motion_that_ends_late_is_seen_where_it_ends():
 
 def test_a_character_that_vanishes_is_lost(true):
     gone = true.copy()
-    gone[40:60] = background(SCENE, 64, 64) * 255
+    gone[40:75] = background(SCENE, 64, 64) * 255
     found = measured(gone, SCENE).curves
-    assert found["lost"].values[42:58].all() and not found["lost"].values[:33].any()
-    assert (found["count"].values[40:60] == 0).all()
+    assert found["lost"].values[45:70].all() and not found["lost"].values[:33].any()
+    assert (found["count"].values[40:75] == 0).all()
     flicker = true.copy()
-    flicker[40:44] = gone[40:44]  # a tenth of a second is none
+    flicker[40:50] = gone[40:50]  # a third of a second is none
     assert not measured(flicker, SCENE).curves["lost"].values.any()
 
 

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,12 +22,14 @@ from longtake.jobs.folder import JobFolder
 from longtake.models.pretrained import walking
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
 from longtake.pipeline import change as measures
+from longtake.pipeline.caching import PUBLISHED, cache_of
 from longtake.pipeline.calibrate import Calibration
 from longtake.pipeline.denoise import Change
 from longtake.pipeline.loading import load_networks
 from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.prepare import Inputs
+from longtake.plan.plans import plan_of
 
 STEPS, SECTIONS = 8, 2
 # Two sections of two latent frames.
@@ -355,6 +358,20 @@ def test_ratios_are_measured_for_each_step_and_branch(several: Networks, picture
     assert positive[0] == negative[0] == 1.0
     assert all(0.2 < ratio < 5 for ratio in positive[1:])
     assert len(measured.runs) == 2 * SECTIONS
+
+
+@once
+def test_published_ratios_are_those_of_published_samplings() -> None:
+    config = SimpleNamespace(**PUBLISHED)
+    networks = SimpleNamespace(part=lambda name: SimpleNamespace(config=config), settings={})
+
+    def ratios(sampling: str) -> Any:
+        job = Job("", sampling=sampling, cache="mag")
+        return cache_of(job, networks, plan_of(job)).ratios  # type: ignore[arg-type, union-attr]
+
+    assert ratios("anchored") == ratios("vanilla") != ratios("inverted")
+    with pytest.raises(JobError, match="ratios of this sampling are not known"):
+        ratios("planned")
 
 
 @once

@@ -17,7 +17,8 @@ from longtake.sampling.codebooks import Codebook
 from longtake.toy import autoencoder, batches, transformer
 from longtake.toy.batches import Lesson
 from longtake.toy.codes import load_or_fit_codebook
-from longtake.toy.pool import SECTIONS, Origin, Pool, load_or_make_pool, make_pool, scenes_of
+from longtake.toy.pool import Origin, Pool, load_or_make_pool, make_pool
+from longtake.toy.scenes import SECTIONS, SHARES, training_scene
 from longtake.training.loop import Length, run
 
 CODEBOOK = Codebook({1: np.zeros((1, 4), np.float32)})
@@ -86,6 +87,35 @@ def test_an_end_picture_is_the_latent_of_the_frame_behind_the_end(pool):
     assert numbers(rows.clean[1][0]) == [[0, -1]]
 
 
+def test_training_scenes_are_of_every_variant_near_and_far():
+    drawn = [training_scene(0, number) for number in range(300)]
+    assert sum(SHARES.values()) == pytest.approx(1)
+    assert 60 < sum(start > 0 for _, start in drawn) < 140
+    assert {"pan", "light", "guest"} <= {
+        name for scene, _ in drawn for name in vars(scene.extras) if getattr(scene.extras, name)
+    }
+    for scene, start in drawn:
+        events = [frame for frame, _ in scene.then] + [scene.extras.hidden_at] * (scene.extras.hidden_for > 0)
+        assert all(start < frame < start + 36 * SECTIONS for frame in events)
+
+
+def test_a_section_is_told_what_its_middle_shows(pool):
+    scene = replace(pool.scenes[0], motion="bounces", then=((37, "stays still"),))
+    changed = replace(pool, scenes=[scene, *pool.scenes[1:]])
+    batch = batches.draw_batch(
+        changed,
+        "vanilla",
+        np.zeros(30, int),
+        np.full(30, 0.5, np.float32),
+        1.0,
+        np.random.default_rng(1),
+        batches.blurred,
+    )
+    for lesson, text in zip(batch.lessons, batch.prompts, strict=True):
+        still = any(word in text for word in ("still", "not move", "standing"))
+        assert not text or still == (lesson.section.number > 0), text
+
+
 def test_scenes_are_all_seen_before_any_comes_again():
     seen = np.concatenate([batches.rows_at(step, 10, 4, seed=0) for step in range(5)])
     assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
@@ -136,10 +166,12 @@ def test_the_codebook_is_fitted_once_for_each_autoencoder(pool, tmp_path):
     origin = Origin(0, 3, 64, "one")
     noisy = replace(pool, latents=pool.latents + np.random.default_rng(0).standard_normal(pool.latents.shape))
     first = load_or_fit_codebook(tmp_path, noisy, origin, 0.5)
-    assert set(first.codes) == {1, 16, 64, 256}  # 5888 pixels: the others would learn them by heart
-    assert sorted(first.residuals.values()) == [first.residuals[count] for count in (256, 64, 16, 1)]
+    # 8832 pixels of 4 channels: more codes would learn them by heart, and 8 groups are more than there are channels.
+    assert set(first.pairs) == {(1, 1), (16, 1), (256, 1), (256, 4)}
+    left = [first.left[pair] for pair in ((256, 4), (256, 1), (16, 1), (1, 1))]
+    assert left == sorted(left)
     again = load_or_fit_codebook(tmp_path, pool, origin, 0.5)
-    assert all((again.codes[count] == codes).all() for count, codes in first.codes.items())
+    assert all((again.pairs[pair] == codes).all() for pair, codes in first.pairs.items())
     other = load_or_fit_codebook(tmp_path, noisy, replace(origin, encoder="two"), 1.0)
     assert other.facts["encoder"] == "two"
     assert other.codes[1].mean() == pytest.approx(2 * first.codes[1].mean(), rel=0.1)
@@ -216,7 +248,7 @@ def test_a_transformer_that_was_stopped_goes_on_exactly(stage, tmp_path):
         run(stopped, halved, length, report_every=0)
     two = stage(halved)
     run(two, halved, length)
-    assert two.pool.scenes == one.pool.scenes != scenes_of(0, range(2))
+    assert two.pool.scenes == one.pool.scenes != [training_scene(0, number)[0] for number in range(2)]
     for name, array in one.pool.arrays().items():
         np.testing.assert_array_equal(array, two.pool.arrays()[name])
     for name, network in one.networks.items():
@@ -240,7 +272,9 @@ def test_a_pool_is_used_again_by_those_alone_that_would_make_the_same(tiny, tmp_
     for maker, seed, said in ((vae, 1, "seed 0 in place of 1"), (other, 1, "another autoencoder")):
         with pytest.warns(LongtakeWarning, match=said):
             made, _ = load_or_make_pool(tmp_path, maker, seed, 2, 64)
-        np.testing.assert_array_equal(made.latents, make_pool(maker, scenes_of(seed, range(2)), 64).latents)
+        scenes, starts = zip(*(training_scene(seed, number) for number in range(2)), strict=True)
+        again = make_pool(maker, scenes, 64, starts=starts)
+        np.testing.assert_array_equal(made.latents, again.latents)
 
 
 def test_a_transformer_goes_on_with_its_own_pool_alone(stage):

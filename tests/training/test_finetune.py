@@ -121,6 +121,9 @@ def test_accumulation_equals_a_larger_batch(tmp_path: Path) -> None:
     for name in one:
         if name.startswith("parameter/"):
             np.testing.assert_allclose(one[name], two[name], atol=1e-5)
+    # AdamW would not see gradients of another size; the log says it.
+    for line, other in zip(logged(tmp_path / "one"), logged(tmp_path / "two"), strict=True):
+        assert line == pytest.approx(other, rel=1e-3)
 
 
 def test_what_is_written_is_the_average(tmp_path: Path) -> None:
@@ -197,6 +200,7 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
         ({"targets": "to_(q"}, "is no regular expression"),
         ({"sampling": "sideways"}, "No sampling 'sideways'"),
         ({"sampling": "vanilla", "key_frames": 0.5}, "vanilla never sees"),
+        ({"sampling": "f1k1_x_g2", "bagger": 0.5}, "in f1k1_x_g2 no section sees another"),
         ({"whole": True, "rank": 8}, "--whole trains no LoRA, which --rank is about"),
         ({"epochs": 2}, "so many --steps or so many --epochs"),
         ({"self_made": 0.6, "bagger": 0.6}, "add up to 1.2"),

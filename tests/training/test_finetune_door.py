@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,17 @@ def test_a_whole_model_is_a_folder_that_loads(place: Path) -> None:
     made, first = (load_networks(str(place / name)) for name in ("whole/model", "model"))
     one, two = (each.transformer.proj_out.weight for each in (made, first))
     assert 0 < float((one - two).detach().abs().max()) < 0.1
+
+
+def test_a_model_that_lacks_an_encoder_is_refused_before_it_loads(
+    place: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(place / "model", place / "lacking")
+    shutil.rmtree(place / "lacking" / "text_encoder_2")
+    monkeypatch.setattr("longtake.training.finetune.load_networks", None)
+    words = ["-o", str(place / "none"), *WORDS]
+    assert main(["finetune", str(place / "lacking"), str(place / "clips"), *words]) == 2
+    assert "text_encoder_2" in capsys.readouterr().err
 
 
 def test_what_cannot_be_is_one_sentence(place: Path, capsys: Any) -> None:

@@ -12,11 +12,14 @@ import torch
 
 from longtake.backend import runtime
 from longtake.config import PUBLISHED
+from longtake.errors import JobError, LongtakeWarning
 from longtake.models import adapters, quantised
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
 from longtake.pipeline.budget import GB
 from longtake.pipeline.working import Work
 from longtake.training.memory import Run, activations, lacking, most_rows, needs, sentences, weights_of
+from longtake.training.room import reckoned, run_of
+from longtake.training.settings import Settings
 from longtake.training.shapes import is_linear, shapes_of
 from longtake.weights.lora import LowRank
 
@@ -160,3 +163,18 @@ def test_packing_is_what_makes_a_batch() -> None:
         work=replace(LORA.work, rows=rows[3, "packed"] + 1, width=832, height=480, window=3, clean=packed),
     )
     assert needs(PUBLISHED_13B, full).total > 80 * GB
+
+
+def test_what_cannot_be_had_is_refused_and_what_may_not_be_is_said() -> None:
+    settings = Settings(rank=32, gradient_checkpointing=True, precision="bfloat16")
+    run = run_of(settings, ["inverted", "repeat"], (640, 608), LEARNS, "bfloat16", device="cuda")
+    assert run.work.clean == {1: 2, 2: 2, 4: 16} and run.rank == 32 and not run.on_cpu
+    assert reckoned(PUBLISHED_13B, run, 80 * GB)[-1] == "80.0 GB are there"
+    with pytest.warns(LongtakeWarning, match="hold the blocks in 8 bits"):
+        reckoned(PUBLISHED_13B, run, 36 * GB)
+    # Weights, gradients and moments alone are more.
+    with pytest.raises(JobError, match=r"This training needs about .*, and 24\.0 GB are there: "):
+        reckoned(PUBLISHED_13B, run, 24 * GB)
+    assert run_of(settings, ["inverted"], (64, 64), LEARNS, "float32").computes == "bfloat16"
+    whole = run_of(Settings(whole=True), ["inverted"], (64, 64), LEARNS, "float32", shared=8)
+    assert whole.whole and whole.computes == "float32" and whole.shared == 8

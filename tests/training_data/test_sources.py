@@ -117,6 +117,8 @@ def test_metadata_names_files_texts_and_prompts_in_time(tmp_path):
         assert len(whys) == 3 and "has no text of text, caption, prompt" in whys[1]
         assert "there is no such file" in whys[2] and "an entry of prompts is" in whys[0]
         assert any("its keys licence say nothing here" in line for line in found.lines())
+    told = look(tmp_path, Settings(window=2, caption="a thing")).items[-1]
+    assert (told.name, told.source.prompt) == ("c.png", "a thing")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": }', encoding="utf-8")
     with pytest.raises(JobError, match=r"not a line of metadata\.jsonl \(1\)"):
         look(tmp_path)
@@ -252,6 +254,14 @@ VIDEOS = '[[datasets]]\nvideo_directory = "HERE"\nframe_extraction = "full"\n'
 def test_what_it_cannot_do_is_refused_by_name(data, text, told):
     with pytest.raises(JobError, match=told):
         look(toml(data, text))
+
+
+def test_what_the_file_says_itself_is_not_asked_beside_it(data):
+    for settings in (Settings(2, fps=24), Settings(2, size=(64, 64)), Settings(2, caption="x")):
+        with pytest.raises(
+            JobError, match=r"dataset\.toml says itself how its data are read; write \w+ there"
+        ):
+            look(toml(data, VIDEOS), settings)
 
 
 def test_a_line_with_a_control_is_refused(data):

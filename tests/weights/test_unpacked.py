@@ -96,6 +96,10 @@ def test_a_folder(packed: Any, tmp_path: Path) -> None:
     # What is saved is a FramePack transformer like any other.
     read.save_pretrained(tmp_path / "packed")
     assert same(Transformer.from_pretrained(tmp_path / "packed"), read)
+    (tmp_path / "config.json").write_text(json.dumps({**own, "has_image_proj": False}))
+    with pytest.warns(LongtakeWarning, match=SAYS):
+        assert Transformer.from_pretrained(tmp_path).image_projection is None
+    (tmp_path / "config.json").write_text(json.dumps(own))
     with pytest.warns(LongtakeWarning, match=SAYS):
         eight = Transformer.from_pretrained(tmp_path, quantization_config={"quant_method": "longtake"})
     assert np.array_equal(

@@ -71,8 +71,7 @@ def run(args: argparse.Namespace) -> None:
     from longtake.cli.progress import progress_for
 
     progress, machine = progress_for(args.json), machine_of(args)
-    from longtake.training.data import encode, encoders, plan
-    from longtake.training.finetune import reading
+    from longtake.training.data import encode, encoders, plan, reading
 
     made = encoders(
         args.model, parts_of(args.parts or ()), args.dtype or "auto", machine, progress.downloading

@@ -29,6 +29,7 @@ EXAMPLES = """\
 longtake finetune framepack clips -o walk --steps 2000
 longtake finetune embedded clips -o cartoon --rank 8 --lr 1e-3 --sample-prompts prompts.txt
 longtake finetune framepack-f1 dataset.toml -o walk --sampling vanilla --batch 2 --accumulate 4 --average 0.999
+longtake finetune framepack clips -o walk --gradient-checkpointing --quantize int8
 longtake generate me.png "He walks." --model framepack --lora walk
 """
 GROUPS = {

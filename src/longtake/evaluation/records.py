@@ -75,7 +75,7 @@ def record_of(
 class Keep:
     """A folder of records. `facts` are what decides them beside arm, scene and seed: another length, other names."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.folder = disk.make_folder(folder)
 
     def read(self, facts: Mapping[str, Any], arm: str, scene: int | str, seed: int | None) -> Record | None:

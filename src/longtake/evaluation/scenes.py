@@ -15,8 +15,9 @@ from longtake.evaluation.pixels import Array, Frames
 
 WINDOW_SECONDS, HOP_SECONDS = 3, 1
 """A motion is told from three seconds; a stretch of so many begins every second."""
-LOST_FRAMES = 15
-"""The character is lost where it is not to be recognised in most of so many frames in a row: half a second."""
+LOST_FRAMES = 30
+"""The character is lost where it is not to be recognised in most of so many frames in a row: a second. A bird that
+turns round is thin like a sheet of paper for a third of one."""
 _STRIDE = (
     3  # frames over which speed is taken: a tenth of a second, since a centre is found to a part of a pixel
 )
@@ -99,15 +100,10 @@ def speed(found: toyworld.Measurement, shape: tuple[int, ...]) -> Array:
 
 
 def is_lost(found: toyworld.Measurement, area: float) -> np.ndarray:
-    """For each frame, whether the character is missing or not to be recognised in most of the half second around it."""
-    bad = (
-        (found.area < 0.3 * area)
-        | (found.shape_error > 0.5)
-        | (found.colour_error > 0.4)
-    )  # fmt: skip
-    window = min(LOST_FRAMES, len(bad))
-    half = np.convolve(bad, np.ones(window), "same")
-    return np.asarray(half > window / 2)
+    """For each frame, whether the character is missing or not to be recognised in most of the second around it."""
+    bad = (found.area < 0.1 * area) | (found.shape_error > 0.5) | (found.colour_error > 0.4)
+    near = np.ones(min(LOST_FRAMES, len(bad)))
+    return np.convolve(bad, near, "same") > 0.5 * np.convolve(np.ones(len(bad)), near, "same")
 
 
 @lru_cache(maxsize=256)

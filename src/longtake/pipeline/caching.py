@@ -22,7 +22,7 @@ from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.pipeline.between import HEADS, Between
 from longtake.pipeline.change import mean, numbers
 from longtake.pipeline.networks import Networks
-from longtake.plan.plans import Plan, names_like
+from longtake.plan.plans import Plan, kind_named, names_like
 from longtake.sampling.caching import METHODS, ORDER, Cache, Decisions, parse, reach
 from longtake.sampling.ratios import published, ratios_of, with_file
 from longtake.sampling.solvers import Velocity
@@ -51,10 +51,12 @@ def cache_of(job: Job, networks: Networks, plan: Plan) -> Cache | None:
     own = next((known[name] for name in (job.sampling, *names_like(job.sampling)) if name in known), None)
     if own is not None:
         return replace(cache, ratios=ratios_of({"ratios": own}, f"the model's {RATIOS}"))
-    if any(getattr(transformer.config, name, None) != size for name, size in PUBLISHED.items()):
+    other = any(getattr(transformer.config, name, None) != size for name, size in PUBLISHED.items())
+    if other or not any(kind_named(name).published for name in names_like(job.sampling)):
         raise JobError(
-            f"The ratios of this model are not known, which the cache {cache.method!r} needs; measure them by longtake "
-            f"calibrate and name their file ({cache.method}:ratios.json), or take another cache (easy)."
+            f"The ratios of this {'model' if other else 'sampling'} are not known, which the cache {cache.method!r} "
+            f"needs; measure them by longtake calibrate and name their file ({cache.method}:ratios.json), or take "
+            "another cache (easy)."
         )
     return replace(cache, ratios=published(plan.forward))
 

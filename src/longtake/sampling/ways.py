@@ -194,10 +194,10 @@ def check_training(text: str) -> None:
             )
 
 
-def check_discrete(structure: str, discrete: bool, text: str) -> None:
-    """Raise JobError if a structure's name asks for a discrete history (+D) and the text for none."""
-    if discrete and wanted_of(text, "discrete") is None:
+def check_discrete(sampling: str, discrete: bool, text: str) -> None:
+    """Raise JobError if a sampling has a discrete history by its name (+D) and the text asks for none."""
+    if discrete and discrete_of(text) is None:
         raise JobError(
-            f"The structure {structure!r} has a discrete history; say of how many codes: history discrete:256 "
-            "(--history discrete:256)."
+            f"The sampling {sampling} has a discrete history; say of how many codes: --history discrete:256 (in Python "
+            "history='discrete:256')."
         )

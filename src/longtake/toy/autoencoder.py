@@ -16,6 +16,7 @@ from longtake.models.vae.causal import Resnet
 from longtake.picture import contact_sheet
 from longtake.pipeline.decode import from_frames, to_frames
 from longtake.toy.pool import encoder_digest
+from longtake.toy.scenes import training_scene
 
 SIZE = 64
 CONFIG = VAEConfig(
@@ -33,8 +34,8 @@ def clips(rng: np.random.Generator, count: int, frames: int, size: int = SIZE) -
     """Clips (count, 3, frames, size, size) float32 in [-1, 1] of random scenes from a random moment on."""
     rendered = []
     for _ in range(count):
-        scene = toyworld.random_scene(rng)
-        start = int(rng.integers(0, 300))
+        scene, begin = training_scene(int(rng.integers(2**31)), 0)
+        start = begin + int(rng.integers(0, 300))
         rendered.append(toyworld.render(scene, range(start, start + frames), size, size))
     return from_frames(np.stack(rendered))
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from longtake import toyworld
-from longtake.plan.lengths import WINDOW
+from longtake.plan.lengths import WINDOW, shown_frames
 from longtake.plan.plans import PLANS, Section
 from longtake.sampling.codebooks import Codebook
 from longtake.sampling.treatments import Treatment, discrete
-from longtake.toy.pool import SECTIONS, Pool
+from longtake.toy.pool import Pool
+from longtake.toy.scenes import SECTIONS, told
 from longtake.training.objective import Read, Rows, gather, treated
 
 SHIFT = 2.0
@@ -138,8 +138,9 @@ def clean_rows(pool: Pool, lessons: tuple[Lesson, ...], scale: float) -> Rows:
 
 def draw_treatment(codebook: Codebook, rng: np.random.Generator) -> Treatment:
     """What a group's history goes through: a discretisation, or else a little noise."""
-    codes = int(rng.choice(sorted(codebook.codes)))
-    return discrete(codebook.of(codes)) if rng.random() < DISCRETE else blurred
+    pairs = sorted(codebook.pairs)
+    count, groups = pairs[int(rng.integers(len(pairs)))]
+    return discrete(codebook.of(count, groups), groups) if rng.random() < DISCRETE else blurred
 
 
 def _frame(pool: Pool, lesson: Lesson, frame: int | None) -> np.ndarray:
@@ -156,7 +157,10 @@ def _behind(end: int) -> int:
 
 
 def _prompt(pool: Pool, lesson: Lesson, rng: np.random.Generator) -> str:
-    return toyworld.prompt(pool.scenes[lesson.row], rng)
+    """The prompt that says what the middle of the section shows, as in a job whose prompts change."""
+    shown = shown_frames(lesson.section.frames[len(lesson.section.frames) // 2])
+    start = int(pool.starts[lesson.row]) if lesson.pictured else 0
+    return told(pool.scenes[lesson.row], start + shown[len(shown) // 2], rng)
 
 
 def rows_at(step: int, size: int, count: int, seed: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,9 @@ from longtake.backend import ops, runtime, training
 from longtake.errors import LongtakeWarning
 from longtake.pipeline.decode import from_frames
 from longtake.plan.lengths import video_frames
+from longtake.toy.scenes import FAR_SHARE, SECTIONS, SHARES, training_scene
 from longtake.weights import header, saving
 from longtake.weights.arrays import read_arrays
-
-SECTIONS = 5
-"""The length of a pool's scene in sections: above four, inverted plans cap the gap to the picture."""
-
-FAR_SHARE = 1 / 3
-"""The part of the scenes whose stretch lies far behind the picture, as the late sections of a long video do."""
-FAR_FRAMES = (150, 1800)
-"""Between these frames such a stretch begins: up to a minute after the picture."""
 
 ENTRY = "pool"
 """The entry of the file's metadata that holds `Origin`, as JSON."""
@@ -43,6 +36,8 @@ class Origin:
     """`encoder_digest` of the autoencoder that made the latents."""
     sections: int = SECTIONS
     far: float = FAR_SHARE
+    shares: str = json.dumps(SHARES)
+    """The shares of the variants of scenes, as JSON."""
 
     def difference(self, other: dict[str, Any]) -> str:
         """The difference of `other`, an origin as JSON, in words; "" if there is none."""
@@ -117,21 +112,6 @@ def make_pool(
     return Pool(list(scenes), np.array(begins), np.stack(latents), np.stack(singles), np.stack(pictures))
 
 
-def scenes_of(seed: int, numbers: Iterable[int]) -> list[toyworld.Scene]:
-    """The training scenes with these numbers, of an endless list that never holds those that are held out."""
-    return [toyworld.random_scene(np.random.default_rng((seed, number))) for number in numbers]
-
-
-def starts_of(seed: int, numbers: Iterable[int]) -> list[int]:
-    """The frames at which the stretches of these scenes begin: 0, or for the part `FAR_SHARE` of them far from it."""
-
-    def start(number: int) -> int:
-        rng = np.random.default_rng((seed, number, 1))
-        return int(rng.integers(*FAR_FRAMES)) if rng.random() < FAR_SHARE else 0
-
-    return [start(number) for number in numbers]
-
-
 def number_at(row: int, replaced: int, size: int) -> int:
     """The number of the scene in `row` of a pool of `size` after `replaced` scenes came new, row by row in a circle.
 
@@ -160,13 +140,13 @@ def load_or_make_pool(
     """
     file = folder / "pool.safetensors"
     origin = Origin(seed, count, size, encoder_digest(vae))
-    scenes, starts = scenes_of(seed, range(count)), starts_of(seed, range(count))
+    scenes, starts = zip(*(training_scene(seed, number) for number in range(count)), strict=True)
     if file.exists():
         _, metadata = header.read_layout(file)
         difference = origin.difference(json.loads(metadata.get(ENTRY, "{}")))
         if not difference:
             arrays, _ = read_arrays(file)
-            return Pool(scenes, **{name: array.copy() for name, array in arrays.items()}), origin
+            return Pool(list(scenes), **{name: array.copy() for name, array in arrays.items()}), origin
         warnings.warn(
             f"The pool in {file} is made anew, for it has {difference}.", LongtakeWarning, stacklevel=2
         )

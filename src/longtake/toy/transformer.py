@@ -30,7 +30,8 @@ from longtake.processors.siglip import SiglipImageProcessor
 from longtake.sampling.codebooks import Codebook
 from longtake.toy.batches import SHIFT, Batch, draw_step, rows_at
 from longtake.toy.initialise import initialise
-from longtake.toy.pool import Origin, Pool, make_pool, number_at, scenes_of, starts_of
+from longtake.toy.pool import Origin, Pool, make_pool, number_at
+from longtake.toy.scenes import training_scene
 from longtake.toy.tokenizers import train_tokenizers
 from longtake.training import objective
 
@@ -85,7 +86,11 @@ class TransformerStage:
         self.vae, self.pool, self.origin, self.judge = vae.to(device), pool, origin, judge
         self.codebook = codebook
         self.batch, self.device = batch, device
-        prompts = [toyworld.prompt(scene, np.random.default_rng(n)) for n, scene in enumerate(pool.scenes)]
+        prompts = [
+            text
+            for number, scene in enumerate(pool.scenes)
+            for _, text in toyworld.prompts(scene, np.random.default_rng(number))
+        ]
         self.tokenizer, self.tokenizer_2 = tokenizers or train_tokenizers(
             prompts, PROMPT_TEMPLATE["template"], folder / "model"
         )
@@ -179,7 +184,7 @@ class TransformerStage:
         return self.judge(self.model(), sheets)
 
     def state(self) -> dict[str, Any]:
-        """The steps so far, from which the pool's present scenes and the next batches follow, and what else they need."""
+        """The steps so far, from which the pool's present scenes and the next batches follow, and what these need."""
         return {"steps": self.steps, "pool": vars(self.origin), "batch": self.batch, "words": self._words()}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -208,9 +213,8 @@ class TransformerStage:
         """Put those scenes in these rows of the pool that belong there after the steps so far."""
         for row in rows:
             number = number_at(row, self.steps // FRESH_EVERY, len(self.pool))
-            seed = self.origin.seed
-            scenes, starts = scenes_of(seed, [number]), starts_of(seed, [number])
-            self.pool.replace(row, make_pool(self.vae, scenes, SIZE, self.device, starts))
+            scene, start = training_scene(self.origin.seed, number)
+            self.pool.replace(row, make_pool(self.vae, [scene], SIZE, self.device, [start]))
 
     def _put(self, array: np.ndarray) -> Any:
         return runtime.place(ops.from_numpy(array), self.device)

@@ -137,6 +137,13 @@ class Company:
                     "accelerate's usual setting, gives each the whole network)."
                 )
 
+    def check_samples(self) -> None:
+        """Raise JobError if no process has a whole network to make samples with."""
+        if self.shares:
+            raise JobError(
+                "--sample-prompts makes videos in one process, and FSDP gives each a part of the weights; leave it out."
+            )
+
     def take(self, transformer: Any, learning: set[int]) -> Any:
         """What is called in the network's place, once its parameters that learn (by `id`) do so together.
 

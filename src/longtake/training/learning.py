@@ -42,7 +42,8 @@ class Learning:
         check(settings, samplings)
         self.company = company
         rows = settings.rows * (1 if company is None else company.size)
-        self.device, self.dtype = transformer.device, runtime.dtype_name(transformer.dtype)
+        self.device = transformer.device if company is None else company.device
+        self.dtype = runtime.dtype_name(transformer.dtype)
         self.transformer, self.examples, self.settings = transformer, examples, settings
         self.samplings, self.shift, self.empty = tuple(samplings), shift, empty
         self.treatment = treatment
@@ -116,7 +117,7 @@ class Learning:
         the gradient, in float32.
         """
         wanted = precision_of(self.settings.precision, self.device) if self.dtype == "float32" else "float32"
-        return training.autocast(wanted, self.device)
+        return training.autocast(wanted, self.device, not self.settings.gradient_checkpointing)
 
     def _put(self, array: np.ndarray) -> Any:
         return runtime.place(ops.from_numpy(array), self.device)
@@ -130,6 +131,12 @@ def check(settings: Settings, samplings: Sequence[str]) -> None:
             f"--key-frames shows a picture at the end, which {names} never sees; leave it out, or add a sampling that "
             f"does: {', '.join(name for name, kind in PLANS.items() if kind.sees_end)}."
         )
+    for name in samplings:
+        if settings.bagger and not selfmade.turned_pairs(kind_named(name).lay_out(4, settings.window, False)):
+            raise JobError(
+                f"--bagger learns a section from one that was made from it, and in {name} no section sees another so; "
+                "leave it out, or take another sampling."
+            )
 
 
 def precision_of(asked: str, device: Any) -> str:

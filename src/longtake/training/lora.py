@@ -28,6 +28,7 @@ def targets(shapes: Shapes, asked: str) -> list[str]:
     """The modules that get a LoRA: PEFT's rule, by whole last parts of names, or one expression for whole names.
 
     By default it is every linear layer of the blocks but the modulations, as musubi-tuner chooses them for FramePack.
+    Patch projections, which are convolutions, can be asked for.
 
     >>> shapes = {name: (4, 4) for name in ("x_embedder.proj", "transformer_blocks.0.attn.to_q", "norm_out.linear")}
     >>> targets(shapes, ""), targets(shapes, "linear,proj"), targets(shapes, r".*embedder.*")
@@ -35,7 +36,7 @@ def targets(shapes: Shapes, asked: str) -> list[str]:
 
     Raises JobError for what names no layer.
     """
-    linear = [name for name, shape in shapes.items() if len(shape) == 2]
+    linear = [name for name, shape in shapes.items() if len(shape) in (2, 5)]
     if not asked:
         blocks = ("transformer_blocks.", "single_transformer_blocks.")
         return [name for name in linear if name.startswith(blocks) and "norm" not in name]
@@ -66,7 +67,7 @@ def begin(transformer: Any, settings: Settings) -> dict[str, Any]:
     shapes = adapters.shapes(transformer)
     changes = {}
     for number, module in enumerate(targets(shapes, settings.targets)):
-        out, wide = shapes[module]
+        out, wide = shapes[module][0], math.prod(shapes[module][1:])
         rng = np.random.default_rng((settings.seed, 3, number))
         down = rng.uniform(-1, 1, (settings.rank, wide)).astype(np.float32) / np.float32(wide**0.5)
         up = np.zeros((out, settings.rank), np.float32)
@@ -80,7 +81,8 @@ def numbers(transformer: Any, settings: Settings) -> int:
     shapes = adapters.shapes(transformer)
     if settings.whole:
         return sum(math.prod(weight.shape) for weight in adapters.published_weights(transformer).values())
-    return settings.rank * sum(sum(shapes[module]) for module in targets(shapes, settings.targets))
+    chosen = (shapes[module] for module in targets(shapes, settings.targets))
+    return settings.rank * sum(shape[0] + math.prod(shape[1:]) for shape in chosen)
 
 
 def parts(transformer: Any) -> list[Any]:

@@ -6,7 +6,7 @@
     most_rows(PUBLISHED["framepack"], run, 80 * GB)      # the largest batch that fits
 
 Counted from the networks' own code, in the tensors that PyTorch keeps for the gradient; the comment at each number says
-which. `benchmarks/training_memory.py` compares with what PyTorch takes (within 10 percent, docs/training-big.md).
+which. What PyTorch takes is from 1 percent more to a fifth less (`benchmarks/training_memory.py --measure`).
 
 Letters: D width, H hidden width, v bytes of a value, tokens those of the packed sequence with picture and text.
 """

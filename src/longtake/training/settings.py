@@ -59,8 +59,9 @@ class Settings:
     )
     whole: bool = option(False, "the whole transformer learns, and no LoRA", group="learns")
     sampling: str | None = option(
-        None, f"the plans whose sections are learnt, with commas between them: {', '.join(PLANS)} (default: what "
-        "the model was trained for, else inverted)", kind=str, metavar="NAMES", group="sections", least=1, most=NAME,
+        None, f"the plans whose sections are learnt, with commas between them: {', '.join(PLANS)}, or structure names "
+        "(default: what the model was trained for, else inverted)",
+        kind=str, metavar="NAMES", group="sections", least=1, most=NAME,
     )  # fmt: skip
     window: int = option(9, "latent frames of a section, 4 frames each", group="sections", least=1, most=1000)
     timestep_sampling: str = option(

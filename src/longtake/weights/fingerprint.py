@@ -54,7 +54,10 @@ def part_fingerprints(
     parts: Mapping[str, str] | None = None,
     hub: HubOptions | None = None,
 ) -> dict[str, str]:
-    """The fingerprint of each of these parts of a model, by name; `parts` are in other places."""
+    """The fingerprint of each of these parts of a model, by name; `parts` are in other places.
+
+    Raises ModelError, which names it, for a part that the model does not have.
+    """
     model, parts = places(model, parts)
     found = {}
     for name in names:
@@ -63,7 +66,12 @@ def part_fingerprints(
         if file is not None:
             found[name] = file_fingerprint(file)
             continue
-        digests = _digests(model_source(place, hub), {name: library_of(name)})
+        source = model_source(place, hub)
+        if name not in parts and not source.has_folder(name):
+            raise ModelError(
+                f"{place} has no {name}; take a model that has one, or name its place beside it."
+            )
+        digests = _digests(source, {name: library_of(name)})
         found[name] = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
     return found
 

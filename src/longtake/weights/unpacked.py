@@ -6,7 +6,8 @@ packed by k as their mean over k x k x k and then that projection (FramePack, ar
 
 What reads the picture begins with an output of zero. Unlike the reference: the released code leaves it as PyTorch makes
 a linear layer, at random, and the paper does not say. Its tokens still stand in the sequence, all alike: attention
-spreads a part of itself over them until they are trained; a network that is given no picture has none of them.
+spreads a part of itself over them until they are trained. A network that is given no picture has none of them, nor has
+one whose config.json was given `"has_image_proj": false`.
 """
 
 from __future__ import annotations

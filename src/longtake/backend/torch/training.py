@@ -85,9 +85,9 @@ class Optimiser:
 
     `plain` names parameters that AdamW takes in any case (embeddings, say); without `muon` it takes all of them, and
     the weight decay too. Muon's step is scaled to the size of AdamW's, so that one rate serves both (Liu et al., Muon
-    is Scalable, 2025); torch.optim.Muon makes the same step, of matrices alone. An `average` of 0 keeps none. `state`
-    is all that is held here, by name, as a file of tensors takes it; after `load_state` the steps are those that would
-    have followed.
+    is Scalable, 2025); torch.optim.Muon makes the same step up to bfloat16's rounding, of matrices alone. An `average`
+    of 0 keeps none. `state` is all that is held here, by name, as a file of tensors takes it; after `load_state` the
+    steps are those that would have followed.
     """
 
     def __init__(
@@ -284,15 +284,16 @@ def best_device() -> str:
 
 
 @contextmanager
-def autocast(value: Any, device: Any) -> Iterator[None]:
+def autocast(value: Any, device: Any, keeps: bool = True) -> Iterator[None]:
     """Inside, matrix products and convolutions of tensors on `device` work in the dtype `value`.
 
+    PyTorch `keeps` the weights in that dtype until the end, in case that one is used again: half as much once more.
     Attention on a CPU keeps to float32: PyTorch's backward pass for half precision takes more than twice as long there.
     """
     kind = torch.device(device).type
     half = dtype(value) != torch.float32
     attention = kernels.around(_wide_attention) if half and kind == "cpu" else nullcontext()
-    with attention, torch.autocast(kind, dtype(value), enabled=half):
+    with attention, torch.autocast(kind, dtype(value), enabled=half, cache_enabled=keeps):
         yield
 
 

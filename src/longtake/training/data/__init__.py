@@ -6,7 +6,7 @@
 from longtake.training.data.makers import Encoders, encoders, encoders_of
 from longtake.training.data.opened import Data, Encoded, Plan, encode, examples_of, open_data, plan
 from longtake.training.data.sources import Skipped
-from longtake.training.data.surveying import Settings, Survey, survey
+from longtake.training.data.surveying import Settings, Survey, reading, survey
 
 __all__ = [
     "Data",
@@ -22,5 +22,6 @@ __all__ = [
     "examples_of",
     "open_data",
     "plan",
+    "reading",
     "survey",
 ]

@@ -127,8 +127,11 @@ def folder_sources(
             )
 
 
-def metadata_sources(file: Path) -> Found:
-    """The files that a metadata.jsonl names (`file_name`, and `text`, `caption` or `prompt`), and those it does not."""
+def metadata_sources(file: Path, caption: str | None = None) -> Found:
+    """The files that a metadata.jsonl names (`file_name`, and `text`, `caption` or `prompt`), and those it does not.
+
+    `caption` is said of those that have no text.
+    """
     named, others = set(), set[str]()
     for where, line in _lines(file):
         name = line.get("file_name")
@@ -138,6 +141,8 @@ def metadata_sources(file: Path) -> Found:
         path = file.parent / name
         named.add(os.path.normpath(path))
         texts = [key for key in TEXTS if line.get(key) is not None]
+        if not texts and caption is not None:
+            line, texts = {**line, TEXTS[0]: caption}, [TEXTS[0]]
         if len(texts) != 1 or not isinstance(line[texts[0]], str):
             told = "several" if len(texts) > 1 else "no text"
             yield Skipped(name, f"{where} has {told} of {', '.join(TEXTS)}; one says what is seen")

@@ -13,6 +13,7 @@ import numpy as np
 from longtake.errors import JobError, PictureError
 from longtake.picture import read_size
 from longtake.plan.layout import LATENT_FRAMES
+from longtake.training import settings as training
 from longtake.training.data import musubi
 from longtake.training.data.sizes import STEP, Sizes
 from longtake.training.data.sources import (
@@ -36,8 +37,8 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """How a folder is read (what musubi-tuner's TOML says goes before): stretches of whole sections of `window` latent
-    frames, at `fps` (None: every frame of the file), at most `max_frames` long.
+    """How a folder is read: stretches of whole sections of `window` latent frames, at `fps` (None: every frame of the
+    file), at most `max_frames` long. musubi-tuner's TOML says these itself, but for the window and the cache.
 
     `size` (width, height) is by default the model's own, else FramePack's buckets. `caption` is said of what has none.
     `cache` is the folder of the cache. All of it must be the same for the same cache.
@@ -49,6 +50,15 @@ class Settings:
     size: tuple[int, int] | None = None
     caption: str | None = None
     cache: Path | None = None
+
+
+def reading(asked: training.Settings) -> Settings:
+    """How a place of data is read for a fine-tuning of these settings."""
+    size = None if asked.width is None or asked.height is None else (asked.width, asked.height)
+    return Settings(
+        asked.window, None if asked.every_frame else asked.fps, asked.max_frames, size, asked.caption,
+        None if asked.cache is None else Path(asked.cache),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,12 @@ def survey(place: str | os.PathLike[str], settings: Settings, sizes: Sizes) -> S
 
 def _datasets(place: Path, settings: Settings, sizes: Sizes) -> Iterator[Dataset]:
     if place.is_file() and place.suffix.lower() in musubi.SUFFIXES:
+        usual, own = Settings(), ("fps", "max_frames", "size", "caption")
+        asked = [name for name in own if getattr(settings, name) != getattr(usual, name)]
+        if asked:
+            raise JobError(
+                f"{place.name} says itself how its data are read; write {asked[0]} there, by its keys."
+            )
         yield from musubi.read(place, settings.cache, settings.window)
         return
     if place.is_file() and place.name == METADATA:
@@ -151,7 +167,10 @@ def _datasets(place: Path, settings: Settings, sizes: Sizes) -> Iterator[Dataset
     cut.check(str(place))
     sizes.check(str(place))
     listed = place / METADATA
-    found = metadata_sources(listed) if listed.is_file() else folder_sources(place, caption=settings.caption)
+    if listed.is_file():
+        found = metadata_sources(listed, settings.caption)
+    else:
+        found = folder_sources(place, caption=settings.caption)
     sources, skipped, notes = sorted_out(found)
     cache = settings.cache or place / CACHE
     yield Dataset(sources, skipped, cache, cut, Pace(settings.fps), sizes, notes=notes)
