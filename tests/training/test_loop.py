@@ -164,8 +164,9 @@ def test_matrices_of_one_shape_are_orthogonalised_together_as_each_alone():
         matrices = [torch.randn(shape) for _ in range(3)]
         together = torch_training.all_orthogonalised(matrices)
         for matrix, found in zip(matrices, together, strict=True):
-            # Both round to bfloat16 at each product, in another order.
-            assert torch.allclose(found, training.orthogonalised(matrix), atol=0.03)
+            alone = training.orthogonalised(matrix)
+            # Both round to bfloat16 at each product, 2 ** -8 each time, in another order.
+            assert (found - alone).norm() < 0.05 * alone.norm()
     parameters = {str(n): torch.nn.Parameter(torch.zeros(2, 3 + n % 2)) for n in range(4)}
     assert torch_training.alike(parameters) == [["0", "2"], ["1", "3"]]
 
