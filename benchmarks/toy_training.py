@@ -3,8 +3,8 @@
     python benchmarks/toy_training.py [--batch 24] [--rounds 5] [--threads 1]
 
 Times one step of the transformer's stage as it is, and with one thing as it was before: attention in bfloat16, each
-matrix orthogonalised alone. All variants take turns in one process, and processor time is counted, so that a busy machine
-falsifies little; the figures are medians. Prints them, last one line of JSON.
+matrix orthogonalised alone. All variants take turns in one process, and processor time is counted, so that a busy
+machine falsifies little; the figures are medians. Prints them, last one line of JSON.
 """
 
 from __future__ import annotations
