@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from longtake import backend
 from longtake.errors import JobError
 from longtake.evaluation.making import (
     Arm,
@@ -26,6 +27,11 @@ from longtake.toyworld import Scene, prompt, render
 SCENES = {3: Scene("ball", "red", place="grass", motion="dances"), 5: Scene("box", "blue", motion="spins")}
 JOB = Job("", frames=17, window=2, steps=1, sampling="vanilla")
 ARMS = [Arm("one", JOB), Arm("other", replace(JOB, sampling="inverted"))]
+
+
+once = pytest.mark.skipif(
+    backend.name != "torch", reason="no framework is in it, and each making takes MindSpore seconds"
+)
 
 
 def of(told, kind=Record):
@@ -63,6 +69,7 @@ def test_a_video_is_the_one_that_its_scene_and_seed_make_alone(records, networks
     )
 
 
+@once
 def test_what_is_kept_is_not_made_again(records, networks, tmp_path):
     keep = Keep(tmp_path / "videos")
     told = evaluate_videos(ARMS, lambda job: networks, SCENES, (0, 1), batch=2, keep=keep, stills=4)
@@ -86,6 +93,7 @@ def test_what_is_kept_is_not_made_again(records, networks, tmp_path):
     assert of(evaluate_videos(longer, lambda job: networks, {3: SCENES[3]}, keep=keep), Progressed)
 
 
+@once
 def test_a_damaged_record_is_made_again(networks, tmp_path):
     keep, scenes = Keep(tmp_path), {3: SCENES[3]}
     list(evaluate_videos(ARMS[:1], lambda job: networks, scenes, keep=keep))
@@ -94,12 +102,14 @@ def test_a_damaged_record_is_made_again(networks, tmp_path):
     assert of(evaluate_videos(ARMS[:1], lambda job: networks, scenes, keep=keep), Progressed)
 
 
+@once
 def test_progress_grows_to_the_end(networks):
     told = of(evaluate_videos(ARMS[:1], lambda job: networks, SCENES, batch=1), Progressed)
     done = [each.done for each in told]
     assert done == sorted(done) and 0 < done[0] < 1 and told[-1].done == told[-1].total == 2
 
 
+@once
 def test_true_videos_are_measured_in_parts(tmp_path):
     keep = Keep(tmp_path)
     first = of(true_records(SCENES, 150, (48, 48), keep=keep, stills=3, seams=[37]))

@@ -68,6 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--first-scene", type=int, default=0, metavar="N", help="the first one's number (default: 0)"
     )
     group.add_argument(
+        "--world", default="plain", metavar="NAME", help="what the first picture does not settle: plain (nothing), "
+        "pan, light, guest, hidden, hidden guest, circles or change (default: %(default)s)",
+    )  # fmt: skip
+    group.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="videos of each scene (default: %(default)s)"
     )
     group.add_argument(
@@ -106,10 +110,13 @@ def run(args: argparse.Namespace) -> None:
     from longtake.cli.progress import progress_for
     from longtake.evaluation.pictures import check_plots
     from longtake.launched import launched
+    from longtake.option import check_choice
+    from longtake.toyworld import VARIANTS
 
     if launched()[1] > 1:
         raise JobError("An evaluation is one process; start it alone.")
     _check_numbers(args)
+    check_choice("--world", args.world, VARIANTS)
     measures = _measures(args.measures)
     if args.plot:
         check_plots()
@@ -310,7 +317,7 @@ def _made(
         return loaded[key]
 
     first = args.first_scene
-    scenes = dict(enumerate(held_out_scenes(args.scenes, first), first))
+    scenes = dict(enumerate(held_out_scenes(args.scenes, first, args.world), first))
     job = arms[0].job
     if not args.no_floor:
         networks = networks_of(job)

@@ -17,6 +17,7 @@ import numpy as np
 
 from longtake import toyworld
 from longtake.errors import JobError
+from longtake.evaluation.asked import asked_motion, last_change, spans
 from longtake.evaluation.measures import AUTOENCODER, TRUTH
 from longtake.evaluation.meter import Meter, seams_of
 from longtake.evaluation.records import Keep, Record, record_of
@@ -88,9 +89,8 @@ def evaluate_videos(
         if not left:
             continue
         networks = load(arm.job)
-        for first in range(0, len(left), batch):
-            rows = left[first : first + batch]
-            shown = stills if rows[0][1] == seeds[0] else 0
+        for rows in _batches(left, scenes, batch):
+            shown = stills if any(seed == seeds[0] for _, seed in rows) else 0
             for told in _made(arm, networks, scenes, rows, shown):
                 if isinstance(told, Record):
                     if keep is not None:
@@ -108,11 +108,16 @@ def _made(
     job = sized(arm.job, networks)
     plan = plan_of(job)
     shown = [scenes[number] for number, _ in rows]
-    inputs = Inputs(
-        picture=[toyworld.render(scene, [0], job.height or 0, job.width or 0)[0] for scene in shown],
-        prompts=[toyworld.prompt(scene) for scene in shown],
-        generator=[noise_seed(job.seed + seed, number) for number, seed in rows],
-    )
+    pictures = [toyworld.render(scene, [0], job.height or 0, job.width or 0)[0] for scene in shown]
+    noise = [noise_seed(job.seed + seed, number) for number, seed in rows]
+    told = spans(shown[0], toyworld.FPS)
+    if told:
+        job = replace(job, prompt="", prompts=told, fps=toyworld.FPS)
+        inputs = Inputs(picture=pictures[0], videos=len(rows), generator=noise)
+    else:
+        inputs = Inputs(
+            picture=pictures, prompts=[toyworld.prompt(scene) for scene in shown], generator=noise
+        )
     total, steps = plan.count * job.steps, 0
     with _Rows(shown, seams_of(plan), spread(plan.frames, stills) if stills else []) as measured:
         with contextlib.closing(generate(job, networks, inputs)) as events:
@@ -125,6 +130,19 @@ def _made(
         section = LATENT_FRAMES * job.window
         for row, (number, seed) in enumerate(rows):
             yield measured.record(row, arm.name, number, seed, section)
+
+
+def _batches(
+    left: Sequence[tuple[int, int]], scenes: Scenes, batch: int
+) -> Iterator[Sequence[tuple[int, int]]]:
+    """Videos that can be made at once: any whose prompt stays, but seeds of one scene alone if its prompt changes."""
+    plain = [each for each in left if not spans(scenes[each[0]], toyworld.FPS)]
+    groups = [plain]
+    for number in dict.fromkeys(number for number, _ in left):
+        groups.append([each for each in left if each[0] == number and each not in plain])
+    for group in groups:
+        for first in range(0, len(group), batch):
+            yield group[first : first + batch]
 
 
 class _Rows:
@@ -161,7 +179,8 @@ class _Rows:
         """The record of one of the videos, when all frames are there."""
         measured = self._meters[row].finish()
         stills = np.stack(self._stills[row]) if self._stills[row] else None
-        asked = self._scenes[row].motion
+        scene = self._scenes[row]
+        asked = asked_motion(scene, last_change(scene, measured.frames), measured.frames)
         return record_of(measured, arm, number, seed, section=section, asked=asked, stills=stills)
 
 

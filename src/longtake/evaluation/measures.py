@@ -36,6 +36,8 @@ MEASURES: dict[str, Measure] = {
     "speed": Measure("speed of the character's centre, in frames' shorter sides a second", "like"),
     "prompted": Measure("share of stretches of three seconds with the prompted motion", "high", (0.5, 1)),
     "psnr": Measure("peak signal-to-noise ratio to the truth where that is certain, in dB", "high", (18, inf)),
+    "guest": Measure("mean absolute error inside a second character, in [0, 1]", "low", (0, 0.15)),
+    "recalled": Measure("the guest's error, else the look, in two seconds after a curtain went up", "low"),
     "luma": Measure("mean brightness, in [0, 1]", "like", of_truth=False),
     "saturation": Measure("mean of largest - smallest of red, green, blue", "like", of_truth=False),
     "contrast": Measure("deviation of the brightness within a frame", "like", of_truth=False),

@@ -25,12 +25,12 @@ SAMPLINGS = ("inverted", "vanilla")
 """Those that the embedded model is judged by."""
 
 
-def held_out_scenes(count: int, first: int = 0) -> list[toyworld.Scene]:
-    """Scenes that no training saw, the motions in turn."""
+def held_out_scenes(count: int, first: int = 0, variant: str = "plain") -> list[toyworld.Scene]:
+    """Scenes that no training saw, the motions in turn, of one of `toyworld.VARIANTS`."""
     motions = toyworld.MOTIONS
     return [
-        toyworld.random_scene(
-            np.random.default_rng((HELD_OUT, number)), motion=motions[number % len(motions)]
+        toyworld.study_scene(
+            variant, np.random.default_rng((HELD_OUT, number)), motion=motions[number % len(motions)]
         )
         for number in range(first, first + count)
     ]
