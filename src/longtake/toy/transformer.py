@@ -27,6 +27,7 @@ from longtake.pipeline.decode import from_frames
 from longtake.pipeline.encode import MAX_CLIP_TOKENS, PROMPT_TEMPLATE
 from longtake.pipeline.networks import Networks
 from longtake.processors.siglip import SiglipImageProcessor
+from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
 from longtake.sampling.codebooks import Codebook
 from longtake.toy.batches import SHIFT, Batch, draw_step, rows_at
 from longtake.toy.initialise import initialise
@@ -81,7 +82,7 @@ class TransformerStage:
         judge: Callable[[Networks, Path], dict[str, float]],
         batch: int = 24,
         device: str = "cpu",
-        tokenizers: tuple[Any, Any] | None = None,
+        tokenizers: tuple[LlamaTokenizer, CLIPTokenizer] | None = None,
     ) -> None:
         self.vae, self.pool, self.origin, self.judge = vae.to(device), pool, origin, judge
         self.codebook = codebook
