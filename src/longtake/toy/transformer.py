@@ -117,7 +117,8 @@ class TransformerStage:
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]:
         """The mean squared error of the velocity of one step's sections, and its parts by noise level."""
         batches = self.draw(rng)
-        errors = ops.cat([self.errors(batch) for batch in batches], 0)
+        with training.autocast("bfloat16", self.device):  # around all of them: weights are cast once
+            errors = ops.cat([self.errors(batch) for batch in batches], 0)
         found, level = ops.to_numpy(errors), np.concatenate([batch.level for batch in batches])
         halves = {"low": level < 0.5, "high": level >= 0.5}
         return errors.mean(), {name: float(found[half].mean()) for name, half in halves.items() if half.any()}
