@@ -1,133 +1,91 @@
-"""The drift study of docs/study.md: groups of arms on the toy world, measured, with a table and a JSON file for each.
+"""The drift study of docs/study.md: its arms and worlds, each group made and measured by one `longtake evaluate`.
 
-    python benchmarks/study.py plans [--model embedded] [--scenes 64] [--seeds 3] [--seconds 60] [--world plain]
-    python benchmarks/study.py all --world plain panning
+    python benchmarks/study.py plans --world plain pan
+    python benchmarks/study.py all -- --scenes 4 --seeds 1 --seconds 5 --steps 4
 
-Videos that were measured before are not made again: a run that was stopped goes on. Hardware and command are printed
-with each table.
+What stands after -- is for `longtake evaluate`, in place of the study's own options. A run that was stopped goes on.
+The commands are printed, so that each can be run alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
+import json
+import shlex
+import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+ASKED = shlex.split(
+    "--scenes 64 --seeds 3 --seconds 60 --steps 8 --dtype bfloat16 --batch 32 --first-scene 1000"
+)
+WORLDS = ("plain", "pan", "light", "guest", "hidden guest", "change")
+CODES = ("1", "16", "256", "4096", "256,4", "256,8", "256,16")
 
-from longtake import toyworld
-from longtake.backend import training
-from longtake.evaluation.making import Arm, Progressed, evaluate_videos, floor_records, sized, true_records
-from longtake.evaluation.records import Keep, Record
-from longtake.evaluation.results import arm_of, differences, write_results
-from longtake.evaluation.table import table
-from longtake.job import Job
-from longtake.pipeline.loading import load_networks
-from longtake.toy.judge import HELD_OUT, through_autoencoder
-
-Changes = dict[str, Any]
-
-PLANS: dict[str, Changes] = {
-    name: {"sampling": name}
-    for name in ("vanilla", "inverted", "endpoint", "planned", "unanchored", "sliding", "repeat")
-}
-DISCRETE: dict[str, Changes] = {
-    f"{sampling}+{codes}": {"sampling": sampling, "history": f"discrete:{codes}" if codes != "0" else ""}
-    for sampling in ("unanchored", "vanilla")
-    for codes in ("1", "16", "256", "4096", "256,4", "256,8", "256,16", "0")
-}
-TRICKS: dict[str, Changes] = {
-    f"{sampling}, {history or 'plain'}": {"sampling": sampling, "history": history}
-    for sampling in ("unanchored", "vanilla")
-    for history in ("", "noise:0.1", "adaptive", "statistics", "correct:2", "sink:4")
-}
-GROUPS: dict[str, dict[str, Changes]] = {"plans": PLANS, "discrete": DISCRETE, "tricks": TRICKS}
-BASE = {"plans": "vanilla", "discrete": "unanchored+0", "tricks": "unanchored, plain"}
-WORLDS: dict[str, Changes] = {"plain": {}}
-"""What all scenes of a world have in common, beside what is drawn."""
-SHOWN = ("background", "colour", "size", "look", "lost", "speed", "prompted", "seam", "luma", "sharpness")
+Arms = dict[str, dict[str, str]]
 
 
-def scenes_of(world: str, count: int) -> dict[int, toyworld.Scene]:
-    """Scenes of a world that no training saw, the motions in turn, by number."""
-    motions = toyworld.MOTIONS
+def treated(history: tuple[str, ...], samplings: tuple[str, ...] = ("unanchored", "vanilla")) -> Arms:
+    """An arm for each treatment of the history under each sampling, and one without."""
     return {
-        number: toyworld.random_scene(
-            np.random.default_rng((HELD_OUT, 1, number)),
-            motion=motions[number % len(motions)],
-            **WORLDS[world],
-        )
-        for number in range(count)
+        f"{sampling} {text}".strip(): {"sampling": sampling, "history": text}
+        for sampling in samplings
+        for text in ("", *history)
     }
 
 
-def study(group: str, world: str, args: argparse.Namespace) -> None:
-    """Make and measure one group of arms in one world, and print its table."""
-    began = time.perf_counter()
-    folder = args.folder / f"{group}-{world}"
-    keep, scenes = Keep(folder / "videos"), scenes_of(world, args.scenes)
-    networks = load_networks(args.model, dtype=args.dtype)
-    exact = load_networks(args.model, dtype="float32").vae
-    frames = 1 + 36 * round(args.seconds * toyworld.FPS / 36)
-    jobs = {
-        name: Job("", model=args.model, frames=frames, steps=args.steps, dtype=args.dtype, **changes)
-        for name, changes in GROUPS[group].items()
-    }
-    first = sized(next(iter(jobs.values())), networks)
-    size = (first.width or 0, first.height or 0)
-    told = [
-        true_records(scenes, frames, size, keep=keep, stills=10),
-        floor_records(scenes, frames, size, lambda true: through_autoencoder(exact, true)),
-        evaluate_videos(
-            [Arm(name, job) for name, job in jobs.items()], lambda _: networks, scenes, range(args.seeds),
-            batch=args.batch, keep=keep, stills=10,
-        ),
-    ]  # fmt: skip
-    records: dict[str, list[Record]] = {}
-    for events in told:
-        for event in events:
-            if isinstance(event, Progressed):
-                print(f"\r{event.arm}: {event.done:.1f} of {event.total}   ", end="", file=sys.stderr)
-            else:
-                records.setdefault(event.arm, []).append(event)
-    results = {name: arm_of(found, {"job": GROUPS[group].get(name, {})}) for name, found in records.items()}
-    base = BASE[group]
-    write_results(folder / "results.json", results, base)
-    minutes = (time.perf_counter() - began) / 60
-    print(f"\n## {group}, {world}\n")
-    print(
-        f"{args.scenes} scenes, {args.seeds} seeds, {frames} frames, {args.steps} steps, {args.dtype}; ",
-        end="",
-    )
-    print(f"{platform.machine()}, {args.threads} threads, {minutes:.0f} minutes of this run\n")
-    print(table(results, SHOWN, differences(results, base), base))
+GROUPS: dict[str, tuple[str, Arms]] = {
+    # The first arm of each is the one that the others are compared with.
+    "plans": (
+        "vanilla",
+        {
+            name: {"sampling": name}
+            for name in ("vanilla", "inverted", "endpoint", "planned", "unanchored", "sliding", "repeat")
+        },
+    ),
+    "discrete": ("unanchored", treated(tuple(f"discrete:{codes}" for codes in CODES))),
+    "tricks": (
+        "unanchored",
+        {
+            **treated(("noise:0.1", "adaptive", "statistics", "sink:4", "forget")),
+            # It goes by the picture, which the other sampling does not keep in sight.
+            "vanilla correct:2": {"sampling": "vanilla", "history": "correct:2"},
+        },
+    ),
+}
+
+
+def command(group: str, world: str, folder: Path, model: str, asked: list[str]) -> list[str]:
+    """The command of one group in one world; writes its arms into its folder."""
+    base, arms = GROUPS[group]
+    place = folder / f"{group}-{world.replace(' ', '-')}"
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "arms.json").write_text(json.dumps(arms, indent=1))
+    return [
+        *("longtake", "evaluate", model, "--arms", str(place / "arms.json"), "--against", base),
+        *("--world", world, "-o", str(place), "--sheet", *asked),
+    ]
 
 
 def main() -> None:
-    """Run the groups that are asked for."""
+    """Run the groups that are asked for in the worlds that are asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("group", choices=(*GROUPS, "all"))
-    parser.add_argument("--world", nargs="+", choices=list(WORLDS), default=["plain"])
+    parser.add_argument("--world", nargs="+", choices=WORLDS, default=["plain"])
     parser.add_argument("--model", default="embedded")
-    parser.add_argument("--scenes", type=int, default=64)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--folder", type=Path, default=Path("runs/study"))
-    args = parser.parse_args()
-    training.set_threads(args.threads)
+    parser.add_argument("--dry-run", action="store_true", help="print the commands alone")
+    own = sys.argv[1:]
+    asked = own[own.index("--") + 1 :] if "--" in own else ASKED
+    args = parser.parse_args(own[: own.index("--")] if "--" in own else own)
     for group in GROUPS if args.group == "all" else (args.group,):
         for world in args.world:
-            study(group, world, args)
+            words = command(group, world, args.folder, args.model, asked)
+            print("$", shlex.join(words), flush=True)
+            if not args.dry_run and (code := subprocess.run([sys.executable, "-m", *words]).returncode):
+                sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -399,12 +399,19 @@ def _check_history(job: Job) -> None:
     ways.check_sampling(job.history)
     if not job.history:
         return
-    if job.steps < 2 and ways.wanted_of(job.history, "correct") is not None:
+    plan = plan_of(job)  # raises for a sink that the plan has no room for
+    if ways.wanted_of(job.history, "correct") is None:
+        return
+    if job.steps < 2:
         raise JobError(
             f"The history's 'correct' comes between two steps; a section has {job.steps} step: take more steps, or "
             "leave it out."
         )
-    plan_of(job)  # raises for a sink that the plan has no room for
+    if 0 not in plan.lasting:
+        raise JobError(
+            f"The history's 'correct' goes by the picture alone, which the sampling {job.sampling} does not keep in "
+            "sight; take one that does, such as vanilla or inverted."
+        )
 
 
 def _check_prompts(spans: tuple[PromptSpan, ...]) -> None:

@@ -303,3 +303,5 @@ def test_what_cannot_be_done_is_refused_before_anything_is_computed(
         replace(JOB, history="noise", reference=True).check()
     with pytest.raises(JobError, match="'correct' comes between two steps; a section has 1 step"):
         replace(JOB, history="correct", steps=1).check()
+    with pytest.raises(JobError, match="which the sampling unanchored does not keep in sight"):
+        replace(JOB, history="correct", sampling="unanchored").check()

@@ -78,11 +78,6 @@ def check(job: Job, networks: Networks, plan: Plan) -> None:
             )
     if wanted_of(job.history, "statistics") is not None and 0 not in plan.anchors:
         raise JobError("The history's 'statistics' needs a picture to match; the video has none.")
-    if wanted_of(job.history, "correct") is not None and 0 not in plan.lasting:
-        raise JobError(
-            f"The history's 'correct' goes by the picture alone, which the sampling {job.sampling} does not keep in "
-            "sight; take one that does, such as vanilla or inverted."
-        )
 
 
 def form_of(job: Job, networks: Networks) -> str:
