@@ -36,6 +36,16 @@ def test_each_stage_runs_alone_and_all_leave_a_model(tiny, tmp_path):
     assert networks.default_size == (64, 64)
     assert networks.vae.config.scaling_factor != 1
 
+    started = tmp_path / "started"
+    recipe.train(
+        "transformer", started, lambda *_: {}, Length(steps=1), scenes=2, start=networks, batch=3, rate=1e-9
+    )
+    again = load_networks(started / "model")
+    for mine, theirs in zip(again.transformer.parameters(), networks.transformer.parameters(), strict=True):
+        assert abs(mine.float() - theirs.float()).max() < 1e-4  # half precision, and a step that is nothing
+    with pytest.raises(ModelError, match=r"is another one: .* do not fit"):
+        recipe.begin_from(networks.transformer.x_embedder, networks.transformer, "transformer")
+
 
 def test_without_an_autoencoder_the_other_stages_are_refused(tmp_path):
     for stage in ("decoder", "transformer"):

@@ -280,6 +280,10 @@ def test_a_pool_is_used_again_by_those_alone_that_would_make_the_same(tiny, tmp_
 def test_a_transformer_goes_on_with_its_own_pool_alone(stage):
     made = stage()
     state = made.state()
+    for name in ("batch", "words"):
+        with pytest.raises(ModelError, match=f"trained with another {name}"):
+            made.load_state({**state, name: 1})
+    made.load_state({key: value for key, value in state.items() if key in ("steps", "pool")})  # an older one
     made.origin = replace(made.origin, seed=3)
     with pytest.raises(ModelError, match="seed 0 in place of 3"):
         made.load_state(state)

@@ -7,15 +7,21 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from longtake.errors import JobError
-from longtake.training.company import check, check_precision
+from longtake.training.company import Company, check, check_precision
+from longtake.training.learning import Learning
+from longtake.training.settings import Settings
 from longtake.weights.arrays import read_arrays
-from two_learn import main
+from two_learn import BOTH, clips, main
 
 DRIVER = Path(__file__).parent.parent / "two_learn.py"
 QUIET = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "HF_HUB_OFFLINE": "1"}
@@ -51,7 +57,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("way", ["plain", pytest.param("shared", marks=pytest.mark.slow)])
+@pytest.mark.slow  # four processes that load PyTorch
+@pytest.mark.parametrize("way", ["plain", "shared"])
 def test_two_processes_learn_what_one_learns_with_twice_the_batch(
     way: str, alone: Path, tmp_path: Path
 ) -> None:
@@ -102,3 +109,29 @@ def test_a_launcher_that_asks_for_another_precision_is_refused() -> None:
     check_precision("float32", {"ACCELERATE_MIXED_PRECISION": "no"})
     with pytest.raises(JobError, match=r"mixed precision in bf16, and this training computes in float32"):
         check_precision("float32", asked)
+
+
+def test_the_rows_of_a_step_are_shared_out() -> None:
+    """What each of two learns from is, together, what one alone does with twice the batch."""
+    network = SimpleNamespace(device="cpu", dtype="float32")
+
+    def learnt(settings: Settings, company: Any) -> list[tuple[str, float, float]]:
+        learning = Learning(network, clips(), settings, ["inverted"], 3.0, company=company)
+        batches = [learning.batches(step) for step in range(3)]
+        assert all(len(batch) == settings.batch for step in batches for batch in step)
+        return [
+            (one.example.name, one.level, float(one.noise.sum()))
+            for step in batches
+            for each in step
+            for one in each
+        ]
+
+    def process(rank: int) -> Any:
+        return SimpleNamespace(
+            rank=rank, size=2, device="cpu", part=partial(Company.part, SimpleNamespace(rank=rank, size=2))
+        )
+
+    each = [learnt(BOTH, process(rank)) for rank in range(2)]
+    alone = learnt(replace(BOTH, batch=2 * BOTH.batch), None)
+    rows = len(each[0]) // 3
+    assert alone == [row for step in range(3) for own in each for row in own[step * rows : (step + 1) * rows]]

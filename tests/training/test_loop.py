@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from longtake.backend import training
+from longtake.backend.torch import training as torch_training
 from longtake.errors import ModelError, RunError
 from longtake.training.loop import Length, learning_rate, run
 from longtake.weights.arrays import read_arrays
@@ -155,6 +156,19 @@ def test_moments_come_back_in_the_parameters_order_of_memory():
     for optimiser, network in zip((first, second), networks, strict=True):
         optimiser.step((network(clip) ** 2).mean(), 0.01)
     assert torch.equal(networks[0].weight, networks[1].weight)
+
+
+def test_matrices_of_one_shape_are_orthogonalised_together_as_each_alone():
+    torch.manual_seed(0)
+    for shape in ((24, 8), (8, 24), (6, 2, 3, 3)):
+        matrices = [torch.randn(shape) for _ in range(3)]
+        together = torch_training.all_orthogonalised(matrices)
+        for matrix, found in zip(matrices, together, strict=True):
+            alone = training.orthogonalised(matrix)
+            # Both round to bfloat16 at each product, 2 ** -8 each time, in another order.
+            assert (found - alone).norm() < 0.05 * alone.norm()
+    parameters = {str(n): torch.nn.Parameter(torch.zeros(2, 3 + n % 2)) for n in range(4)}
+    assert torch_training.alike(parameters) == [["0", "2"], ["1", "3"]]
 
 
 def test_orthogonalised_updates_have_singular_values_near_one():

@@ -17,7 +17,8 @@ from longtake.models import adapters, quantised
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel as Transformer
 from longtake.pipeline.budget import GB
 from longtake.pipeline.working import Work
-from longtake.training.memory import Run, activations, lacking, most_rows, needs, sentences, weights_of
+from longtake.training.cures import lacking, sentences
+from longtake.training.memory import Run, activations, most_rows, needs, weights_of
 from longtake.training.room import reckoned, run_of
 from longtake.training.settings import Settings
 from longtake.training.shapes import is_linear, shapes_of

@@ -13,6 +13,7 @@ EXAMPLES = """\
 longtake train all
 longtake train autoencoder --minutes 40
 longtake train transformer --folder runs/second --no-resume --seed 1
+longtake train transformer --folder runs/on --start embedded --batch 48 --rate 1.5e-3 --scenes 500
 """
 
 
@@ -45,6 +46,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action=argparse.BooleanOptionalAction, help="go on from the last checkpoint (the default)"
     )
     parser.set_defaults(resume=True)  # apart, since Python 3.10 would say it in the help again
+    parser.add_argument(
+        "--start",
+        metavar="MODEL",
+        help='begin a new run from the weights of this model ("embedded", a folder)',
+    )
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="clips or sections to a step (default: the stage's)"
+    )
+    parser.add_argument(
+        "--rate", type=number, metavar="X", help="the highest learning rate (default: the stage's)"
+    )
+    parser.add_argument(
+        "--scenes", type=int, metavar="N", help="scenes in the transformer's pool (default: 1500)"
+    )
     add_machine(parser, ("device",))
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: %(default)s")
@@ -52,18 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train."""
-    if args.minutes is not None and args.minutes <= 0:
-        raise JobError(f"The minutes must be more than 0; {args.minutes:g} was asked for.")
-    if args.steps is not None and args.steps < 1:
-        raise JobError(f"The steps must be at least 1; {args.steps} were asked for.")
-    if args.threads is not None and args.threads < 1:
-        raise JobError(f"The threads must be at least 1; {args.threads} was asked for.")
-    if args.seed < 0:
-        raise JobError(f"The seed must not be negative; {args.seed} was asked for.")
-    if args.folder.exists() and not args.folder.is_dir():
-        raise JobError(f"{args.folder} is a file; training needs a folder.")
+    _check(args)
+    from longtake.pipeline.loading import load_networks
     from longtake.toy.judge import judge
-    from longtake.toy.recipe import train
+    from longtake.toy.recipe import SCENES, train
     from longtake.training.loop import Length
 
     given = args.steps is not None or args.minutes is not None
@@ -75,5 +82,30 @@ def run(args: argparse.Namespace) -> None:
         resume=args.resume,
         threads=args.threads,
         seed=args.seed,
+        scenes=args.scenes or SCENES,
         device=args.device or "auto",
+        start=None if args.start is None else load_networks(args.start),
+        batch=args.batch,
+        rate=args.rate,
     )
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.minutes is not None and args.minutes <= 0:
+        raise JobError(f"The minutes must be more than 0; {args.minutes:g} was asked for.")
+    for name, least in (("steps", 1), ("threads", 1), ("batch", 3), ("scenes", 1), ("seed", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            be = "must not be negative" if not least else f"must be at least {least}"
+            was = "was" if name in ("threads", "seed") else "were"
+            raise JobError(f"The {name} {be}; {value} {was} asked for.")
+    if args.rate is not None and not 0 < args.rate < 1:
+        raise JobError(f"The rate lies between 0 and 1; {args.rate:g} was asked for.")
+    if args.scenes is not None and args.stage in ("autoencoder", "decoder"):
+        raise JobError(f"The stage {args.stage!r} has no pool of scenes; leave --scenes out.")
+    if args.rate is not None and args.stage == "all":
+        raise JobError("Each stage has a rate of its own; ask for --rate with one stage.")
+    if args.batch is not None and args.stage == "all":
+        raise JobError("Each stage has a batch of its own; ask for --batch with one stage.")
+    if args.folder.exists() and not args.folder.is_dir():
+        raise JobError(f"{args.folder} is a file; training needs a folder.")

@@ -39,6 +39,22 @@ class Recipe:
     seed: int = 0
     scenes: int = SCENES
     device: str = "cpu"
+    start: Networks | None = None
+    batch: int | None = None
+    rate: float | None = None
+
+    def made(self, kind: Any, *given: Any) -> Any:
+        """A stage of this kind, with the batch and the rate that were asked for, and words and weights of `start`."""
+        own: dict[str, Any] = {} if self.batch is None else {"batch": self.batch}
+        if self.start is not None and kind is TransformerStage:
+            own["tokenizers"] = (self.start.tokenizer, self.start.tokenizer_2)
+        stage = kind(*given, device=self.device, **own)
+        if self.rate is not None:
+            stage.rate = self.rate
+        if self.start is not None:
+            for name, network in stage.networks.items():
+                begin_from(network, part_of(self.start, name), name)
+        return stage
 
     def run(self, stage: Any) -> dict[str, float]:
         """Train one stage."""
@@ -56,18 +72,25 @@ def train(
     seed: int = 0,
     scenes: int = SCENES,
     device: str = "auto",
+    start: Networks | None = None,
+    batch: int | None = None,
+    rate: float | None = None,
 ) -> dict[str, float]:
     """Train one of STAGES, or "all", for `length` each (default: MINUTES), and return the last figures.
 
     `folder` gets checkpoints, logs and sheets, and `folder`/model the model as a pipeline loads it. A run that was
-    stopped goes on where it was. `judge` measures a model and writes a sheet. The device "auto" is the accelerator, if
+    stopped goes on where it was, by the same command; a new one begins from the words and weights of `start` if that is
+    given, whose autoencoder serves the later stages where `folder` has none of its own. `batch` and `rate` are the
+    stage's where they are None. `judge` measures a model and writes a sheet. The device "auto" is the accelerator, if
     there is one.
     """
     if threads is not None:
         training.set_threads(threads)
     device = training.best_device() if device == "auto" else device
     runtime.check_device(device)
-    recipe = Recipe(folder, judge, length, resume, seed, scenes, device)
+    recipe = Recipe(folder, judge, length, resume, seed, scenes, device, start, batch, rate)
+    if start is not None and stage not in ("autoencoder", "all") and not (folder / "model" / "vae").is_dir():
+        stored(start.vae).save_pretrained(folder / "model" / "vae")
     figures: dict[str, float] = {}
     for name in STAGES if stage == "all" else (stage,):
         if name != "autoencoder" and not (folder / "model" / "vae").is_dir():
@@ -80,7 +103,7 @@ def train(
 
 def train_autoencoder(recipe: Recipe) -> dict[str, float]:
     """The first stage, with the folder of the autoencoder."""
-    stage = AutoencoderStage(recipe.seed, device=recipe.device)
+    stage = recipe.made(AutoencoderStage, recipe.seed)
     figures = recipe.run(stage)
     export_autoencoder(stage.vae, recipe.folder / "model" / "vae")
     return figures
@@ -88,7 +111,7 @@ def train_autoencoder(recipe: Recipe) -> dict[str, float]:
 
 def train_decoder(recipe: Recipe) -> dict[str, float]:
     """The second stage, with the same folder."""
-    stage = DecoderStage(load_autoencoder(recipe.folder), device=recipe.device)
+    stage = recipe.made(DecoderStage, load_autoencoder(recipe.folder))
     figures = recipe.run(stage)
     stored(stage.vae).save_pretrained(recipe.folder / "model" / "vae")
     return figures
@@ -99,7 +122,7 @@ def train_transformer(recipe: Recipe) -> dict[str, float]:
     vae = load_autoencoder(recipe.folder).to(recipe.device)
     pool, origin = load_or_make_pool(recipe.folder, vae, recipe.seed, recipe.scenes, SIZE, recipe.device)
     codebook = load_or_fit_codebook(recipe.folder, pool, origin, float(vae.config.scaling_factor))
-    stage = TransformerStage(recipe.folder, vae, pool, origin, codebook, recipe.judge, device=recipe.device)
+    stage = recipe.made(TransformerStage, recipe.folder, vae, pool, origin, codebook, recipe.judge)
     figures = recipe.run(stage)
     export_model(stage.model(), recipe.folder / "model")
     write_json(recipe.folder / "model" / "figures.json", figures)
@@ -107,6 +130,30 @@ def train_transformer(recipe: Recipe) -> dict[str, float]:
 
 
 TRAINED = {"autoencoder": train_autoencoder, "decoder": train_decoder, "transformer": train_transformer}
+
+
+def part_of(networks: Networks, name: str) -> Any:
+    """The part of a model that a stage's network of this name is."""
+    if name in ("decoder", "post_quant_conv"):
+        return getattr(networks.vae, name)
+    return getattr(networks, name)
+
+
+def begin_from(network: Any, other: Any, name: str) -> None:
+    """Give a network the weights of another one; ModelError if that has others, by name or by shape."""
+    mine, theirs = runtime.named_weights(network), runtime.named_weights(other)
+    differ = sorted(
+        key
+        for key in {*mine, *theirs}
+        if key not in mine or key not in theirs or tuple(mine[key].shape) != tuple(theirs[key].shape)
+    )
+    if differ:
+        raise ModelError(
+            f"The {name} of the model to start from is another one: {len(differ)} of its weights do not fit, "
+            f"{differ[0]!r} first; start from a model of the same shape and vocabulary."
+        )
+    for key, weight in mine.items():
+        training.fill(weight, theirs[key])
 
 
 def load_autoencoder(folder: Path) -> AutoencoderKLHunyuanVideo:

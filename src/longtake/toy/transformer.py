@@ -6,6 +6,7 @@ the times of a section tell which it is.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from longtake.pipeline.decode import from_frames
 from longtake.pipeline.encode import MAX_CLIP_TOKENS, PROMPT_TEMPLATE
 from longtake.pipeline.networks import Networks
 from longtake.processors.siglip import SiglipImageProcessor
+from longtake.processors.tokenizers import CLIPTokenizer, LlamaTokenizer
 from longtake.sampling.codebooks import Codebook
 from longtake.toy.batches import SHIFT, Batch, draw_step, rows_at
 from longtake.toy.initialise import initialise
@@ -80,6 +82,7 @@ class TransformerStage:
         judge: Callable[[Networks, Path], dict[str, float]],
         batch: int = 24,
         device: str = "cpu",
+        tokenizers: tuple[LlamaTokenizer, CLIPTokenizer] | None = None,
     ) -> None:
         self.vae, self.pool, self.origin, self.judge = vae.to(device), pool, origin, judge
         self.codebook = codebook
@@ -89,7 +92,7 @@ class TransformerStage:
             for number, scene in enumerate(pool.scenes)
             for _, text in toyworld.prompts(scene, np.random.default_rng(number))
         ]
-        self.tokenizer, self.tokenizer_2 = train_tokenizers(
+        self.tokenizer, self.tokenizer_2 = tokenizers or train_tokenizers(
             prompts, PROMPT_TEMPLATE["template"], folder / "model"
         )
         training.seed_everything(origin.seed)
@@ -114,7 +117,8 @@ class TransformerStage:
     def loss(self, rng: np.random.Generator, progress: float) -> tuple[Any, dict[str, float]]:
         """The mean squared error of the velocity of one step's sections, and its parts by noise level."""
         batches = self.draw(rng)
-        errors = ops.cat([self.errors(batch) for batch in batches], 0)
+        with training.autocast("bfloat16", self.device):  # around all of them: weights are cast once
+            errors = ops.cat([self.errors(batch) for batch in batches], 0)
         found, level = ops.to_numpy(errors), np.concatenate([batch.level for batch in batches])
         halves = {"low": level < 0.5, "high": level >= 0.5}
         return errors.mean(), {name: float(found[half].mean()) for name, half in halves.items() if half.any()}
@@ -182,8 +186,8 @@ class TransformerStage:
         return self.judge(self.model(), sheets)
 
     def state(self) -> dict[str, Any]:
-        """The steps so far, from which the pool's present scenes and the next batches follow, and the pool's origin."""
-        return {"steps": self.steps, "pool": vars(self.origin)}
+        """The steps so far, from which the pool's present scenes and the next batches follow, and what these need."""
+        return {"steps": self.steps, "pool": vars(self.origin), "batch": self.batch, "words": self._words()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on after the same steps: the scenes that came fresh into the pool are made again."""
@@ -193,8 +197,19 @@ class TransformerStage:
                 f"The pool in use and the one that the checkpoint was trained on differ ({difference} there); give the "
                 "training the seed, scenes and autoencoder that it had, or begin anew with --no-resume."
             )
+        for name, mine in (("batch", self.batch), ("words", self._words())):
+            if state.get(name, mine) != mine:
+                raise ModelError(
+                    f"The checkpoint was trained with another {name} than was asked for now; go on by the command that "
+                    "began the training (--batch, --start), or begin anew with --no-resume."
+                )
         self.steps = state["steps"]
         self._renew(range(min(self.steps // FRESH_EVERY, len(self.pool))))
+
+    def _words(self) -> int:
+        """A number that changes with the words of either tokenizer."""
+        words = [sorted(each.tokenizer.get_vocab().items()) for each in (self.tokenizer, self.tokenizer_2)]
+        return zlib.crc32(repr(words).encode())
 
     def _renew(self, rows: Iterable[int]) -> None:
         """Put those scenes in these rows of the pool that belong there after the steps so far."""

@@ -3,7 +3,7 @@
     with walking(transformer, recomputing):
         loss.backward()
 
-A block of the published transformer keeps about forty times as many values for its gradient as enter it
+A block of the published transformer keeps about twenty times as many bytes for its gradient as enter it
 (`training/memory.py` counts them); made again, they cost a third more arithmetic.
 """
 

@@ -15,7 +15,7 @@ from longtake.pipeline.budget import GB, gigabytes
 from longtake.pipeline.working import Work
 from longtake.plan.layout import LATENT_PIXELS
 from longtake.plan.plans import kind_named
-from longtake.training import memory
+from longtake.training import cures, memory
 from longtake.training.memory import Run
 from longtake.training.settings import Settings
 
@@ -81,11 +81,11 @@ def reckoned(config: Any, run: Run, room: float | None) -> tuple[str, ...]:
 
     If it is too much with the activations, which are counted to about a fifth, it is a warning.
     """
-    lacking = None if room is None else memory.lacking(config, run, room)
+    lacking = None if room is None else cures.lacking(config, run, room)
     if lacking is not None:
         assert room is not None
         if memory.needs(config, run).kept > room:
             raise JobError(lacking)
         warnings.warn(lacking, LongtakeWarning, stacklevel=3)
     there = () if room is None else (f"{gigabytes(room)} are there",)
-    return (*memory.sentences(config, run), *there)
+    return (*cures.sentences(config, run), *there)

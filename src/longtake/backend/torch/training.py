@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -35,6 +35,8 @@ __all__ = [
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """The names under which AdamW keeps its state."""
+TOGETHER = 1 << 22
+"""Numbers that are orthogonalised in one go."""
 
 
 def orthogonalised(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -47,6 +49,35 @@ def orthogonalised(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
         square = x @ x.T
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
     return (x.T if tall else x).to(matrix.dtype).view_as(matrix)
+
+
+def all_orthogonalised(matrices: Sequence[torch.Tensor], steps: int = 5) -> list[torch.Tensor]:
+    """`orthogonalised` of matrices of one shape, in one go: many small products are slower than one of all."""
+    if any(type(matrix) is not torch.Tensor for matrix in matrices):  # shared out over processes
+        return [orthogonalised(matrix, steps) for matrix in matrices]
+    x = torch.stack([matrix.flatten(1).to(torch.bfloat16) for matrix in matrices])
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        square = torch.baddbmm(square, square, square, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, square, x, beta=3.4445)
+    x = x.mT if tall else x
+    return [one.to(matrix.dtype).view_as(matrix) for one, matrix in zip(x, matrices, strict=True)]
+
+
+def alike(parameters: dict[str, torch.nn.Parameter]) -> list[list[str]]:
+    """The names of parameters by shape, in lists of which none holds more than `TOGETHER` numbers but of one alone."""
+    lists: list[list[str]] = []
+    shapes: dict[tuple[int, ...], list[str]] = {}
+    for name, parameter in parameters.items():
+        found = shapes.get(tuple(parameter.shape))
+        if found is None or (len(found) + 1) * parameter.numel() > TOGETHER:
+            found = shapes[tuple(parameter.shape)] = []
+            lists.append(found)
+        found.append(name)
+    return lists
 
 
 class Optimiser:
@@ -78,6 +109,7 @@ class Optimiser:
             torch.optim.AdamW(others, lr=0.0, betas=betas, weight_decay=decay, fused=True) if others else None
         )
         self.momenta = {name: torch.zeros_like(parameters[name]) for name in self.muon}
+        self.alike = alike({name: parameters[name] for name in self.muon})
         self.weight_decay = weight_decay
         self.decay = average
         self.averages = {name: p.detach().clone() for name, p in parameters.items()} if average else {}
@@ -110,20 +142,27 @@ class Optimiser:
                 group["lr"] = rate
             self.adam.step()
         with torch.no_grad():
-            for name in self.muon:
-                parameter, momentum = self.parameters[name], self.momenta[name]
-                if parameter.grad is None:
-                    continue
-                momentum.lerp_(parameter.grad, 0.05)
-                size = max(parameter.shape[0], parameter[0].numel())
-                update = orthogonalised(torch.lerp(parameter.grad, momentum, 0.95))
-                parameter.mul_(1 - rate * self.weight_decay).add_(update, alpha=-0.2 * rate * size**0.5)
+            for names in self.alike:
+                self._turn([name for name in names if self.parameters[name].grad is not None], rate)
             self.steps += 1
             decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
             if self.averages:
                 torch._foreach_lerp_(list(self.averages.values()), list(self.parameters.values()), 1 - decay)
         self._forget_gradients()
         return norm
+
+    def _turn(self, names: list[str], rate: float) -> None:
+        """Muon's step of parameters of one shape."""
+        parts = []
+        for name in names:
+            gradient, momentum = self.parameters[name].grad, self.momenta[name]
+            assert gradient is not None
+            momentum.lerp_(gradient, 0.05)
+            parts.append(torch.lerp(gradient, momentum, 0.95))
+        for name, update in zip(names, all_orthogonalised(parts) if parts else (), strict=True):
+            parameter = self.parameters[name]
+            size = max(parameter.shape[0], parameter[0].numel())
+            parameter.mul_(1 - rate * self.weight_decay).add_(update, alpha=-0.2 * rate * size**0.5)
 
     def _forget_gradients(self) -> None:
         for parameter in self.parameters.values():
