@@ -120,5 +120,6 @@ def test_train_passes_on_what_is_asked(place, monkeypatch):
         main(["train", "all", "--folder", "runs", "--minutes", "2.5", "--no-resume", "--threads", "2"]) == 0
     )
     length = Length(minutes=2.5)
-    options = {"length": length, "resume": False, "threads": 2, "seed": 0, "device": "auto"}
+    options = {"length": length, "resume": False, "threads": 2, "seed": 0, "device": "auto", "scenes": 1500}
+    options |= {"start": None, "batch": None, "rate": None}
     assert called == [(("all", Path("runs"), toy.judge), options)]

@@ -647,14 +647,14 @@ def test_what_a_config_refuses_is_refused_before_weights_come(
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(file.read_bytes())
     config = tmp_path / "whole" / "transformer" / "config.json"
-    foreign = json.loads(config.read_text()) | {"_class_name": "HunyuanVideoTransformer3DModel"}
+    foreign = json.loads(config.read_text()) | {"_class_name": "WanTransformer3DModel"}
     config.write_text(json.dumps(foreign))
     server.add(WHOLE, tmp_path / "whole")
     for load in (
         lambda: load_networks(WHOLE),
         lambda: HunyuanVideoFramepackTransformer3DModel.from_pretrained(WHOLE, subfolder="transformer"),
     ):
-        with pytest.raises(ModelError, match=r"config of HunyuanVideoTransformer3DModel"):
+        with pytest.raises(ModelError, match=r"config of WanTransformer3DModel"):
             load()
     index = tmp_path / "whole" / "model_index.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"image_encoder": [None, None]}))
