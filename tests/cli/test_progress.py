@@ -35,6 +35,12 @@ def test_time_left():
     now[0] = 10.0
     progress.tell(Stepped(0, 0, 25, 1.0, None, None))
     assert progress.seconds_left == 990.0
+    # Another video of the same command, as `longtake calibrate` makes, begins its own count.
+    progress.tell(Planned(sections=2, frames=73, steps=25))
+    assert progress.seconds_left is None
+    now[0] = 12.0
+    progress.tell(Stepped(0, 0, 25, 1.0, None, None))
+    assert progress.seconds_left == 98.0
 
 
 def test_time_is_counted_by_what_it_was_spent_on():

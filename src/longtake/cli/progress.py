@@ -152,6 +152,7 @@ class Progress:
 
     def _tell_planned(self, event: Planned) -> None:
         self._planned = event
+        self._steps_done = self._steps_kept = 0
         self._begun = self._section_begun = self._clock()
         self.emit(
             "planned", sections=event.sections, frames=event.frames, steps=event.steps, notice=event.notice
