@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from longtake import toyworld
-from longtake.backend import ops, runtime
+from longtake.backend import exchange, ops, runtime
 from longtake.evaluation import pictures
 from longtake.evaluation.making import Arm, evaluate_videos
 from longtake.evaluation.meter import Meter
@@ -42,7 +42,8 @@ def through_autoencoder(vae: Any, videos: np.ndarray, batch: int = 4) -> np.ndar
     for first in range(0, len(videos), batch):
         pixels = from_frames(videos[first : first + batch])
         with runtime.no_grad():
-            done.append(to_frames(vae(ops.from_numpy(pixels)).sample))
+            placed = runtime.place(ops.from_numpy(pixels), exchange.device_of(vae), vae.dtype)
+            done.append(to_frames(vae(placed).sample))
     return np.concatenate(done)
 
 
