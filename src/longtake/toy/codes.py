@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from longtake.errors import ModelError
-from longtake.sampling.codebooks import Codebook, fit_groups, residual
+from longtake.pipeline.fitting import fitted
+from longtake.sampling.codebooks import Codebook
 from longtake.toy.pool import Origin, Pool
 from longtake.weights.codebook import CODEBOOK, read_codebook, write_codebook
 
@@ -17,7 +19,7 @@ CODES = ((1, 1), (16, 1), (256, 1), (4096, 1), (256, 4), (256, 8), (256, 16))
 32 channels are many: 4096 codes still leave a fifth of the variance, and only groups of channels leave 1 to 5 %.
 """
 VECTORS = 200_000
-"""Latent pixels that codes are fitted to; half as many others measure what they leave."""
+"""Most latent pixels that codes are fitted to."""
 
 
 def load_or_fit_codebook(folder: Path, pool: Pool, origin: Origin, scale: float) -> Codebook:
@@ -34,16 +36,11 @@ def load_or_fit_codebook(folder: Path, pool: Pool, origin: Origin, scale: float)
             found = Codebook({})
         if {name: found.facts.get(name) for name in facts} == facts:
             return found
-    rng = np.random.default_rng((origin.seed, 2))
-    pixels = np.moveaxis(pool.latents, 2, -1).reshape(-1, pool.latents.shape[2])
-    most = min(len(pixels), VECTORS + VECTORS // 2)
-    chosen = pixels[rng.choice(len(pixels), most, replace=False)].astype(np.float32) * np.float32(scale)
-    learned, held = np.split(chosen, [2 * most // 3])
-    wanted = [
-        pair for pair in CODES if pair[0] <= max(1, len(learned) // 8) and not pixels.shape[1] % pair[1]
-    ]
-    codes = {pair: fit_groups(learned, *pair, rng) for pair in wanted}
-    left = {pair: residual(held, codes[pair], groups=pair[1]) for pair in wanted}
-    codebook = Codebook.of_pairs(codes, left, facts)
+    scenes, frames, channels, height, width = pool.latents.shape
+    pixels = min(VECTORS, scenes * frames * height * width)
+    wanted = [pair for pair in CODES if pair[0] <= max(1, pixels // 12) and not channels % pair[1]]
+    latents = (np.moveaxis(video.astype(np.float32), 0, 1) * np.float32(scale) for video in pool.latents)
+    (*_, codebook) = fitted(latents, wanted, origin.seed, VECTORS)
+    codebook = replace(codebook, facts={**codebook.facts, **facts})
     write_codebook(place, codebook)
     return codebook
