@@ -37,6 +37,9 @@ MAX_REDIRECTS = 5
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 """The formats that are opened; of a GIF, the first picture. Pillow's fifty others are hardly tested by anybody."""
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""Names of pictures, in a folder of data; a GIF there is a video."""
+
 _WHITE = (255, 255, 255)
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
 """EXIF's entry for how a camera was held, and its values for a quarter turn."""

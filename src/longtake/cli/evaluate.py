@@ -165,8 +165,9 @@ class Asked:
 
 def asked_of(args: argparse.Namespace) -> Asked:
     """What the words of the command line name; JobError for what cannot be evaluated, before a model loads."""
-    from longtake.evaluation.clips import SUFFIXES, clip_arm
+    from longtake.evaluation.clips import clip_arm
     from longtake.evaluation.results import read_results
+    from longtake.video import SUFFIXES
 
     asked, models = Asked(), list[str]()
     for word in args.what:

@@ -21,10 +21,7 @@ from longtake.evaluation.scenes import frame_psnr
 from longtake.picture import spread
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.plan.plans import plan_of
-from longtake.video import Metadata, read_metadata, stream_video
-
-SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif")
-"""Names of videos that can be read."""
+from longtake.video import SUFFIXES, Metadata, read_metadata, stream_video
 
 _CHUNK = 2**22  # values that are measured at once
 _FPS = 30.0  # of a file that says none

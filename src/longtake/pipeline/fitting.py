@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from longtake import toyworld
+from longtake import picture, toyworld
 from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobError, ModelError, PictureError
 from longtake.models.vae.streaming import StreamingEncoder
-from longtake.picture import load_image
 from longtake.pipeline.networks import Networks
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.processors import pictures
@@ -26,7 +25,6 @@ TOYWORLD = "toyworld"
 """The DATA that is drawn and not read."""
 
 VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 PIECE = 16
 """Frames that are encoded at once."""
 
@@ -56,9 +54,9 @@ def clips_of(data: str, frames: int, scenes: int = 0, size: tuple[int, int] = (6
             f"There is no {data!r}; DATA is a folder of videos or pictures, a file, or {TOYWORLD}."
         )
     files = sorted(place.rglob("*")) if place.is_dir() else [place]
-    found = [_file(file, frames) for file in files if file.suffix.lower() in (*VIDEOS, *PICTURES)]
+    found = [_file(file, frames) for file in files if file.suffix.lower() in (*VIDEOS, *picture.SUFFIXES)]
     if not found:
-        raise JobError(f"{data} holds no video and no picture ({', '.join((*VIDEOS, *PICTURES))}).")
+        raise JobError(f"{data} holds no video and no picture ({', '.join((*VIDEOS, *picture.SUFFIXES))}).")
     return found
 
 
@@ -68,8 +66,8 @@ def _scene(number: int, frames: int, width: int, height: int) -> Clip:
 
 
 def _file(file: Path, frames: int) -> Clip:
-    if file.suffix.lower() in PICTURES:
-        return Clip(str(file), lambda: [np.asarray(load_image(file))])
+    if file.suffix.lower() in picture.SUFFIXES:
+        return Clip(str(file), lambda: [np.asarray(picture.load_image(file))])
 
     def read() -> Iterator[np.ndarray]:
         known = outline(file)

@@ -4,12 +4,13 @@ Frames are (T, H, W, 3) uint8. Every error about a file is a PictureError that n
 """
 
 from longtake.video.export import export_to_video
-from longtake.video.reading import Metadata, read_metadata, read_video, stream_video
+from longtake.video.reading import SUFFIXES, Metadata, read_metadata, read_video, stream_video
 from longtake.video.writing import CRF, LONGEST_SIDE, VideoWriter, check_size, check_writable
 
 __all__ = [
     "CRF",
     "LONGEST_SIDE",
+    "SUFFIXES",
     "Metadata",
     "VideoWriter",
     "check_size",

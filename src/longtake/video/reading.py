@@ -20,6 +20,9 @@ from longtake.picture import MAX_PIXELS, reason
 MAX_BYTES = 2**34
 """Most bytes of all frames that are read at once: 16 GiB are eight minutes at 640 x 608 and 30 frames a second."""
 
+SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif")
+"""Names of videos that can be read."""
+
 CONTAINERS = "MP4, QuickTime, WebM, Matroska, AVI or GIF"
 
 

@@ -12,15 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from longtake import strictjson
+from longtake import picture, strictjson, video
 from longtake.errors import JobError, LongtakeError
 from longtake.job import PromptSpan
 from longtake.option import TEXT, check_text
 from longtake.training.data.sizes import Sizes
 from longtake.training.data.stretches import Cut, Pace
 
-VIDEOS = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 UNREAD = (".flv", ".wmv", ".mpg", ".mpeg", ".ts", ".avif", ".jxl", ".tif", ".tiff", ".heic")
 """Videos and pictures of kinds that are not opened here; they are named, and not passed over."""
 
@@ -181,14 +179,16 @@ def listed_sources(file: Path, kind: str) -> Found:
 def kind_of(path: Path) -> str:
     """What a file is by its name: "video", "picture", "frames" (a folder of pictures), or "" for anything else."""
     if path.is_dir():
-        return "frames" if any(inner.suffix.lower() in PICTURES for inner in _entries(path)) else ""
+        return "frames" if any(inner.suffix.lower() in picture.SUFFIXES for inner in _entries(path)) else ""
     suffix = path.suffix.lower()
-    return "video" if suffix in VIDEOS else "picture" if suffix in PICTURES else ""
+    return "video" if suffix in video.SUFFIXES else "picture" if suffix in picture.SUFFIXES else ""
 
 
 def pictures_in(folder: Path) -> list[Path]:
     """The pictures that a folder shows as a video, in the order of their names, numbers by their value."""
-    found = [path for path in _entries(folder) if path.suffix.lower() in PICTURES and not path.is_dir()]
+    found = [
+        path for path in _entries(folder) if path.suffix.lower() in picture.SUFFIXES and not path.is_dir()
+    ]
     return sorted(found, key=lambda path: natural(path.name))
 
 
