@@ -29,9 +29,10 @@ def main() -> None:
     rows = []
     for words, prompt, sampling in JOBS:
         picture = toyworld.render(toyworld.scene_from_text(words), range(1), 64, 64)[0]
-        for event in generate(Job(prompt, frames=145, sampling=sampling, seed=1), networks, Inputs(picture)):
-            if isinstance(event, FramesReady):
-                rows.append(event.frames[0][spread(145, 12)])
+        job = Job(prompt, frames=145, sampling=sampling, seed=1)
+        events = generate(job, networks, Inputs(picture))
+        video = np.concatenate([event.frames[0] for event in events if isinstance(event, FramesReady)])
+        rows.append(video[spread(145, 12)])
     out = sys.argv[2] if len(sys.argv) > 2 else Path(__file__).with_name("demo.png")
     contact_sheet(np.concatenate(rows), columns=12).save(out)
 
