@@ -62,8 +62,8 @@ def test_earlier_results_and_files_stand_beside_each_other(evaluated, tmp_path, 
 
 
 def test_arms_come_from_a_file(tmp_path, monkeypatch):
-    from longtake.cli import evaluate
     from longtake.cli import parser as build
+    from longtake.cli.arms import arms_of
 
     monkeypatch.chdir(tmp_path)
     Path("arms.json").write_text(
@@ -72,7 +72,7 @@ def test_arms_come_from_a_file(tmp_path, monkeypatch):
     args = build().parse_args(
         ["evaluate", "embedded", "--arms", "arms.json", "--seconds", "2", "--sampling", "vanilla,planned"]
     )
-    arms = evaluate.arms_of(args, "embedded")
+    arms = arms_of(args, "embedded")
     assert [(arm.name, arm.job.sampling, arm.job.steps, arm.job.frames) for arm in arms] == [
         ("few vanilla", "vanilla", 4, 60), ("few planned", "planned", 4, 60), ("back", "inverted", 25, 60),
     ]  # fmt: skip
