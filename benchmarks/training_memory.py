@@ -52,7 +52,7 @@ WORKS = {
 
 
 def learns(config: Any, rank: int) -> int:
-    """How many numbers a LoRA on the usual layers has."""
+    """The count of numbers of a LoRA on the usual layers."""
     modules = {name.removesuffix(".weight"): shape for name, shape in shapes_of(config).items()}
     return rank * sum(sum(modules[name]) for name in lora.targets(modules, ""))
 

@@ -19,7 +19,7 @@ def shown(path, wanted=None):
 
 
 def corner(frame):
-    """Where the red corner is: (row, column) of the quarter."""
+    """The quarter of the red corner: (row, column)."""
     height, width = frame.shape[:2]
     red = [
         (frame[y, x, 0].astype(int) - frame[y, x, 2], (y > height // 2, x > width // 2))

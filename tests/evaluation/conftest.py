@@ -1,4 +1,4 @@
-"""What is made here is small and of many shapes: MindSpore would compile a graph for each, which takes it minutes."""
+"""Small things of many shapes are made here: MindSpore would compile a graph for each, which takes minutes."""
 
 import pytest
 

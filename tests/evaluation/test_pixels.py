@@ -1,4 +1,4 @@
-"""What is measured of any frames: by frames whose values are known."""
+"""The measures of any frames, by frames whose values are known."""
 
 import numpy as np
 import pytest

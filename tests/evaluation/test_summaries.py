@@ -1,4 +1,4 @@
-"""What sums a curve up, against the formulas written out."""
+"""The summaries of a curve, against the formulas written out."""
 
 import numpy as np
 import pytest

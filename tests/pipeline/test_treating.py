@@ -1,4 +1,4 @@
-"""What is done to the history, in the loop: what the network receives, rows, guidance, caches, jobs that go on."""
+"""The treatment of the history in the loop: what the network receives, rows, guidance, caches, jobs that go on."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def model(networks: Networks) -> Networks:
 
 @pytest.fixture
 def received(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, np.ndarray]]:
-    """What the transformer packs, by scale, for each section and correction."""
+    """The frames that the transformer packs, by scale, for each section and correction."""
     found: list[dict[int, np.ndarray]] = []
     context = Transformer.context
 
@@ -93,7 +93,7 @@ class Made:
                 self.history.write(self.plan[event.section].frames, event.latents)
 
     def expected(self, number: int, text: str, drift: Drift | None = None) -> dict[int, np.ndarray]:
-        """What section `number` of a plan that goes forward sees, by the treatments' own arithmetic."""
+        """The sight of section `number` of a plan that goes forward, by the treatments' own arithmetic."""
         section = self.plan[number]
         clean = {scale: self.history.read(slot) for scale, slot in section.slots.items()}
         rows = len(self.picture)

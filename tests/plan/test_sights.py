@@ -125,7 +125,7 @@ def test_a_history_is_part_of_each_recipe() -> None:
 
 def test_an_adaptive_history_depends_on_sections_that_are_not_seen() -> None:
     def far(text: str) -> bool:
-        """Whether section 0's seed decides the last section of a plan in which nobody sees it."""
+        """Tell if section 0's seed decides the last section of a plan in which nobody sees it."""
         job = Job("a penguin", sampling="vanilla", frames=200, history=text)
         plan = plan_of(job)
         blind = dataclasses.replace(

@@ -1,4 +1,4 @@
-"""What is done to the history: each treatment's arithmetic against a direct formula, and the texts that name them."""
+"""The treatments of the history: their arithmetic against direct formulas, and the texts that name them."""
 
 from __future__ import annotations
 

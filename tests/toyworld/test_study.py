@@ -1,4 +1,4 @@
-"""What a study adds to scenes: true at every frame, off by default, and measured as well as a plain scene."""
+"""The additions of a study to scenes: true at every frame, off by default, measured as well as a plain scene."""
 
 from dataclasses import replace
 

@@ -112,7 +112,7 @@ def test_a_launcher_that_asks_for_another_precision_is_refused() -> None:
 
 
 def test_the_rows_of_a_step_are_shared_out() -> None:
-    """What each of two learns from is, together, what one alone does with twice the batch."""
+    """The rows of two processes are, together, those of one alone with twice the batch."""
     network = SimpleNamespace(device="cpu", dtype="float32")
 
     def learnt(settings: Settings, company: Any) -> list[tuple[str, float, float]]:

@@ -1,4 +1,4 @@
-"""What the network is shown and asked for, by each option: its inputs are caught, and nothing is learnt."""
+"""The inputs and targets of the network by each option: they are caught, and nothing is learnt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from longtake.training.selfmade import turned, turned_pairs
 from longtake.training.settings import Settings
 
 MADE = 5.0
-"""What the network here makes of everything."""
+"""The answer of the network here to everything."""
 
 
 class Caught:
@@ -56,7 +56,7 @@ def numbered(sections: int = 4, count: int = 1) -> Clips:
 def shown(
     settings: Settings, examples: Clips | None = None, steps: int = 1, **more: Any
 ) -> list[dict[str, np.ndarray]]:
-    """What the network is given in so many steps."""
+    """The inputs of the network in so many steps."""
     network = Caught()
     names = settings.samplings or ("vanilla",)
     learning = Learning(network, examples or numbered(), settings, names, 3.0, **more)

@@ -1,4 +1,4 @@
-"""What is done to the history in training: as in sampling, for whole rows, and never to what is given."""
+"""The treatment of the history in training: as in sampling, for whole rows, and never of what is given."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(frames: Any) -> np.ndarray:
 
 
 def rows(treatment: Any, sections: list[Any], **given: Any) -> objective.Rows:
-    """What a network is shown when the loss asks it."""
+    """The inputs of a network when the loss asks it."""
     seen: list[objective.Rows] = []
 
     def velocity(noisy: np.ndarray, level: np.ndarray, shown: objective.Rows) -> Any:

@@ -1,4 +1,4 @@
-"""What DATA holds, before anything is loaded: folders, metadata.jsonl, musubi-tuner's TOML; what is odd is named."""
+"""The survey of DATA before anything is loaded: folders, metadata.jsonl, musubi-tuner's TOML; oddities named."""
 
 import json
 import os

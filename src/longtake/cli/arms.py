@@ -23,7 +23,7 @@ RESULTS = "results.json"
 
 
 class Asked:
-    """What the words name: arms to make, arms of files, and earlier results by their files."""
+    """The things that the words name: arms to make, arms of files, and earlier results by their files."""
 
     def __init__(self) -> None:
         self.jobs: list[Arm] = []
@@ -46,7 +46,7 @@ class Asked:
 
 
 def asked_of(args: argparse.Namespace) -> Asked:
-    """What the words of the command line name; JobError for what cannot be evaluated, before a model loads."""
+    """The things that the command line names; JobError for what cannot be evaluated, before a model loads."""
     from longtake.evaluation.clips import clip_arm
     from longtake.evaluation.results import read_results
     from longtake.video import SUFFIXES

@@ -31,7 +31,7 @@ longtake evaluate clip.mp4 --reference original.mp4
 longtake evaluate study/results.json runs/second -o both --against vanilla
 """
 FIELDS = tuple(OPTIONS.keys() - {"prompt", "model", "anchors", "sampling", "reference", "fps"})
-"""What an arm may be by options; a file of arms may name every field of a job."""
+"""The fields of a job that options give to all arms; a file of arms may name every field."""
 
 PLOT, SHEET, KEPT = "curves.png", "sheet.png", "videos"
 STILLS = 9
@@ -41,7 +41,7 @@ SHOWN = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is evaluated, on what, and where the results go."""
+    """The things to evaluate, the scenes for models, and the folder of the results."""
     parser.add_argument(
         "what",
         nargs="+",
@@ -215,7 +215,7 @@ def _made(
 
 
 class Telling:
-    """How far an evaluation is, and when it will be done, by the rate of what takes time."""
+    """The telling of an evaluation: its share that is done, and the time left by the rate of what takes time."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress, self._total = progress, total

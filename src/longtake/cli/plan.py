@@ -80,7 +80,7 @@ def as_text(job: Job) -> Iterator[str]:
 
 
 def traits(job: Job, plan: Plan) -> str:
-    """What is true of the plan as a whole, in one line.
+    """One line of facts about the plan as a whole.
 
     >>> traits(Job("", sampling="endpoint"), plan_of(Job("", sampling="endpoint")))
     'f1k1_x_f16k4f2k2f1k1_g9_x_f1k1: the end first, then onwards to it; first frames after 2 sections'

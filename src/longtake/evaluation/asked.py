@@ -1,4 +1,4 @@
-"""What is asked of a scene's video over time: which motion when, by which prompts, and what cannot be seen then."""
+"""The demands on a scene's video over time: which motion when, by which prompts, and what cannot be seen then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from longtake.job import PromptSpan
 from longtake.toyworld.extras import PLAIN, SLIDE
 
 RECALL_SECONDS = 2
-"""What comes out from behind a curtain is judged for so long."""
+"""So long is judged what comes out from behind a curtain."""
 
 
 def asked_motion(scene: toyworld.Scene, first: int, end: int) -> str | None:

@@ -1,4 +1,4 @@
-"""How sure a mean over videos is: bootstrap over scenes, and over the seeds within them.
+"""The certainty of a mean over videos: bootstrap over scenes, and over the seeds within them.
 
 Legend: V videos, K figures of each, B draws.
 """
@@ -58,7 +58,7 @@ def intervals(
 
 
 def drawn_weights(scenes: Sequence[Hashable], draws: int = DRAWS, seed: int = 0) -> Array:
-    """How often each video is in each draw (B, V)."""
+    """The count of each video in each draw (B, V)."""
     groups: dict[Hashable, list[int]] = {}
     for video, scene in enumerate(scenes):
         groups.setdefault(scene, []).append(video)

@@ -82,7 +82,7 @@ def evaluate_clips(
 
 
 def standard_of(path: Path) -> Standard:
-    """What other videos are compared with, if this one is their reference."""
+    """The standard for other videos, if this one is their reference."""
     meter = Meter()
     for frames in chunks(path):
         meter.push(frames)
@@ -144,7 +144,7 @@ def _seams(facts: Metadata, window: int | None) -> tuple[Sequence[int], int]:
 
 
 def _state(path: Path) -> list[Any]:
-    """What tells if a file was changed."""
+    """The facts by which a changed file is known."""
     try:
         state = path.stat()
     except OSError:

@@ -247,7 +247,7 @@ def noise_seed(seed: int, scene: int) -> int:
 
 
 def _facts(arm: Arm, scenes: Scenes) -> Callable[[int], dict[str, Any]]:
-    """What decides the video of a scene, beside its seed."""
+    """The facts that decide the video of a scene, beside its seed."""
     job = json.loads(replace(arm.job, prompt="").to_json())
     model = arm.model or job["model"]
     return lambda number: {"job": job, "model": model, "scene": repr(scenes[number])}

@@ -42,7 +42,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Standard:
-    """What sharpness and colours are compared with: a mean energy, and mean histograms."""
+    """The standard of sharpness and colours: a mean energy, and mean histograms."""
 
     sharpness: float
     shares: Array
@@ -120,14 +120,14 @@ class Meter:
         return Measured(self.count, curves, self._likeness.means(), seen)
 
     def _own_sharpness(self, energy: Array) -> float:
-        """What the sharpness is relative to."""
+        """The energy that the sharpness is relative to."""
         if self._scene is not None and self._before is not None:
             return true_sharpness(self._scene, *self._before.shape[1:3])
         standard = self._beginning.standard
         return standard.sharpness if standard else float(energy[: max(1, round(self._fps))].mean())
 
     def as_standard(self) -> Standard:
-        """What other videos are compared with, if this one is their reference; before `finish`."""
+        """The standard for other videos, if this one is their reference; before `finish`."""
         return Standard(float(np.concatenate(self._parts["sharpness"]).mean()), self._beginning.mean())
 
 
@@ -148,7 +148,7 @@ def seams_of(plan: Plan) -> list[int]:
 
 
 def _since(measure: Callable[[Frames, Frames], Array], known: Frames, stride: int, count: int) -> Array:
-    """How each of the last `count` frames differs from the one `stride` before it; NaN where none is known."""
+    """The difference of each of the last `count` frames to the one `stride` before it; NaN where none is known."""
     values = np.full(count, np.nan, np.float32)
     have = min(count, len(known) - stride)
     if have > 0:
@@ -203,7 +203,7 @@ class _Beginning:
 
 
 class _Likeness:
-    """How like a video is to itself some seconds before: correlations of thumbnails of the last 50 s."""
+    """The likeness of a video to itself some seconds before: correlations of thumbnails of the last 50 s."""
 
     def __init__(self, fps: float) -> None:
         self._stride = max(1, round(fps / _THUMBNAILS))

@@ -38,12 +38,12 @@ def sharpness(bright: Array) -> Array:
 
 
 def change(frames: Frames, before: Frames) -> Array:
-    """How frames (T, H, W, 3) differ from others: the mean absolute difference (T,), in [0, 1]."""
+    """The mean absolute difference (T,) of frames (T, H, W, 3) to others, in [0, 1]."""
     return np.asarray(_apart(frames, before).mean((1, 2, 3), dtype=np.float32) / 255)
 
 
 def motion(frames: Frames, before: Frames) -> Array:
-    """How much more than `QUIET` frames (T, H, W, 3) differ from others, mean over all values (T,), in [0, 1]."""
+    """The difference of frames (T, H, W, 3) to others beyond `QUIET`, mean over all values (T,), in [0, 1]."""
     loud = np.maximum(_apart(frames, before), np.uint8(QUIET))
     return np.asarray((loud.mean((1, 2, 3), dtype=np.float32) - QUIET) / 255)
 

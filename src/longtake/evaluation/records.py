@@ -1,4 +1,4 @@
-"""What is kept of each video that was measured: numbers, coarse curves and a few stills; and how it lies on disk.
+"""The record of each video that was measured: numbers, coarse curves and a few stills; and its files.
 
 A record is a small file of its own, so that an evaluation that was stopped goes on with what it has.
 """

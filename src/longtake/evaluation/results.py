@@ -58,7 +58,7 @@ class ArmResult:
 
     @property
     def keys(self) -> list[Key]:
-        """What tells the videos apart."""
+        """The scene and seed of each video, which tell them apart."""
         return list(zip(self.scenes, self.seeds, strict=True))
 
     def summary(self) -> dict[str, dict[str, Interval]]:

@@ -27,7 +27,7 @@ Found = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Watch:
-    """What the frames of one video show of its scene."""
+    """The scene as the frames of one video show it."""
 
     def __init__(self, scene: toyworld.Scene, certain: bool = False) -> None:
         self._scene, self._certain = scene, certain or is_certain(scene)

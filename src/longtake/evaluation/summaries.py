@@ -1,4 +1,4 @@
-"""What sums a curve up: its start and end, its drift, its slope, its worst moment.
+"""The summary of a curve: its start and end, its drift, its slope, its worst moment.
 
 Every figure is of one video; means over videos, and how sure they are, are `bootstrap`'s.
 """

@@ -19,7 +19,7 @@ from longtake.pipeline.store import Scratch, Store
 
 
 class Output:
-    """What comes out of a run's sections: `begin`, then `keep` and `grow` for each, then `finish`; here nothing."""
+    """The frames of a run's sections: `begin`, then `keep` and `grow` for each, then `finish`; here none."""
 
     def __enter__(self) -> Output:
         return self
@@ -28,14 +28,14 @@ class Output:
         """Let go of what waits on disk."""
 
     def begin(self) -> Iterator[FramesReady | Moved]:
-        """What is final before any section is made."""
+        """The frames that are final before any section is made."""
         yield from ()
 
     def keep(self, done: SectionDone) -> None:
         """Take a finished section, before anybody hears of it."""
 
     def grow(self, done: SectionDone) -> Iterator[FramesReady | Moved]:
-        """What is final with this section."""
+        """The frames that are final with this section."""
         yield from ()
 
     def finish(self) -> Iterator[FramesReady | Moved]:

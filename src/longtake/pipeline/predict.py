@@ -50,7 +50,7 @@ class Text(Protocol):
 
 
 class Readable(Protocol):
-    """What a section reads its clean latents from: the history, or what was made of it (`pipeline.treating`)."""
+    """The source of a section's clean latents: the history, or what was made of it (`pipeline.treating`)."""
 
     def read(self, frames: Slot) -> np.ndarray: ...
     def far(self, far: Far) -> np.ndarray: ...

@@ -1,4 +1,4 @@
-"""What is done to the history in one run: told of each finished section, asked what the next one sees."""
+"""The treatment of the history in one run: told of each finished section, asked what the next one sees."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from longtake.weights.codebook import codes_digest
 
 
 class Seen:
-    """What one section sees, read already: latents (B, C, T, h, w) by scale."""
+    """The latents (B, C, T, h, w) that one section sees, by scale, read already."""
 
     def __init__(self, clean: dict[int, np.ndarray], history: History) -> None:
         self.clean, self._history = clean, history
@@ -52,7 +52,7 @@ class Treating:
             self._drift.add(latents)
 
     def seen(self, section: Section, history: History, seeds: Sequence[int]) -> Readable:
-        """What the section sees of the history; one of `seeds` is that of each row."""
+        """The history as the section sees it; one of `seeds` is that of each row."""
         if self._treatment is None:
             return history
         clean = {scale: history.read(slot) for scale, slot in section.slots.items()}

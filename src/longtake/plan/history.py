@@ -114,7 +114,7 @@ class History:
 
 
 class Beyond:
-    """What is known of frames that lie beyond: their sum, or each of them by its cells."""
+    """The knowledge of frames that lie beyond: their sum, or each of them by its cells."""
 
     def __init__(self) -> None:
         self.known = range(0)

@@ -28,7 +28,7 @@ Stretch = tuple[int, tuple[int | None, ...], tuple[int, ...]]
 
 @dataclass(frozen=True)
 class View:
-    """What every section of a plan sees, in the order of time.
+    """The sight of every section of a plan, in the order of time.
 
     `picture` is frame 0, wherever the section lies; `before` are the frames up to the window, `behind` those from its
     end on or, if `apart`, the first frames of the next end, whatever lies between. `tail` is what becomes of the frames
@@ -248,7 +248,7 @@ def _check(sections: int, window: int) -> None:
 
 
 def _reach(frames: int, window: int) -> int:
-    """How many sections further on a frame is seen, by sections that see so many frames next to them."""
+    """The count of sections further on that see a frame, if each sees so many frames next to it."""
     return 1 + (frames - 1) // window
 
 

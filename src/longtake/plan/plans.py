@@ -76,7 +76,7 @@ def kind_of(structure: Structure, help: str = "", every: int | None = None, publ
 
 
 def _view(structure: Structure) -> View:
-    """What a section sees; JobError if it cannot be made of this structure."""
+    """The sight of a section; JobError if none can be made of this structure."""
     parts = [part for part in structure.parts if not isinstance(part, Tail)]
     place = next(number for number, part in enumerate(parts) if isinstance(part, Generated))
     before, behind = parts[:place], parts[place + 1 :]
@@ -186,7 +186,7 @@ def names_like(name: str) -> tuple[str, ...]:
 
 
 def _meaning(kind: Kind) -> tuple[object, ...]:
-    """What tells two kinds of plans apart."""
+    """The facts that tell two kinds of plans apart."""
     # How many frames a section makes is the job's window, whatever the name was written for.
     parts = [
         "g" if isinstance(part, Generated) else part

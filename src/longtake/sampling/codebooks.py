@@ -203,7 +203,7 @@ def _batches(vectors: np.ndarray, passes: int, batch: int, rng: np.random.Genera
 
 
 def _gathered(vectors: np.ndarray, found: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """How many vectors each code has (K,), and their sums (K, C)."""
+    """The count of each code's vectors (K,), and their sums (K, C)."""
     numbers = np.bincount(found, minlength=count).astype(np.float64)
     columns = [np.bincount(found, vectors[:, c], count) for c in range(vectors.shape[1])]
     return numbers, np.stack(columns, 1)

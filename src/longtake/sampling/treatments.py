@@ -1,4 +1,4 @@
-"""What is done to the values of the history that a section sees: the same arithmetic for sampling and for training.
+"""The treatments of the values that a section sees of its history: the same for sampling and for training.
 
 Anchors, which are given and not made, are never treated, and blank frames stay blank: `made` says which frames are
 neither. Shapes: B rows, C channels, T latent frames, h w rows and columns of latents.
@@ -50,7 +50,7 @@ def over_scales(
     made: Mapping[int, np.ndarray],
     rng: np.random.Generator | Sequence[np.random.Generator],
 ) -> dict[int, np.ndarray]:
-    """What is seen at all scales, treated as one: latents (B, C, T, h, w) and `made` (B, T) by scale.
+    """Latents (B, C, T, h, w) and `made` (B, T) of all scales, treated as one.
 
     `rng` may be one for each row; then a row gets the same whatever is beside it.
     """
@@ -254,7 +254,7 @@ def treatment_of(
     picture: np.ndarray | None = None,
     drift: Drift | None = None,
 ) -> Treatment | None:
-    """What a text says of the values, in its order; None if it says nothing of them.
+    """The treatment of values that a text asks for, in its order; None if it says nothing of them.
 
     `codes` gives the codes (K, C) of a number for so many groups. Without `drift`, which sampling alone has, this is
     for training: what needs more than the frames seen is refused.

@@ -1,4 +1,4 @@
-"""What can be done to the history that a section sees, by name.
+"""The ways to treat the history that a section sees, by name.
 
 A text names it, such as "noise:0.1" or "discrete:256+forget": names with their values, joined by "+" or ",", done in
 their order. What concerns values is in `sampling.treatments`, which frames a section sees in `plan.sights`, and what
@@ -23,7 +23,7 @@ MOST_GROUPS = 64
 
 @dataclass(frozen=True)
 class Way:
-    """What is true of one of the names: what it does, what it takes, and where it can be done."""
+    """The facts of one of the names: what it does, what it takes, and where it can be done."""
 
     help: str
     values: tuple[Value, ...] = ()
@@ -92,7 +92,7 @@ class Wanted:
 
 
 def parse(text: str) -> tuple[Wanted, ...]:
-    """What a text asks for, checked, in its order; JobError, in one sentence, for a text that says nothing of it.
+    """The wishes of a text, checked, in its order; JobError, in one sentence, for a text that says nothing of it.
 
     >>> parse("noise:0.2+forget"), parse("adaptive:0.2,0.1")[0].numbers
     ((Wanted(name='noise', numbers=(0.2,)), Wanted(name='forget', numbers=())), (0.2, 0.1, 0.9))
@@ -138,7 +138,7 @@ def _count(way: Way) -> str:
 
 
 def wanted_of(text: str, name: str) -> Wanted | None:
-    """What a text asks for under this name; None if it does not.
+    """The wish of a text under this name; None if it has none.
 
     >>> wanted_of("noise+sink:8", "sink").numbers, wanted_of("", "sink")
     ((8,), None)

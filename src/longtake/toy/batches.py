@@ -124,7 +124,7 @@ def draw_lesson(kind: str, row: int, far: bool, rng: np.random.Generator) -> Les
 
 
 def clean_rows(pool: Pool, lessons: tuple[Lesson, ...], scale: float) -> Rows:
-    """What the lessons make and see, as the pool has it."""
+    """The latents that the lessons make and see, as the pool has them."""
 
     def reader(lesson: Lesson) -> Read:
         def read(frames: Iterable[int | None]) -> np.ndarray:
@@ -137,7 +137,7 @@ def clean_rows(pool: Pool, lessons: tuple[Lesson, ...], scale: float) -> Rows:
 
 
 def draw_treatment(codebook: Codebook, rng: np.random.Generator) -> Treatment:
-    """What a group's history goes through: a discretisation, or else a little noise."""
+    """The treatment of a group's history: a discretisation, or else a little noise."""
     pairs = sorted(codebook.pairs)
     count, groups = pairs[int(rng.integers(len(pairs)))]
     return discrete(codebook.of(count, groups), groups) if rng.random() < DISCRETE else blurred

@@ -1,4 +1,4 @@
-"""What a study of long videos adds to a scene, all of it off by default and a function of the frame number alone.
+"""The additions of a study to a scene, all of them off by default and functions of the frame number alone.
 
 A camera that pans over a wider place, light that goes from day to dusk and back, a second character that comes in
 later, and a curtain behind which something is hidden for a while: what the first picture does not show, or what has to
@@ -20,7 +20,7 @@ WIDE = 3
 PAN_LAP = LIGHT_LAP = 480
 """Frames from the first picture to the farthest view, or to dusk, and back."""
 DUSK = (0.62, 0.44, 0.50)
-"""What is left of red, green and blue at dusk."""
+"""The part of red, green and blue that is left at dusk."""
 SLIDE = 24
 """Frames in which a curtain comes down or goes up, and twice as many in which a guest comes in."""
 GUEST_SCALE = 0.68
@@ -54,7 +54,7 @@ PLAIN = Extras()
 
 
 def camera(extras: Extras, numbers: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """How far to the right the camera looks at each frame (N,), in frame widths; 0 at frame 0.
+    """The way of the camera to the right at each frame (N,), in frame widths; 0 at frame 0.
 
     >>> camera(Extras(pan=1.5), [0, 240, 480]).round(3).tolist()
     [0.0, 1.5, 0.0]
@@ -63,7 +63,7 @@ def camera(extras: Extras, numbers: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def light(extras: Extras, numbers: npt.ArrayLike) -> Array:
-    """What is left of red, green and blue at each frame (N, 3)."""
+    """The part of red, green and blue that is left at each frame (N, 3)."""
     share = extras.light * _there_and_back(numbers, LIGHT_LAP)[:, None]
     return np.asarray(1 - share * (1 - np.array(DUSK)), np.float32)
 
@@ -77,7 +77,7 @@ def daylight(frames: npt.NDArray[np.uint8], extras: Extras, numbers: npt.ArrayLi
 
 
 def guest_x(extras: Extras, numbers: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Where the guest's centre is (N,), in frame widths: outside the frame before it comes."""
+    """The guest's centre (N,), in frame widths: outside the frame before it comes."""
     come = np.clip((np.asarray(numbers) - extras.guest_at) / (2 * SLIDE), 0, 1)
     come = come * come * (3 - 2 * come)
     x = 0.5 + extras.guest_side * (0.85 - 0.50 * come)

@@ -160,7 +160,7 @@ def _look_error(distances: Array, truth: Truth) -> Array:
 
 
 def _count(found: Found, area: Array, truth: Truth, scene: Scene) -> Array:
-    """How many spots (T,) are as large as a good part of the character, the found one among them."""
+    """The count of spots (T,) as large as a good part of the character, the found one among them."""
     height, width = found.mask.shape[1:]
     side = round(scene.height * min(height, width))
     least = _PART * truth.area

@@ -171,7 +171,7 @@ def _walk(standing: Pose, q: Array, cycle: Array, scene: Scene) -> Pose:
 
 
 def walking_distance(scene: Scene) -> float:
-    """How far a walker goes, in frame widths: up to the edge of a square frame and not over it."""
+    """The way that a walker goes, in frame widths: up to the edge of a square frame and not over it."""
     room = 1 - scene.x if scene.motion == "walks right" else scene.x
     return float(np.clip(room - WIDTH[scene.kind] / 2 * scene.height - 0.03, 0.12, 0.25))
 

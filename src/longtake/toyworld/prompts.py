@@ -114,7 +114,7 @@ def prompts(scene: Scene, rng: np.random.Generator | None = None) -> tuple[tuple
 
 
 def _clauses(scene: Scene) -> tuple[str, ...]:
-    """What is said of the scene beside the character and its place, all through."""
+    """The clauses about the scene beside the character and its place, said all through."""
     extras = scene.extras
     clauses = []
     if extras.pan:

@@ -1,4 +1,4 @@
-"""What a scene's character truly looks like: its area, its colour, and pictures of it in many poses to compare with.
+"""The true look of a scene's character: its area, its colour, and pictures of it in many poses.
 
 Made once a scene from true frames, by the same finding and cutting out as of any other frames, so that edges and
 thresholds weigh on both sides.
@@ -56,7 +56,7 @@ class Truth:
 
 @lru_cache(maxsize=32)
 def truth_of(scene: Scene, height: int, width: int) -> Truth:
-    """What the character of this scene looks like in frames of this size."""
+    """The true look of this scene's character in frames of this size."""
     scene, numbers = replace(scene, extras=PLAIN), np.arange(0, 150, 5)
     frames = render(scene, numbers, height, width)
     mask = find(frames, scene, numbers).mask

@@ -1,4 +1,4 @@
-"""What a fine-tuning is asked for, checked against the model, the data and the memory before anything is loaded."""
+"""A fine-tuning that is asked for, checked against model, data and memory before anything is loaded."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Asked:
 
     @property
     def mark(self) -> str:
-        """What tells the model's transformer from others."""
+        """The fingerprint that tells the model's transformer from others."""
         if isinstance(self.model, Networks):
             return ""
         return part_fingerprints(self.model, ["transformer"], self.parts)["transformer"]
@@ -81,7 +81,7 @@ class Asked:
 
     @property
     def treatment(self) -> Treatment | None:
-        """What is done to the history of a section."""
+        """The treatment of a section's history."""
         found = treatment_of(self.settings.history, lambda count, groups: self.codes)
         share = self.settings.history_share
         return found if found is None or share == 1 else sometimes(found, share)
@@ -93,7 +93,7 @@ class Asked:
 
     @property
     def device(self) -> Any:
-        """Where the transformer learns."""
+        """The device on which the transformer learns."""
         if isinstance(self.model, Networks):
             return self.model.transformer.device
         asked = self.machine.device
@@ -181,7 +181,7 @@ class Place:
 
 
 def surveyed(asked: Asked) -> Place | None:
-    """What the data hold; None if examples were given. Raises JobError if there is nothing to learn from."""
+    """The survey of the data; None if examples were given. Raises JobError if there is nothing to learn from."""
     if not isinstance(asked.data, str | Path):
         return None
     model, how = asked.model, data_room.reading(asked.settings)

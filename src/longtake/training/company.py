@@ -145,7 +145,7 @@ class Company:
             )
 
     def take(self, transformer: Any, learning: set[int]) -> Any:
-        """What is called in the network's place, once its parameters that learn (by `id`) do so together.
+        """The module that is called in the network's place, once its parameters that learn (by `id`) do so together.
 
         With FSDP all parameters are other objects afterwards, of the same names.
         """

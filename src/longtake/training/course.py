@@ -25,7 +25,7 @@ from longtake.training.settings import Settings
 
 @dataclass(frozen=True)
 class Surveyed:
-    """What the data hold and what of them is to be encoded, in sentences."""
+    """The survey of the data and the part that is to be encoded, in sentences."""
 
     lines: tuple[str, ...]
 
@@ -138,7 +138,7 @@ class Course:
         return self.learning.settings
 
     def state(self) -> dict[str, Any]:
-        """What else than tensors the steps to come follow from: all of it are the step's number and the settings."""
+        """The state beside tensors that the steps to come follow from: the step's number and the settings alone."""
         return {"settings": self.settings.values(), "last": self.last}
 
     def load_state(self, state: dict[str, Any]) -> None:

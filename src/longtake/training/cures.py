@@ -11,7 +11,7 @@ from longtake.training.memory import Run, needs, numbers_of, tokens_of
 
 
 def sentences(config: Any, run: Run) -> tuple[str, ...]:
-    """What a training needs, in words."""
+    """The needs of a training, in words."""
     found, work = needs(config, run), run.work
     form = (
         "float32"
@@ -40,7 +40,7 @@ def sentences(config: Any, run: Run) -> tuple[str, ...]:
 
 
 def lacking(config: Any, run: Run, allowed: float) -> str | None:
-    """What would have to change for a training to fit in so many bytes, in one sentence; None if it fits."""
+    """The change by which a training would fit in so many bytes, in one sentence; None if it fits."""
     found = needs(config, run)
     if found.total <= allowed:
         return None
@@ -70,7 +70,7 @@ def _changes(run: Run) -> Sequence[tuple[Run, str]]:
 
 
 def _together(config: Any, run: Run, allowed: float) -> list[str]:
-    """What helps where no single change does: all of them, then fewer pixels, then more devices."""
+    """The help where no single change does: all of them, then fewer pixels, then more devices."""
     least = replace(run, recomputes=True, work=replace(run.work, rows=1))
     if not run.whole:
         least = replace(least, quantize="int8" if run.quantize == "none" else run.quantize)

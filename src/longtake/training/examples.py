@@ -54,7 +54,7 @@ class Example:
         return np.stack([np.asarray(frame, np.float32) for frame in shown], 1)
 
     def told_in(self, frames: Sequence[int]) -> Told:
-        """What a section of these latent frames is told: as in sampling, by the span that holds its middle."""
+        """The prompt of a section of these latent frames: as in sampling, that of the span that holds its middle."""
         middle = (min(frames) + max(frames)) / 2
         for span in self.spans:
             if span.first <= middle and (span.stop is None or middle < span.stop):

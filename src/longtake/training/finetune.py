@@ -171,7 +171,7 @@ def opened(asked: Asked, sampling: bool) -> Networks:
 
 
 def learnt(transformer: Any, settings: Settings) -> dict[str, Any]:
-    """What learns of a transformer, by name."""
+    """The parameters of a transformer that learn, by name."""
     return (
         dict(transformer.named_parameters())
         if settings.whole
@@ -207,7 +207,7 @@ def _sheets(networks: Networks, prompts: list[Sample], folder: Output, step: int
 
 
 def _mark(examples: Examples) -> str:
-    """What tells these examples from others, without reading them."""
+    """The mark that tells these examples from others, without reading them."""
     own = getattr(examples, "fingerprint", None)
     shapes = [tuple(examples.shape(number)) for number in range(len(examples))]
     return own if isinstance(own, str) else hashlib.sha256(str(shapes).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a fine-tuning minimises at each step: the lessons of its rows, and their errors."""
+"""The task of a fine-tuning at each step: the lessons of its rows, and their errors."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def write(transformer: Any, settings: Settings, file: Path, about: Mapping[str, 
 def about(
     settings: Settings, steps: int, epoch: int, sampling: str, shift: float, examples: int
 ) -> dict[str, str]:
-    """What the field's tools read of a LoRA's training, under kohya's keys (`ss_…`), all as text."""
+    """The facts of a LoRA's training that the field's tools read, under kohya's keys (`ss_…`), all as text."""
     values = {
         "ss_network_module": "networks.lora_framepack",
         "ss_network_dim": settings.rank,

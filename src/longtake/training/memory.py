@@ -35,7 +35,7 @@ MOST_ROWS = 4096
 
 @dataclass(frozen=True)
 class Run:
-    """What a training asks of the memory of one device.
+    """The demand of a training on the memory of one device.
 
     `work` has the size, what a section makes and sees, and as `rows` the sections at a time. `dtype` is that of the
     weights that stay as they are, `quantize` the form of the blocks' ones, `learns` how many numbers learn: of a LoRA
@@ -104,7 +104,7 @@ def needs(config: Any, run: Run) -> Needs:
 
 @functools.lru_cache(32)
 def numbers_of(config: Any) -> int:
-    """How many numbers the network has.
+    """The count of the network's numbers.
 
     >>> from longtake.config import PUBLISHED
     >>> numbers_of(PUBLISHED["framepack"])
@@ -140,7 +140,7 @@ def tokens_of(config: Any, work: Work) -> int:
 
 
 def activations(config: Any, run: Run) -> int:
-    """What is kept for the gradient at the worst moment, when the first of the blocks' gradients are made."""
+    """The bytes kept for the gradient at the worst moment, when the first of the blocks' gradients are made."""
     width, tokens = width_of(config), tokens_of(config, run.work)
     value = WIDTHS[run.computes]
     double, single = (tokens * (of(config, run) + _low(run, value)) for of in (double_bytes, single_bytes))
@@ -167,7 +167,7 @@ def activations(config: Any, run: Run) -> int:
 
 
 def double_bytes(config: Any, run: Run) -> int:
-    """What a double block keeps of a token, of latents or of text."""
+    """The values that a double block keeps of a token, of latents or of text."""
     width, value, norm = width_of(config), WIDTHS[run.computes], _norm(run)
     hidden = width * config.mlp_ratio
     # The stream at both norms.
@@ -186,7 +186,7 @@ def double_bytes(config: Any, run: Run) -> int:
 
 
 def single_bytes(config: Any, run: Run) -> int:
-    """What a single block keeps of a token."""
+    """The values that a single block keeps of a token."""
     width, value, norm = width_of(config), WIDTHS[run.computes], _norm(run)
     hidden = width * config.mlp_ratio
     # The stream; what queries, keys, values and the hidden values are made of; the latter before their activation; what
@@ -214,7 +214,7 @@ def _norm(run: Run) -> int:
 
 
 def _low(run: Run, value: int) -> int:
-    """What a LoRA keeps of a token in a block: the low-rank values of the six layers that it is on."""
+    """The values that a LoRA keeps of a token in a block: the low-rank ones of the six layers that it is on."""
     return 6 * run.rank * value
 
 

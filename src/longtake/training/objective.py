@@ -28,7 +28,7 @@ Read = Callable[[Iterable["int | None"]], np.ndarray]
 
 @dataclass(frozen=True)
 class Rows:
-    """What B sections make and see: latents (B, C, T, h, w) float32 and times (B, T)."""
+    """The frames that B sections make and see: latents (B, C, T, h, w) float32 and times (B, T)."""
 
     window: np.ndarray
     window_times: np.ndarray

@@ -65,6 +65,6 @@ class Order:
 
 
 def repeats_of(examples: Examples, number: int) -> int:
-    """How often an epoch takes an example; asked of the set if it knows without reading the example."""
+    """The count of times that an epoch takes an example; the set's own if it knows without reading it."""
     known = getattr(examples, "repeats", None)
     return int(known(number)) if known is not None else examples[number].repeats

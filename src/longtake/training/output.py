@@ -57,7 +57,7 @@ class Output:
 
     @property
     def begun(self) -> dict[str, Any] | None:
-        """What the run was begun with; None if there is none yet."""
+        """The settings that the run was begun with; None if there is none yet."""
         file = self.folder / BEGUN
         return read_json(file) if file.exists() else None
 

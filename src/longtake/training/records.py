@@ -15,7 +15,7 @@ ENTRY = "training"
 
 
 class Resumed(Protocol):
-    """What is trained, as far as its checkpoint goes: what else than tensors decides the steps to come, as JSON."""
+    """A training as its checkpoint knows it: the state beside tensors that decides the steps to come, as JSON."""
 
     def state(self) -> dict[str, Any]: ...
 

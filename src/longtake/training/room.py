@@ -1,4 +1,4 @@
-"""Whether there is room for a training: what is counted (`memory`) against what this machine has."""
+"""The room for a training: what is counted (`memory`) against what this machine has."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run_of(
     device: Any = "cpu",
     shared: int = 1,
 ) -> Run:
-    """What a fine-tuning asks of the memory of one device; `dtype` is that of the transformer's weights."""
+    """The demand of a fine-tuning on one device's memory; `dtype` is that of the transformer's weights."""
     computes = dtype
     if dtype == "float32" and settings.precision != "float32":
         computes = runtime.auto_dtype(device) if settings.precision == "auto" else settings.precision
@@ -77,7 +77,7 @@ def allowed(machine: Machine, device: Any) -> float | None:
 
 
 def reckoned(config: Any, run: Run, room: float | None) -> tuple[str, ...]:
-    """What the training needs, in words. Raises JobError if what is counted exactly is more than there is.
+    """The needs of the training, in words. Raises JobError if what is counted exactly is more than there is.
 
     If it is too much with the activations, which are counted to about a fifth, it is a warning.
     """

@@ -115,6 +115,6 @@ def over(read: Read, made: dict[int, np.ndarray]) -> Read:
 
 
 def _told(one: Lesson, frames: Sequence[int]) -> Told:
-    """What is said in another section of the lesson's video; an empty prompt stays empty."""
+    """The prompt of another section of the lesson's video; an empty prompt stays empty."""
     own = one.told is one.example.told_in(one.section.frames)
     return one.example.told_in(frames) if own else one.told

@@ -32,7 +32,7 @@ ANY_TIME = frozenset(
         "cache",
     }
 )
-"""What may be another when a run goes on: nothing of it decides a step."""
+"""The settings that may change when a run goes on: none of them decides a step."""
 MANY = 10**9
 
 
@@ -233,7 +233,7 @@ class Settings:
         return dataclasses.asdict(self)
 
     def difference(self, before: dict[str, Any]) -> str | None:
-        """What of this was otherwise in a run that began `before`, in words; None if the run can go on so.
+        """The differences to a run that began `before`, in words; None if the run can go on so.
 
         The length may change if the rate does not follow it.
         """

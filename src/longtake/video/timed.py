@@ -27,7 +27,7 @@ HIGH_RANGE = {16: "PQ", 18: "HLG"}
 
 @dataclass(frozen=True)
 class Outline:
-    """What a video shows, and when, without its pixels: (`width`, `height`) as it is seen, in square pixels.
+    """The outline of a video without its pixels: times, and (`width`, `height`) as it is seen, in square pixels.
 
     `times` (T,) are the seconds, from the first frame on, at which frames are shown, in that order; the last one lasts
     `lasting` seconds. `marks` are the same as the file counts them, None if it does not. `turn` (a, b, c, d) says where
@@ -54,7 +54,7 @@ class Outline:
 
 
 def outline(path: str | os.PathLike[str]) -> Outline:
-    """What a video shows, from its packets and its first frame. Raises PictureError if it is none, or damaged there."""
+    """The outline of a video by its packets and first frame. Raises PictureError if it is none, or damaged there."""
     with opened(path) as container:
         stream = _main(container)
         packets = [

@@ -123,7 +123,7 @@ class StoredCodebook:
 def codebook_at(
     model: Any, parts: Mapping[str, Any] | None = None, hub: HubOptions | None = None
 ) -> StoredCodebook:
-    """Where the codebook of a model lies, or that of another place in its `parts`."""
+    """The codebook of a model, or that of another place in its `parts`, not read yet."""
     base, elsewhere = places(model, parts)
     if CODEBOOK in elsewhere:
         return StoredCodebook(model_source(elsewhere[CODEBOOK], hub), whole=False)

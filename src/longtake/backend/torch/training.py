@@ -313,7 +313,7 @@ def _wide_attention(
 
 
 def gradient_error(layer: Any, weight: torch.Tensor) -> float:
-    """How far the gradient that a layer gives its input is from that of its weight (O, I), as a share of it.
+    """The distance of the gradient that a layer gives its input from that of its weight (O, I), as a share of it.
 
     Infinite if it gives none; 1 if it is zero, as that of rounding is.
     """

@@ -37,7 +37,7 @@ STEM = 100
 
 
 def example_file(item: Item) -> Path:
-    """Where an example lies."""
+    """The file of an example."""
     key = hashlib.sha256(str(item.source.file.absolute()).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     stem = "".join(c if c.isalnum() or c in "-." else "_" for c in item.source.file.stem)
     stem = stem.encode()[:STEM].decode(errors="ignore")
@@ -46,7 +46,7 @@ def example_file(item: Item) -> Path:
 
 
 def text_file(folder: Path, prompt: str, encoders: Encoders) -> Path:
-    """Where a prompt's encoding lies: its name is made of all that decides it."""
+    """The file of a prompt's encoding: its name is made of all that decides it."""
     told = [FORMAT, prompt, encoders.digest("text"), dict(encoders.template), encoders.max_tokens]
     return folder / f"{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]}{TEXT}"
 

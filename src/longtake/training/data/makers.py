@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "text": ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"),
     "image": ("image_encoder", "feature_extractor"),
 }
-"""What an example is made of, and the parts of a model that make it."""
+"""The ingredients of an example, and the parts of a model that make it."""
 
 PARTS = tuple(name for names in GROUPS.values() for name in names)
 DECODING = ("decoder.", "post_quant_conv.")
@@ -37,7 +37,7 @@ DECODING = ("decoder.", "post_quant_conv.")
 
 @dataclass(frozen=True)
 class Encoders:
-    """What makes examples: `settings` are the model's own, `digest` tells the parts of one of GROUPS from others',
+    """The makers of examples: `settings` are the model's own, `digest` tells the parts of one of GROUPS from others',
     `config` is that of one network, and `load` gives networks that have them all."""
 
     settings: Mapping[str, Any]
@@ -123,7 +123,7 @@ def _digest_of(networks: Networks, group: str) -> str:
 
 
 def _told(part: Any) -> str:
-    """What a tokenizer or a picture processor does, as far as it tells."""
+    """The facts of a tokenizer or a picture processor, as far as it tells them."""
     inner: Any = getattr(part, "tokenizer", None)
     return str(inner.to_str()) if hasattr(inner, "to_str") else repr(part)
 

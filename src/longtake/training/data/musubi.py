@@ -214,7 +214,7 @@ def _check_keys(where: str, values: Mapping[str, Any], known: Mapping[str, Check
 
 
 def _about(name: str, known: Mapping[str, Check]) -> str:
-    """What there is to say of a key that is not known in its place."""
+    """The sentence about a key that is not known in its place."""
     for keys, kind in ((VIDEO, "videos"), (IMAGE, "pictures"), (BOTH, "a dataset"), (DECLINED, "a dataset")):
         if name in keys:
             return f"is one of {kind}, and not of this table"

@@ -45,7 +45,7 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a survey needs of its cache: what is there, what is to be encoded, and the bytes that it takes."""
+    """The cache as a survey needs it: what is there, what is to be encoded, and the bytes that it takes."""
 
     survey: Survey
     there: Mapping[Path, int]
@@ -82,12 +82,12 @@ def sizes_of(encoders: Encoders, size: tuple[int, int] | None) -> Sizes:
 
 
 def plan(place: str | os.PathLike[str], encoders: Encoders, settings: Settings = USUAL) -> Plan:
-    """What DATA holds and what its cache lacks. Raises JobError if there is nothing to learn from; loads no network."""
+    """The survey of DATA and of its cache. Raises JobError if there is nothing to learn from; loads no network."""
     return needs(survey(place, settings, sizes_of(encoders, settings.size)), encoders)
 
 
 def needs(found: Survey, encoders: Encoders) -> Plan:
-    """What the cache of a survey lacks as it is now."""
+    """The items that the cache of a survey lacks as it is now."""
     there: dict[Path, int] = {}
     missing: list[Item] = []
     skipped: list[Skipped] = []
@@ -159,7 +159,7 @@ class Data:
         return frames, item.height // LATENT_PIXELS, item.width // LATENT_PIXELS
 
     def repeats(self, number: int) -> int:
-        """How often an epoch takes an example, without reading it."""
+        """The count of times that an epoch takes an example, without reading it."""
         return self._items[number].dataset.repeats
 
     @property

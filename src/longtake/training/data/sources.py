@@ -86,7 +86,7 @@ Found = Iterator["Source | Skipped | Note"]
 
 
 def sorted_out(found: Found) -> tuple[tuple[Source, ...], tuple[Skipped, ...], tuple[Note, ...]]:
-    """What was found, by kind."""
+    """The findings by kind."""
     every = list(found)
     return (
         tuple(each for each in every if isinstance(each, Source)),
@@ -177,7 +177,7 @@ def listed_sources(file: Path, kind: str) -> Found:
 
 
 def kind_of(path: Path) -> str:
-    """What a file is by its name: "video", "picture", "frames" (a folder of pictures), or "" for anything else."""
+    """The kind of a file by its name: "video", "picture", "frames" (a folder of pictures), or "" for anything else."""
     if path.is_dir():
         return "frames" if any(inner.suffix.lower() in picture.SUFFIXES for inner in _entries(path)) else ""
     suffix = path.suffix.lower()
@@ -203,7 +203,7 @@ def natural(name: str) -> tuple[Any, ...]:
 
 
 def _entries(place: Path) -> Iterator[Path]:
-    """What lies in a folder, without what is hidden."""
+    """The entries of a folder, without those that are hidden."""
     try:
         yield from (path for path in place.iterdir() if not path.name.startswith("."))
     except OSError as error:

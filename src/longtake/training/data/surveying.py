@@ -1,4 +1,4 @@
-"""What there is to learn in DATA, before any network is loaded: examples to be made, what is skipped, what it takes."""
+"""The survey of DATA, before any network is loaded: examples to be made, what is skipped, what it takes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Settings:
-    """How a folder is read: stretches of whole sections of `window` latent frames, at `fps` (None: every frame of the
-    file), at most `max_frames` long. musubi-tuner's TOML says these itself, but for the window and the cache.
+    """The reading of a folder: stretches of whole sections of `window` latent frames, at `fps` (None: every frame of
+    the file), at most `max_frames` long. musubi-tuner's TOML says these itself, but for the window and the cache.
 
     `size` (width, height) is by default the model's own, else FramePack's buckets. `caption` is said of what has none.
     `cache` is the folder of the cache. All of it must be the same for the same cache.
@@ -53,7 +53,7 @@ class Settings:
 
 
 def reading(asked: training.Settings) -> Settings:
-    """How a place of data is read for a fine-tuning of these settings."""
+    """The reading of a place of data for a fine-tuning of these settings."""
     size = None if asked.width is None or asked.height is None else (asked.width, asked.height)
     return Settings(
         asked.window, None if asked.every_frame else asked.fps, asked.max_frames, size, asked.caption,
@@ -87,7 +87,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Survey:
-    """What DATA holds: examples to be made, what is skipped and why, and what is worth a word."""
+    """The survey of DATA: examples to be made, what is skipped and why, and what is worth a word."""
 
     datasets: tuple[Dataset, ...]
     items: tuple[Item, ...]
@@ -116,7 +116,7 @@ class Survey:
 
 
 def survey(place: str | os.PathLike[str], settings: Settings, sizes: Sizes) -> Survey:
-    """What DATA holds: a folder, its metadata.jsonl, or musubi-tuner's TOML. `sizes` are used where it names none.
+    """The datasets of DATA: a folder, its metadata.jsonl, or musubi-tuner's TOML. `sizes` serve where it names none.
 
     Raises JobError if there is nothing to learn from, with the reasons.
     """
@@ -237,7 +237,7 @@ def _video(dataset: Dataset, source: Source) -> tuple[list[Item], list[Note]] | 
 
 
 def _paced(pace: Pace, rate: float) -> str:
-    """What happens to the motion of a video of so many frames a second, if it is worth a word."""
+    """The change of the motion of a video of so many frames a second, if it is worth a word."""
     if pace.fps is not None and pace.source is None:
         slower = rate < pace.fps * (1 - 4 * SAME)
         return (
