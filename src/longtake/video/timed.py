@@ -6,7 +6,7 @@ Frames come upright and with square pixels, whatever the file says of its turn a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,47 +105,47 @@ def look(path: str | os.PathLike[str]) -> tuple[int, int, tuple[int, int, int, i
     return width, height, turn, note
 
 
-def frames(path: str | os.PathLike[str], known: Outline, wanted: Sequence[int]) -> Iterator[np.ndarray]:
-    """The frames (H, W, 3) uint8 with these numbers, which do not descend and may repeat.
+def frames(
+    path: str | os.PathLike[str],
+    known: Outline,
+    wanted: Sequence[int],
+    taken: Callable[[Any, Outline], np.ndarray] | None = None,
+) -> Iterator[np.ndarray]:
+    """The frames (H, W, 3) uint8 with these numbers, which do not descend and may repeat; upright unless `taken` says.
 
     Raises PictureError at the first one that is missing or damaged: those before it have come.
     """
     if not len(wanted):
         return
-    found = _numbered(path, known, int(wanted[0]))
-    number, shown = next(found, (-1, None))
-    if number > wanted[0]:  # the file's index leads to a key frame behind
-        found = _numbered(path, known, 0, jump=False)
-        number, shown = next(found, (-1, None))
     place = 0
-    while shown is not None:
-        if number == wanted[place]:
-            picture = _upright(shown, known)
-            while number == wanted[place]:
-                yield picture
-                place += 1
-                if place == len(wanted):
-                    return
-        if number > wanted[place]:
-            break
-        number, shown = next(found, (-1, None))
-    raise PictureError(_damaged(path, known, int(wanted[place])))
+    # Some key frames give nothing whole without what lies before them, and some indices lead behind.
+    for jump in (True, False) if _jumps(known, wanted) else (False,):
+        for number, shown in _numbered(path, known, int(wanted[place]) if jump else None):
+            if number > wanted[place]:
+                break
+            if number == wanted[place]:
+                picture = (taken or upright)(shown, known)
+                while number == wanted[place]:
+                    yield picture
+                    place += 1
+                    if place == len(wanted):
+                        return
+    which = "one of the frames that are wanted of it" if known.partial else f"its frame {int(wanted[place])}"
+    raise PictureError(f"{path} is damaged: {which} cannot be decoded.")
 
 
-def _damaged(path: str | os.PathLike[str], known: Outline, number: int) -> str:
-    which = "one of the frames that are wanted of it" if known.partial else f"its frame {number}"
-    return f"{path} is damaged: {which} cannot be decoded."
+def _jumps(known: Outline, wanted: Sequence[int]) -> bool:
+    return known.marks is not None and bool(known.partial or wanted[0] > NEAR)
 
 
-def _numbered(
-    path: str | os.PathLike[str], known: Outline, first: int, jump: bool = True
-) -> Iterator[tuple[int, Any]]:
-    """Decoded frames with their numbers, from `first` or before it on; without `jump`, from the file's beginning."""
+def _numbered(path: str | os.PathLike[str], known: Outline, first: int | None) -> Iterator[tuple[int, Any]]:
+    """Decoded frames with their numbers, to the first damaged one: from `first` or before it, or from the start."""
     with opened(path) as container:
         stream = main_stream(container)
         places = None if known.marks is None else {int(mark): n for n, mark in enumerate(known.marks)}
-        jump = jump and (known.partial or first > NEAR)
-        if jump and known.marks is not None:
+        if first is not None and known.marks is not None:
+            # Old x264 said in its first frame alone that it is old, and its frames are decoded otherwise.
+            next(container.decode(stream), None)
             container.seek(int(known.marks[first]), stream=stream, backward=True)
         begun = False
         for count, frame in enumerate(container.decode(stream)):
@@ -155,7 +155,7 @@ def _numbered(
             if number is None or not begun:
                 continue
             if frame.is_corrupt:
-                raise PictureError(_damaged(path, known, number))
+                return
             yield number, frame
 
 
@@ -187,7 +187,7 @@ def _turn(frame: Any) -> tuple[int, int, int, int]:
     return UNTURNED
 
 
-def _upright(frame: Any, known: Outline) -> np.ndarray:
+def upright(frame: Any, known: Outline) -> np.ndarray:
     """A decoded frame as it is shown."""
     a, b, c, d = known.turn
     across, down = (known.width, known.height) if a else (known.height, known.width)
