@@ -46,7 +46,10 @@ def given_pictures(job: Job, inputs: Inputs) -> dict[At, Picture]:
     Raises JobError if one is given twice.
     """
     found = {_time(anchor.at): Picture(anchor.image) for anchor in job.anchors}
-    ends: dict[At, tuple[Any, Any]] = {0: (inputs.picture, inputs.latents), END: (inputs.last_picture, inputs.last_latents)}
+    ends: dict[At, tuple[Any, Any]] = {
+        0: (inputs.picture, inputs.latents),
+        END: (inputs.last_picture, inputs.last_latents),
+    }
     for at, source in inputs.pictures.items():
         if ends.get(at, (None, None)) != (None, None):
             raise JobError(f"The picture at {at} is given twice; give it once.")

@@ -170,9 +170,7 @@ class Growing(Output):
         hidden = sum(len(plan.shown(frame)) for frame in range(plan.lead)) if self._frame == 0 else 0
         networks = request.networks
         vae, placement = networks.part("vae"), networks.placement
-        return Decoding(
-            vae, plan.frames, self._convert, request.job.decoding, plain, hidden, placement
-        )
+        return Decoding(vae, plan.frames, self._convert, request.job.decoding, plain, hidden, placement)
 
     def _taken(self, number: int) -> np.ndarray:
         """The latents of a section that waited."""

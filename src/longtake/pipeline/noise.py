@@ -91,7 +91,9 @@ def keyed(seed: int) -> Noise:
         raise JobError(f"The seed must not be negative; {seed} was asked for.")
 
     def draw(what: What, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
-        branch = what if isinstance(what, tuple) else KINDS[what] if isinstance(what, str) else (SECTIONS, what)
+        branch = (
+            what if isinstance(what, tuple) else KINDS[what] if isinstance(what, str) else (SECTIONS, what)
+        )
         bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=branch))
         return _normal(np.random.Generator(bits), shape, dtype)
 
@@ -124,9 +126,7 @@ def _framework_normal(
     return np.asarray(ops.to_numpy(runtime.randn(shape, generator, dtype)), dtype=np.float32)
 
 
-def _numpy_normal(
-    generator: Any, what: What, shape: tuple[int, ...], dtype: str = "float32"
-) -> np.ndarray:
+def _numpy_normal(generator: Any, what: What, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
     return _normal(generator, shape, dtype)
 
 

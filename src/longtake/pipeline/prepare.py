@@ -64,7 +64,6 @@ class Inputs:
     last_picture: Any = None
     latents: Any = None
     last_latents: Any = None
-    pictures: Mapping[Any, Any] = field(default_factory=dict)
     prompts: Sequence[str] | None = None
     prompts_2: Sequence[str] | None = None
     negatives: Sequence[str] | None = None
@@ -79,6 +78,7 @@ class Inputs:
     max_tokens: int | None = None
     attention_kwargs: Mapping[str, Any] | None = None
     scheduler: Any = None
+    pictures: Mapping[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
