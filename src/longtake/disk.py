@@ -73,6 +73,14 @@ def publish(part: Path, path: str | os.PathLike[str]) -> None:
     _take_name(part, path)
 
 
+def move(path: Path, target: Path) -> None:
+    """Give a whole file another name on the same disk, maybe in another folder; afterwards both names are on the disk."""
+    os.replace(path, target)
+    sync_folder(target.parent)
+    if target.parent != path.parent:
+        sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to the disk, if the system can: Windows opens no folders."""
     if os.name != "posix":

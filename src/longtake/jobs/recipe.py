@@ -41,7 +41,7 @@ class Recipes:
 
     def __init__(self, job: Job, plan: Plan, facts: Mapping[str, Any]) -> None:
         self.plan = plan
-        self._job = job
+        self._job, self._facts = job, facts
         own = {
             name: value
             for name, value in job.values().items()
@@ -65,6 +65,22 @@ class Recipes:
             self._found[section.number] = self._recipe(section, made)
             self._chain.append(_hash([self._chain[-1:], self._found[section.number]]))
         return self._found[number]
+
+    def of(self, job: Job) -> Recipes:
+        """The recipes of another job of the same length, whose pictures, model and form are the same."""
+        return Recipes(job, self.plan, self._facts)
+
+    def behind(self, number: int) -> set[int]:
+        """The numbers of all sections that decide the one at this place: those that it sees, and those that these see."""
+        place = self.plan.made_at(number)
+        if self._follows:
+            return {self.plan[made].number for made in range(place)}
+        found = {number}
+        for made in range(place, -1, -1):
+            section = self.plan[made]
+            if section.number in found:
+                found.update(self.plan.sources(section))
+        return found - {number}
 
     def _recipe(self, section: Section, made: int) -> str:
         told = direct(self._job, self.plan, section.number)

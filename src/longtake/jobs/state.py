@@ -10,10 +10,10 @@ from typing import Any
 from longtake import disk
 from longtake.errors import JobError
 from longtake.job import Job
-from longtake.jobs import section
+from longtake.jobs import section, takes
 from longtake.jobs.beginning import lora_fingerprints
 from longtake.jobs.recipe import Recipes
-from longtake.jobs.section import DONE, section_file
+from longtake.jobs.section import DONE, MISSING, OUTDATED, section_file
 from longtake.jobs.stored import ENTRIES, FIRST, LAST, LOCK, VIDEO, Made, read_job, told
 from longtake.plan.plans import plan_of
 
@@ -55,8 +55,14 @@ def recipes(path: Path, job: Job, made: Made) -> Recipes:
 
 def states_of(path: Path, found: Recipes) -> dict[int, str]:
     """DONE, MISSING, OUTDATED or DAMAGED for each section, by number, as its header tells."""
-    numbers = range(found.plan.count)
-    return {number: section.state(section_file(path, number), found[number]) for number in numbers}
+    kept = takes.stored(path)
+    states = {}
+    for number in range(found.plan.count):
+        state = section.state(section_file(path, number), found[number])
+        # What a change that was cut off would have brought back.
+        waits = state in (MISSING, OUTDATED) and kept and found[number] in kept
+        states[number] = DONE if waits else state
+    return states
 
 
 def check_same(path: Path, job: Job, made: Made, model: str | None) -> None:
