@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from invented import invented
 from longtake.errors import JobError
-from longtake.job import FRAMES, Anchor, Job, Lora, PromptSpan, SectionChange
+from longtake.job import FRAMES, Anchor, Job, Lora, PromptSpan, SectionChange, WeightSpan
 from longtake.plan.plans import PLANS, plan_of
 from longtake.plan.timeline import Direction, check, direct, prompts, seconds
 
@@ -21,18 +21,18 @@ def test_without_a_timeline_every_section_is_told_the_same():
 
 
 @pytest.mark.parametrize("sampling", PLANS)
-def test_a_section_says_the_span_that_holds_its_middle(sampling):
-    # Sections of 1.2 s, whose middles are 0.6, 1.8, 3.0 and 4.2 s (and 1/60 s more, for the picture's own frame).
+def test_a_change_is_said_in_the_section_that_begins_at_it(sampling):
+    # At frames 57 and 120, of which the nearest where a latent frame begins are 57 and 121.
     spans = (PromptSpan("b", 1.9, 4.0), PromptSpan("a", 0, 1.9), PromptSpan("c", 4.1))
     job = Job("A penguin", sampling=sampling, prompts=spans)
     plan = plan_of(job)
     check(job, plan)
+    said = {"a": 2, "b": 2, "c": 1}
     assert [each.prompt for each in told(job)] == [
-        "A penguin, a",
-        "A penguin, a",
-        "A penguin, b",
-        "A penguin, c",
+        f"A penguin, {x}" for x, n in said.items() for _ in range(n)
     ]
+    begins = [round(seconds(job, plan, number)[0] * 30) for number in range(plan.count)]
+    assert begins == [1, 29, 57, 89, 121]
     assert prompts(job, plan) == ("A penguin", "A penguin, b", "A penguin, a", "A penguin, c")
 
 
@@ -86,8 +86,15 @@ def test_a_plan_that_nobody_thought_of_is_directed():
         ({"changes": (SectionChange(4),)}, "no section 4; this video has the sections 0 to 3"),
         ({"prompts": (PromptSpan("y", 5.0),)}, "from 5.0 s to the end; this video has 4.83333 s"),
         ({"prompts": (PromptSpan("y", 1.0, 20.0),)}, "from 1.0 s to 20.0 s; this video has"),
-        ({"prompts": (PromptSpan("y", 0.7, 1.7),)}, "said in no section, since it holds the middle of none"),
-        ({"prompts": (PromptSpan("y", 4.5),)}, "from 4.5 s on is said in no section.*are 1.2 s long"),
+        (
+            {"prompts": (PromptSpan("y", 0.7, 0.75),)},
+            "is said in no section, since it holds the middle of none",
+        ),
+        ({"prompts": (PromptSpan("y", 4.83),)}, "from 4.83 s on is said in no section.*at least 4 frames"),
+        (
+            {"loras": (Lora("a", (WeightSpan(1.0, 9.0),)),)},
+            "weight of the LoRA 'a' holds from 9.0 s to the end; this",
+        ),
         ({"loras": (Lora("a", (1.0,) * 5),)}, "'a' has 5 weights, one for each section; this video has 4"),
     ],
 )
