@@ -169,7 +169,9 @@ def _made(values: Mapping[str, Any]) -> Made:
     video, takes = _video(values["video"]), values.get("takes", KEPT)
     if isinstance(takes, bool) or not isinstance(takes, int) or not 0 <= takes <= MOST_KEPT:
         raise TypeError("the number of takes is a number")
-    before = tuple({"job": each["job"], "pictures": _hashes(each["pictures"])} for each in values.get("before", ()))
+    before = tuple(
+        {"job": each["job"], "pictures": _hashes(each["pictures"])} for each in values.get("before", ())
+    )
     pictures = _hashes(values.get("pictures", {}))
     return Made(longtake, model, tuple(loras), video, networks, form, takes, before, pictures)
 

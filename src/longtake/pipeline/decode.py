@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from longtake.backend import exchange, ops, runtime
 from longtake.errors import LongtakeWarning, MemoryRunError, RunError
 from longtake.events import FramesReady, Moved, SectionDone
 from longtake.models.vae.streaming import StreamingDecoder
+from longtake.pipeline.joint import Joint
 from longtake.pipeline.placed import less
 from longtake.pipeline.placement import Placement, Resident, room_for
 from longtake.plan.layout import LATENT_FRAMES
@@ -36,6 +37,7 @@ class Decoding:
     behind them and not shown. `mode` is the decoder's. Frames that are not finite raise a RunError that names the
     section. Frames of one plain colour cause a warning, unless `plain` says that the video begins so.
     `placement` brings the autoencoder to where it runs; if memory ends there, it goes on with less, and says so.
+    `joint` is that with a clip.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class Decoding:
         plain: bool = False,
         hidden: int = 0,
         placement: Placement | None = None,
+        joint: Joint | None = None,
     ) -> None:
         self.start = -hidden
+        self._joint = joint
         self._placement = placement or Resident()
         self._vae, self._frames, self._convert, self._plain = vae, frames, convert, plain
         self._decoder = StreamingDecoder(vae, mode)
@@ -70,6 +74,8 @@ class Decoding:
         """The rest; the next latent frame that is pushed then stands for one frame, as the first one does."""
         if self.start < self._frames:
             yield from self._ready(self._decoder.finish)
+        if self._joint is not None:
+            yield from self._shown(self._joint.rest())
         self._begun = False
 
     def _decoded(self, decoded: Callable[[], list[Any]]) -> Generator[Moved, None, list[Any]]:
@@ -99,11 +105,16 @@ class Decoding:
             count = piece.shape[2]
             if not count:
                 continue  # all of it is hidden
+            passed = ((self.start, piece),) if self._joint is None else self._joint.passed(piece, self.start)
+            yield from self._shown(passed)
+            self.start += count
+
+    def _shown(self, pieces: Iterable[tuple[int, Any]]) -> Iterator[FramesReady]:
+        for start, piece in pieces:
             frames = self._convert(piece)
             if not self._plain and isinstance(frames, np.ndarray):
-                self._tell_plain(frames)
-            yield FramesReady(self.start, frames)
-            self.start += count
+                self._tell_plain(frames, start)
+            yield FramesReady(start, frames)
 
     def _check_finite(self, piece: Any) -> None:
         if not is_finite(piece):
@@ -114,7 +125,7 @@ class Decoding:
                 section,
             )
 
-    def _tell_plain(self, frames: np.ndarray) -> None:
+    def _tell_plain(self, frames: np.ndarray, start: int) -> None:
         """Warn once of plain frames, as many in a row as one latent frame holds; fewer may be a cut or a fade."""
         row = frames[:, :, 0]
         for number, plain in enumerate((row == row[:, :, :1]).all(axis=(0, 2, 3))):
@@ -122,7 +133,7 @@ class Decoding:
             plain = bool(plain) and bool((frames[:, number] == frames[:, number, :1, :1]).all())
             self._run = self._run + 1 if plain else 0
             if self._run == LATENT_FRAMES:
-                begin = self.start + number + 1 - LATENT_FRAMES
+                begin = start + number + 1 - LATENT_FRAMES
                 warnings.warn(
                     f"Every pixel has one colour from frame {begin} on, in section {self._section(begin)}; if that is "
                     "no fade that was asked for, make the section again with another seed.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from PIL import Image
 from longtake.backend import ops
 from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Anchor, Job
+from longtake.pipeline.decode import from_frames
 from longtake.pipeline.encode import decode_picture, encode_latents, encode_picture, repeated
+from longtake.pipeline.footage import Footage
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import LAST_PICTURE, PICTURE, What, key_frame
 from longtake.plan.layout import LATENT_PIXELS
@@ -62,16 +64,26 @@ def given_pictures(job: Job, inputs: Inputs) -> dict[At, Picture]:
     return found
 
 
-def with_start(job: Job, networks: Networks, found: Mapping[At, Picture]) -> tuple[Job, dict[At, Picture]]:
+def with_start(
+    job: Job, networks: Networks, found: Mapping[At, Picture], clip: Footage | None = None
+) -> tuple[Job, dict[At, Picture]]:
     """The job and its pictures, with what the video begins with if no picture is given for its beginning.
 
-    A model that was trained from text makes that, too. For any other it is a plain picture, which a warning says:
+    It goes on from its clip. One that leads to a clip begins as that does, which a warning says. Without any, a model that was trained from text makes that, too. For any other it is a plain picture, which a warning says:
     FramePack's applications begin with plain black, and the video comes out of it within some frames. Raises JobError
     for a job that asks for something else.
     """
     told = bool(networks.settings.get(FROM_TEXT))
-    if 0 in found or job.clip is not None:
+    if 0 in found or (clip is not None and not clip.behind):
         return job, dict(found)
+    if clip is not None and not job.from_text:
+        warnings.warn(
+            "No picture was given for the beginning of a video that leads to a clip: it begins with the clip's first "
+            "frame.",
+            LongtakeWarning,
+            stacklevel=3,
+        )
+        return job, {0: Picture(clip.first), **found}
     if job.reference:
         raise JobError(
             "The reference begins with a picture, and none was given; give one, or make the video without reference."
@@ -155,7 +167,9 @@ def encoded(asked: Asked) -> tuple[dict[int, Any], Any, dict[int, np.ndarray]]:
         if frame not in pixels:
             with networks.using("vae") as vae:
                 pixels[frame] = decode_picture(vae, asked.latents[frame])
-    states = _states(asked, {frame: pixels[frame] for frame in frames})
+    if asked.clip is not None:
+        pixels[_clipped(asked)[0]] = from_frames(asked.clip.first[None, None])[:, :, 0]
+    states = _states(asked, pixels)
     blank = None if states or asked.inputs.image_states is not None else seen(asked.networks, _blank(asked))
     anchors: dict[int, np.ndarray] = {}
     for frame in frames:
@@ -164,11 +178,23 @@ def encoded(asked: Asked) -> tuple[dict[int, Any], Any, dict[int, np.ndarray]]:
             with networks.using("vae") as vae:
                 found = encode_latents(vae, pixels[frame], _what(asked.plan, frame), asked.noise, asked.rows)
         anchors[frame] = repeated(found, asked.rows)
+    if asked.clip is not None:
+        latents = asked.clip.encoded(networks).latents
+        assert latents is not None
+        for place, frame in enumerate(_clipped(asked)):
+            anchors[frame] = repeated(latents[:, :, place : place + 1], asked.rows)
     if asked.job.loop and 0 in anchors:
         anchors[asked.plan.anchors[-1]] = anchors[0]
         if 0 in states:
             states[asked.plan.anchors[-1]] = states[0]
     return states, blank, anchors
+
+
+def _clipped(asked: Asked) -> Sequence[int]:
+    """The latent frames that are the clip's."""
+    assert asked.clip is not None
+    anchors, count = asked.plan.anchors, asked.clip.count
+    return anchors[-count:] if asked.clip.behind else anchors[:count]
 
 
 def seen(networks: Networks, pixels: np.ndarray, rounded: bool = False) -> Any:

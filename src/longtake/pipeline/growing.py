@@ -14,6 +14,7 @@ import numpy as np
 from longtake.errors import RunError
 from longtake.events import FramesReady, Moved, SectionDone
 from longtake.pipeline.decode import Convert, Decoding, reference_frames
+from longtake.pipeline.joint import Joint
 from longtake.pipeline.placement import room_for
 from longtake.pipeline.prepare import Asked, Request
 from longtake.pipeline.store import Scratch, Store
@@ -170,7 +171,11 @@ class Growing(Output):
         hidden = sum(len(plan.shown(frame)) for frame in range(plan.lead)) if self._frame == 0 else 0
         networks = request.networks
         vae, placement = networks.part("vae"), networks.placement
-        return Decoding(vae, plan.frames, self._convert, request.job.decoding, plain, hidden, placement)
+        clip = self._asked.clip
+        joint = None if clip is None else Joint(clip.pair, plan.frames if clip.behind else None)
+        return Decoding(
+            vae, plan.frames, self._convert, request.job.decoding, plain, hidden, placement, joint
+        )
 
     def _taken(self, number: int) -> np.ndarray:
         """The latents of a section that waited."""
