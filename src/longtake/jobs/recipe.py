@@ -16,7 +16,7 @@ from typing import Any
 from longtake.job import Job
 from longtake.plan.layout import Far
 from longtake.plan.plans import Plan, Section
-from longtake.plan.timeline import direct
+from longtake.plan.timeline import Voice, direct
 from longtake.sampling.ways import wanted_of
 
 # Of a job's fields, what decides no section's latents, or stands in the recipe already: in the form of the networks
@@ -77,7 +77,10 @@ class Recipes:
             seen += self._beyond(far)
         if self._follows and made:
             seen.append(self._found[self.plan[made - 1].number])
-        return _hash([self._base, place, [told.prompt, told.seed, told.strengths], seen])
+        said: list[Any] = [told.prompt, told.seed, told.strengths]
+        if told.voices != (Voice(1.0, told.prompt),):
+            said.append([dataclasses.astuple(voice) for voice in told.voices])
+        return _hash([self._base, place, said, seen])
 
     def _beyond(self, far: Far) -> list[str]:
         """One hash for all sections up to the last of those that the far end is made of."""

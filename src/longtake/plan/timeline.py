@@ -47,7 +47,7 @@ def direct(job: Job, plan: Plan, number: int) -> Direction:
     """All that the section at this place in the video is told.
 
     Its prompt is the common one, and the text of the span that holds the middle of its seconds; a change of this very
-    section wins.
+    section wins, and does not blend.
 
     >>> from longtake.job import Job, PromptSpan
     >>> from longtake.plan.plans import plan_of
@@ -57,13 +57,76 @@ def direct(job: Job, plan: Plan, number: int) -> Direction:
     """
     change, middle = job.change_of(number), _middle(plan, number)
     span = _at(job.prompts, middle, job.fps)
-    prompt = (
-        _joined(job.prompt, "" if span is None else span.text) if change.prompt is None else change.prompt
-    )
     seeds = (change.seed, None if span is None else span.seed, job.seed)
     seed = next(seed for seed in seeds if seed is not None)
     strengths = tuple(_strength(lora, middle, number, job.fps) for lora in job.loras)
-    return Direction(prompt, seed, strengths)
+    said = _said(job, plan, number)
+    voices = [
+        Voice(weight * share, prompt, hidden)
+        for weight, hidden in _shown(job, plan, number)
+        for share, prompt in said
+    ]
+    return Direction(said[0][1], seed, strengths, tuple(voices))
+
+
+def prompt_of(job: Job, plan: Plan, number: int) -> str:
+    """The prompt of the section at this place in the video; when one turns into another, the one that is new."""
+    changed = job.change_of(number).prompt
+    return _in_time(job, plan, number) if changed is None else changed
+
+
+def _in_time(job: Job, plan: Plan, number: int) -> str:
+    span = _at(job.prompts, _middle(plan, number), job.fps)
+    return _joined(job.prompt, "" if span is None else span.text)
+
+
+def _said(job: Job, plan: Plan, number: int) -> list[tuple[float, str]]:
+    """The prompt of a section, and the one before while it fades, by their shares.
+
+    Section j of the n after a change (0 first) has the new one with the share (j + 1) / (n + 1).
+    """
+    prompt = prompt_of(job, plan, number)
+    if not job.blend or job.change_of(number).prompt is not None:
+        return [(1.0, prompt)]
+    for since in range(min(job.blend, number)):
+        before = _in_time(job, plan, number - since - 1)
+        if before != prompt:
+            share = (since + 1) / (job.blend + 1)
+            return [(share, prompt), (1 - share, before)]
+    return [(1.0, prompt)]
+
+
+def _shown(job: Job, plan: Plan, number: int) -> list[tuple[float, tuple[int, ...]]]:
+    """The pictures of another strength than 1 that a section is made without, as parts of a mixture: weight, hidden.
+
+    All that are at least so strong are shown together, from the strongest on: so n pictures cost at most n + 1 passes,
+    each picture is shown with its own strength in all, and equal ones come and go together.
+    """
+    strong = strengths_of(job, plan)
+    if not strong:
+        return [(1.0, ())]
+    section = plan[plan.made_at(number)]
+    seen = {frame for slot in section.slots.values() for frame in slot.frames} | {*section.pictures}
+    pictures = sorted(
+        ((strength, frame) for frame, strength in strong.items() if frame in seen), reverse=True
+    )
+    levels = [1.0, *(strength for strength, _ in pictures), 0.0]
+    parts = [
+        (levels[place] - levels[place + 1], tuple(sorted(frame for _, frame in pictures[place:])))
+        for place in range(len(pictures) + 1)
+    ]
+    return [(weight, hidden) for weight, hidden in reversed(parts) if weight]
+
+
+def strengths_of(job: Job, plan: Plan) -> dict[int, float]:
+    """The strength of each picture that has another one than 1, by its latent frame."""
+    if all(anchor.strength == 1 for anchor in job.anchors):
+        return {}
+    inside = sorted((each for each in job.anchors if each.at not in (0, "end")), key=lambda each: each.at)
+    placed = [*zip(plan.starts[1:], inside, strict=True)]
+    placed += [(0, each) for each in job.anchors if each.at == 0]
+    placed += [(plan.anchors[-1], each) for each in job.anchors if each.at == "end"]
+    return {frame: anchor.strength for frame, anchor in placed if anchor.strength != 1}
 
 
 def prompts(job: Job, plan: Plan) -> tuple[str, ...]:
