@@ -47,7 +47,7 @@ def pictures_of(job: Job, first: Any, last: Any) -> dict[str, bytes]:
         FIRST: job.picture if first is None else first,
         LAST: job.last_picture if last is None else last,
     }
-    found = {name: _png(load_image(source)) for name, source in sources.items() if source is not None}
+    found = {name: png(load_image(source)) for name, source in sources.items() if source is not None}
     if FIRST not in found:
         raise JobError("A video begins with a picture; none was given.")
     return found
@@ -84,7 +84,8 @@ def lora_fingerprints(job: Job) -> tuple[str, ...]:
     return tuple(file_fingerprint(find_file(lora.path)) for lora in job.loras)
 
 
-def _png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
+    """The picture as a file, without loss."""
     data = io.BytesIO()
     picture.save(data, "PNG")
     return data.getvalue()

@@ -17,7 +17,8 @@ from longtake import strictjson
 from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
 from longtake.job import Anchor, Job
 from longtake.jobs.log import LOG
-from longtake.jobs.pictures import FIRST, LAST
+from longtake.jobs.pictures import FIRST as FIRST
+from longtake.jobs.pictures import LAST as LAST
 from longtake.jobs.section import SECTIONS
 from longtake.jobs.takes import KEPT, MOST_KEPT, TAKES
 
@@ -169,7 +170,9 @@ def _made(values: Mapping[str, Any]) -> Made:
     video, takes = _video(values["video"]), values.get("takes", KEPT)
     if isinstance(takes, bool) or not isinstance(takes, int) or not 0 <= takes <= MOST_KEPT:
         raise TypeError("the number of takes is a number")
-    before = tuple({"job": each["job"], "pictures": _hashes(each["pictures"])} for each in values.get("before", ()))
+    before = tuple(
+        {"job": each["job"], "pictures": _hashes(each["pictures"])} for each in values.get("before", ())
+    )
     pictures = _hashes(values.get("pictures", {}))
     return Made(longtake, model, tuple(loras), video, networks, form, takes, before, pictures)
 

@@ -164,8 +164,9 @@ def sample(
             strengths = dict(zip(adapters, told.strengths, strict=True))
             run = Run(request, predict, strengths, made, section, cache, correct)
             seeds = _seeds(request, told)
-            seen = treat.seen(section, history, seeds)
-            begin = partial(_begin, run, seen, history, seeds)
+            drawn = replace(section, number=job.drawn(section.number))
+            seen = treat.seen(drawn, history, seeds)
+            begin = partial(_begin, run, drawn, seen, history, seeds)
             latents, texts[told.prompt] = yield from _denoised(run, begin, texts[told.prompt], noise)
             if latents is None:
                 return
@@ -210,11 +211,11 @@ def _seeds(request: Request, told: Direction) -> Sequence[int]:
     return seeds_of(told.seed, rows, told.seed) if own else request.seeds
 
 
-def _begin(run: Run, seen: Readable, history: History, seeds: Sequence[int]) -> None:
-    """Read what the section sees."""
+def _begin(run: Run, drawn: Section, seen: Readable, history: History, seeds: Sequence[int]) -> None:
+    """Read what the section sees; `drawn` is the section by the number that its noise is drawn by."""
     run.predict.begin(run.section, seen)
     if run.correct is not None:
-        run.correct.begin(run.section, history, seeds)
+        run.correct.begin(drawn, history, seeds)
 
 
 def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
@@ -247,7 +248,7 @@ def _noise(request: Request, section: Section, told: Direction) -> np.ndarray:
     shape = (rows, channels, len(section.frames), height, width)
     own = told.seed != request.job.seed
     noise = noise_source(told.seed, rows) if own else request.noise
-    return noise(section.number, shape, "float32")
+    return noise(request.job.drawn(section.number), shape, "float32")
 
 
 def _placed(request: Request, transformer: Any) -> Request:
