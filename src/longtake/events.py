@@ -57,11 +57,12 @@ class Stepped:
 
 @dataclass(frozen=True)
 class SectionDone:
-    """A section's latents (B, C, T, h, w) are final; `number` is its place in the video."""
+    """A section's latents (B, C, T, h, w) are final; `number` is its place in the video, `frame` its first latent frame."""
 
     section: int
     number: int
     latents: np.ndarray = field(repr=False)
+    frame: int = 0
 
 
 @dataclass(frozen=True)

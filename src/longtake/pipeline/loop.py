@@ -7,7 +7,7 @@ which plan it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,22 +19,26 @@ from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobTypeError, MemoryRunError
 from longtake.events import Encoded, Event, Moved, Planned, Preview, SectionDone
 from longtake.job import Job
-from longtake.pipeline import treating
+from longtake.pipeline import together, treating
 from longtake.pipeline.caching import StepCache
 from longtake.pipeline.correcting import Correcting
 from longtake.pipeline.decode import Convert, to_frames
 from longtake.pipeline.denoise import Change, Run
-from longtake.pipeline.encode import Text
+from longtake.pipeline.encode import Text, decode_picture
+from longtake.pipeline.given import seen
 from longtake.pipeline.growing import Output, output_of
 from longtake.pipeline.loras import applied
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import noise_source, seeds_of
 from longtake.pipeline.placed import less
+from longtake.pipeline.placement import room_for
 from longtake.pipeline.predict import Predictor, Readable, Wrap
 from longtake.pipeline.prepare import Asked, Inputs, Request, ask, encode
 from longtake.pipeline.preview import previewer
 from longtake.pipeline.store import Store
+from longtake.pipeline.voices import Voice
 from longtake.pipeline.working import work_of
+from longtake.plan import timeline
 from longtake.plan.history import History
 from longtake.plan.plans import Section
 from longtake.plan.timeline import Direction, direct
@@ -165,9 +169,10 @@ def sample(
             run = Run(request, predict, strengths, made, section, cache, correct)
             seeds = _seeds(request, told)
             drawn = replace(section, number=job.drawn(section.number))
-            seen = treat.seen(drawn, history, seeds)
-            begin = partial(_begin, run, drawn, seen, history, seeds)
-            latents, texts[told.prompt] = yield from _denoised(run, begin, texts[told.prompt], noise)
+            begin = partial(_begin, run, drawn, treat.seen(drawn, history, seeds), history, seeds)
+            text = texts[told.prompt]
+            voices = _voices(request, section, told, texts)
+            latents, texts[told.prompt] = yield from _denoised(run, begin, text, voices, noise)
             if latents is None:
                 return
             finished = np.asarray(ops.to_numpy(latents), dtype=np.float32)
@@ -175,10 +180,12 @@ def sample(
                 kept.write_section(section.number, finished)
         history.write(section.frames, finished)
         treat.add(finished)
+        if section.frames == (0,):
+            yield from _begun(request, finished, history)
         if made == len(plan) - 1:
             # All may have waited for this section to be decoded, which wants the room.
             predict.forget()
-        change = yield SectionDone(made, section.number, finished)
+        change = yield SectionDone(made, section.number, finished, section.frames[0])
         if change is not None and change.stop:
             return
 
@@ -206,7 +213,7 @@ def _correcting(request: Request) -> Correcting | None:
 
 def _seeds(request: Request, told: Direction) -> Sequence[int]:
     """The seed of each row for what is done to the section's history: the request's, or of a seed of its own."""
-    rows = request.anchors[0].shape[0]
+    rows = request.rows
     own = told.seed != request.job.seed
     return seeds_of(told.seed, rows, told.seed) if own else request.seeds
 
@@ -218,6 +225,47 @@ def _begin(run: Run, drawn: Section, seen: Readable, history: History, seeds: Se
         run.correct.begin(drawn, history, seeds)
 
 
+def _voices(
+    request: Request, section: Section, told: Direction, texts: Mapping[str, Text]
+) -> tuple[Voice, ...]:
+    """The parts of the section's velocity: with what each is told, and the pictures that are not hidden from it."""
+    pictures = (0,) if request.job.reference else section.pictures
+
+    def voice(one: timeline.Voice) -> Voice:
+        hidden = frozenset(one.hidden)
+        return Voice(one.weight, texts[one.prompt], request.states.of(pictures, hidden), hidden)
+
+    return tuple(voice(one) for one in told.voices)
+
+
+def _begun(request: Request, made: np.ndarray, history: History) -> Generator[Event, Change | None, None]:
+    """What follows from the first frame (B, C, 1, h, w) of a video from text: later sections are told of its picture.
+
+    A loop ends where it begins, so it is also what lies behind the end.
+    """
+    plan, networks = request.plan, request.networks
+    if request.job.loop:
+        history.write(plan.anchors[-1], made)
+    if plan.count == 1 or request.states.are_known:
+        return
+
+    def states() -> Any:
+        with networks.using("vae") as vae:
+            pixels = decode_picture(vae, made)
+        return seen(networks, pixels)
+
+    while True:
+        try:
+            with room_for("encoding the first frame"):
+                found = states() if networks.ranks is None else together.told(networks.ranks, states)
+            break
+        except MemoryRunError as error:
+            moved = less(networks.placement, error)
+        yield moved
+    for frame in (0, plan.anchors[-1]) if request.job.loop else (0,):
+        request.states.add(frame, found)
+
+
 def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
     """What the caller wraps goes around the step cache: it sees every step, and the network what the cache asks for."""
     if wrap is None or cache is None:
@@ -226,13 +274,13 @@ def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
 
 
 def _denoised(
-    run: Run, begin: Callable[[], None], text: Text, noise: np.ndarray
+    run: Run, begin: Callable[[], None], text: Text, voices: Sequence[Voice], noise: np.ndarray
 ) -> Generator[Event, Change | None, tuple[Any, Text]]:
     """One section's latents and text; if memory ends, made again from the same noise with less on the device."""
     while True:
         begin()
         try:
-            return (yield from run.denoise(text, noise))
+            return (yield from run.denoise(text, voices, noise))
         except MemoryRunError as error:
             run.predict.forget()
             if run.correct is not None:
@@ -244,7 +292,7 @@ def _denoised(
 
 def _noise(request: Request, section: Section, told: Direction) -> np.ndarray:
     """The section's noise (B, C, T, h, w): the request's, or that of a seed of the section's own."""
-    rows, channels, _, height, width = request.anchors[0].shape
+    rows, channels, height, width = request.shape
     shape = (rows, channels, len(section.frames), height, width)
     own = told.seed != request.job.seed
     noise = noise_source(told.seed, rows) if own else request.noise
@@ -262,7 +310,7 @@ def _placed(request: Request, transformer: Any) -> Request:
         request,
         texts={prompt: text(one) for prompt, one in request.texts.items()},
         negative=None if request.negative is None else text(request.negative),
-        image_states=place(request.image_states),
+        states=request.states.placed(place),
     )
 
 

@@ -220,7 +220,7 @@ def plan_of(job: Job) -> Plan:
     # The end must be the last picture's, so nothing can be cut off there: the nearest length is taken.
     counted = reference_section_count if job.reference else nearest_section_count if end else section_count
     laid = kind_named(job.sampling).lay_out(counted(job.frames, job.window), job.window, end)
-    plan = sights.seen(job, laid)
+    plan = sights.seen(job, _told(laid))
     frames = plan.made if job.reference or end else job.frames
     if frames == job.frames:
         return replace(plan, frames=frames)
@@ -229,3 +229,8 @@ def plan_of(job: Job) -> Plan:
     )
     notice = f"{frames} frames are made instead of {job.frames}: {reason}."
     return replace(plan, frames=frames, notice=notice)
+
+
+def _told(plan: Plan) -> Plan:
+    """The plan whose sections are told of all its pictures."""
+    return replace(plan, section=lambda made: replace(plan.section(made), pictures=plan.anchors))
