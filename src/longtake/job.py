@@ -6,35 +6,37 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from longtake import strictjson
 from longtake.errors import JobError, JobTypeError
 from longtake.named import NAMED, named, trained_for
-from longtake.option import ITEMS, NAME, TEXT, Option, check_number, check_text, option, shown
+from longtake.option import ITEMS, NAME, TEXT, Option, check_text, option, shown
 from longtake.plan.plans import PLANS, check_window, kind_named, plan_of
 from longtake.sampling import ways
 from longtake.sampling.caching import METHODS, parse
 from longtake.sampling.solvers import SOLVERS
+from longtake.spans import FRAMES as FRAMES
+from longtake.spans import SEEDS, check_order, freeze
+from longtake.spans import Anchor as Anchor
+from longtake.spans import Clip as Clip
+from longtake.spans import Lora as Lora
+from longtake.spans import PromptSpan as PromptSpan
+from longtake.spans import SectionChange as SectionChange
+from longtake.spans import WeightSpan as WeightSpan
 
 DECODINGS = ("exact", "causal")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 QUANTIZED = ("none", "int8", "fp8", "int8-dynamic", "fp8-dynamic")
+UNFORESEEN = ("refuse", "restart")
 PARTS = (
     "text_encoder", "text_encoder_2", "image_encoder", "transformer", "vae",
     "tokenizer", "tokenizer_2", "feature_extractor", "scheduler", "codebook",
 )  # fmt: skip
 """Components of a model by their published names."""
 
-FRAMES = 10_000_000
-"""Most frames of a video: four days at 30 a second. The plan would take more, the numbers of files would not."""
-
 REFERENCE_FRAMES = 10_000
 """Most frames of the reference's way, which holds the whole video in memory: 47 GB at 640 x 608."""
-
-SEEDS = 2**64 - 1
-"""Largest seed, as in PyTorch."""
 
 OTHERWISE = {"sampling": "inverted", "steps": 25, "guidance": 10.0}
 """The defaults of a job whose model has no own."""
@@ -43,91 +45,6 @@ SECTION_PIXELS = 2**30
 """Most pixels of a section, counted by latent frames: 16 of 8192 x 8192. Its noise alone takes 2 GB."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """A picture at a time of the video: a file or an http(s) address, at 0 (seconds) or at "end"."""
-
-    at: float | Literal["end"]
-    image: str
-
-    def check(self) -> None:
-        """Raise JobError for a picture without a name, or at a time where none can be."""
-        if self.at != "end":
-            check_number('The time of a picture that is not at "end"', self.at)
-            if self.at != 0:
-                raise JobError(f'A picture can stand at 0 or at "end"; {shown(self.at)} was asked for.')
-        check_text(f"The picture at {self.at}", self.image, 1, NAME)
-
-
-@dataclass(frozen=True)
-class PromptSpan:
-    """A prompt that is said from the second `start` to the second `end` (None: the video's end)."""
-
-    text: str
-    start: float = 0.0
-    end: float | None = None
-
-    def check(self) -> None:
-        """Raise JobError for what is no text, or no stretch of time."""
-        check_text("The text of a prompt in time", self.text, 0, TEXT)
-        check_number("The second from which a prompt is said", self.start, least=0)
-        if self.end is not None:
-            check_number("The second to which a prompt is said", self.end)
-            if self.end <= self.start:
-                raise JobError(
-                    f"A prompt must end after it begins; it is said from {self.start} to {self.end} s."
-                )
-
-
-@dataclass(frozen=True)
-class Lora:
-    """A LoRA to use: a safetensors file, a folder with one or a name on the hub; and how much of it (1 is all).
-
-    One weight holds for the whole video; several are one for each section in the order of the video's time, and the
-    last one repeats.
-    """
-
-    path: str
-    weights: tuple[float, ...] = (1.0,)
-
-    def __post_init__(self) -> None:
-        _freeze(self, "weights")
-
-    def check(self) -> None:
-        """Raise JobError if there is no path, or if a weight is no finite number."""
-        check_text("The path of a LoRA", self.path, 1, NAME)
-        name = f"The weight of the LoRA {shown(self.path)}"
-        if not isinstance(self.weights, tuple):
-            raise JobTypeError(f"{name} must be a list of numbers; {shown(self.weights)} was given.")
-        if not 1 <= len(self.weights) <= ITEMS:
-            raise JobError(
-                f"The LoRA {shown(self.path)} has {len(self.weights)} weights; give one number, or one for each "
-                f"section, up to {ITEMS}."
-            )
-        for weight in self.weights:
-            check_number(name, weight, least=-1000, most=1000)
-
-
-@dataclass(frozen=True)
-class SectionChange:
-    """One section that is made otherwise than the rest: with a seed or a prompt of its own (None: the job's).
-
-    `section` is its place in the video, 0 first.
-    """
-
-    section: int
-    seed: int | None = None
-    prompt: str | None = None
-
-    def check(self) -> None:
-        """Raise JobError for a section or a seed that is no number from 0 on, or a prompt that is no text."""
-        check_number("The number of a changed section", self.section, int, 0, FRAMES)
-        if self.seed is not None:
-            check_number(f"The seed of section {self.section}", self.seed, int, 0, SEEDS)
-        if self.prompt is not None:
-            check_text(f"The prompt of section {self.section}", self.prompt, 0, TEXT)
 
 
 @dataclass(frozen=True)
@@ -221,9 +138,19 @@ class Job:
     changes: tuple[SectionChange, ...] = option(
         (), "sections with a seed or a prompt of their own", kind=SectionChange, group=None, most=ITEMS
     )
+    blend: int = option(
+        0, "sections over which one prompt in time turns into the next", group=None, least=0, most=ITEMS
+    )
+    loop: bool = option(False, "the end meets the beginning", group=None)
+    unforeseen: str = option(
+        "refuse", "a picture at a time that the sampling cannot look ahead to: refuse it, or restart there (a cut)",
+        choices=UNFORESEEN, group=None,
+    )  # fmt: skip
+    clip: Clip | None = option(None, "a video to go on from", kind=Clip, group=None)  # noqa: RUF009
+    from_text: bool = option(False, "the model makes the first frame, too, from the prompt alone", group=None)
 
     def __post_init__(self) -> None:
-        _freeze(self, "prompts", "anchors", "loras", "changes")
+        freeze(self, "prompts", "anchors", "loras", "changes")
         if isinstance(self.parts, Mapping):
             object.__setattr__(self, "parts", dict(self.parts))
         for name, value in _own(self.model, self.parts).items():
@@ -244,14 +171,15 @@ class Job:
         """Raise JobError for the first thing that cannot be done, in one sentence; JobTypeError for a wrong type."""
         for each in dataclasses.fields(self):
             each.metadata["option"].check(each.name, getattr(self, each.name))
-        parts: tuple[Any, ...] = (*self.prompts, *self.anchors, *self.loras, *self.changes)
+        clip = () if self.clip is None else (self.clip,)
+        parts: tuple[Any, ...] = (*self.prompts, *self.anchors, *self.loras, *self.changes, *clip)
         for part in parts:
             part.check()
         _check_parts(self.parts)
         _check_size(self)
         _check_sampling(self)
         _check_guidance(self)
-        _check_prompts(self.prompts)
+        check_order(self.prompts, "One prompt can be said")
         parse(self.cache)
         _check_history(self)
         if len({change.section for change in self.changes}) < len(self.changes):
@@ -266,9 +194,13 @@ class Job:
     def values(self) -> dict[str, Any]:
         """The job as what JSON knows: objects, lists, texts and numbers."""
         values = dataclasses.asdict(self)
-        values["prompts"] = [
-            {"from": span["start"], "to": span["end"], "text": span["text"]} for span in values["prompts"]
-        ]
+        values["prompts"] = [_in_time(span, "text", "seed") for span in values["prompts"]]
+        values = {KEYS.get(name, name): value for name, value in values.items()}
+        for lora in values["loras"]:
+            lora["weights"] = [
+                _in_time(weight, "weight") if isinstance(weight, dict) else weight
+                for weight in lora["weights"]
+            ]
         return values
 
     @classmethod
@@ -276,13 +208,18 @@ class Job:
         """The job of such values as this longtake or 0.1.0 wrote them, checked; JobError for anything else."""
         if isinstance(values, dict):
             values = dict(values)
-            if "anchors" not in values:
+            if not {"anchors", "keyframes"} & values.keys():
                 # 0.1.0 had two names for the only two anchors.
                 old = [(0, values.pop("picture", None)), ("end", values.pop("last_picture", None))]
-                values["anchors"] = [{"at": at, "image": image} for at, image in old if image is not None]
-            for name in LISTS.keys() & values.keys():
-                entries = _entries(values[name], name)
-                values[name] = tuple(_read(LISTS[name], entry, f"an entry of {name}") for entry in entries)
+                values["keyframes"] = [{"at": at, "image": image} for at, image in old if image is not None]
+            for name, kind in LISTS.items():
+                if name in values:
+                    entries = _entries(values[name], name)
+                    values[name] = tuple(_read(kind, entry, f"an entry of {name}") for entry in entries)
+            if "clip" in values and values["clip"] is not None:
+                values["clip"] = _read(Clip, values["clip"], "clip")
+            if "keyframes" in values and "anchors" not in values:
+                values["anchors"] = values.pop("keyframes")
         job = _read(cls, values, "it")
         job.check()
         return job
@@ -298,10 +235,21 @@ class Job:
 
 
 LISTS: dict[str, type] = {
-    "prompts": PromptSpan, "anchors": Anchor, "loras": Lora, "changes": SectionChange
+    "prompts": PromptSpan, "keyframes": Anchor, "anchors": Anchor, "loras": Lora, "changes": SectionChange
 }  # fmt: skip
-JSON_NAMES = {(PromptSpan, "start"): "from", (PromptSpan, "end"): "to"}
-"""Fields that have another name in JSON; `from` is a word of Python."""
+KEYS = {"anchors": "keyframes"}
+"""Fields of a job that have another name in JSON; jobs that were written before have their own there."""
+
+JSON_NAMES = {"start": "from", "end": "to"}
+"""Fields of what stands in time that have another name in JSON; `from` is a word of Python."""
+
+IN_TIME = (PromptSpan, WeightSpan)
+
+
+def _in_time(span: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """What holds from second to second, as JSON says it; a seed that is the job's is not said."""
+    own = {name: span[name] for name in names if span[name] is not None}
+    return {"from": span["start"], "to": span["end"], **own}
 
 
 def _own(model: Any, parts: Any) -> dict[str, Any]:
@@ -311,13 +259,6 @@ def _own(model: Any, parts: Any) -> dict[str, Any]:
         return OTHERWISE
     trained = trained_for(model, parts if isinstance(parts, Mapping) else None)
     return {"sampling": trained or found.sampling, "steps": found.steps, "guidance": found.guidance}
-
-
-def _freeze(data: Any, *names: str) -> None:
-    """Turn the lists among these fields into tuples, so that the dataclass can be hashed."""
-    for name in names:
-        if isinstance(getattr(data, name), list):
-            object.__setattr__(data, name, tuple(getattr(data, name)))
 
 
 def _check_parts(parts: Any) -> None:
@@ -354,6 +295,9 @@ def _check_sampling(job: Job) -> None:
     times = [anchor.at for anchor in job.anchors]
     if len(set(times)) < len(times):
         raise JobError("One picture can stand at one time; the job's anchors name a time twice.")
+    for at in times:
+        if at not in (0, "end"):
+            raise JobError(f'A picture can stand at 0 or at "end"; {shown(at)} was asked for.')
     if "end" in times and not kind.sees_end:
         seeing = ", ".join(name for name, kind in PLANS.items() if kind.sees_end)
         raise JobError(
@@ -414,25 +358,16 @@ def _check_history(job: Job) -> None:
         )
 
 
-def _check_prompts(spans: tuple[PromptSpan, ...]) -> None:
-    ordered = sorted(spans, key=lambda span: span.start)
-    for span, following in pairwise(ordered):
-        if span.end is None or span.end > following.start:
-            raise JobError(
-                f"One prompt can be said at a time; the one from {span.start} s is not over when the one from "
-                f"{following.start} s begins."
-            )
-
-
 def _read(kind: type[T], values: Any, name: str) -> T:
     """A dataclass from an object of JSON; a LoRA may be its path alone."""
-    if kind is Lora and isinstance(values, str):
-        values = {"path": values}
+    if kind is Lora:
+        values = {"path": values} if isinstance(values, str) else _with_weights(values)
     if not isinstance(values, dict):
         raise JobTypeError(
             f"This is not a job: {name} should be an object of JSON; {shown(values)} was given."
         )
-    fields = {JSON_NAMES.get((kind, each.name), each.name): each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    names = JSON_NAMES if kind in IN_TIME else {}
+    fields = {names.get(each.name, each.name): each for each in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in values:
         if key not in fields:
             raise JobError(
@@ -443,6 +378,17 @@ def _read(kind: type[T], values: Any, name: str) -> T:
         if key not in values and each.default is each.default_factory is dataclasses.MISSING:
             raise JobError(f"This is not a job: {name} lacks the key {key!r}.")
     return kind(**{fields[key].name: value for key, value in values.items()})
+
+
+def _with_weights(lora: Any) -> Any:
+    """The object of a LoRA, whose weights in time are read."""
+    weights = lora.get("weights") if isinstance(lora, dict) else None
+    if not isinstance(weights, list | tuple):
+        return lora
+    found = [
+        _read(WeightSpan, each, "an entry of weights") if isinstance(each, dict) else each for each in weights
+    ]
+    return {**lora, "weights": tuple(found)}
 
 
 def _entries(values: Any, name: str) -> Sequence[Any]:

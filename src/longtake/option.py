@@ -58,6 +58,8 @@ class Option:
             check_text(name, value, self.least, self.most)
         elif self.kind in (int, float):
             check_number(name, value, self.kind, self.least, self.most)
+        elif self.kind is not dict and not isinstance(value, self.kind):
+            raise JobTypeError(f"{name} must be a {self.kind.__name__}; {shown(value)} was given.")
 
 
 def option(

@@ -22,12 +22,14 @@ from longtake.sampling.ways import wanted_of
 # Of a job's fields, what decides no section's latents, or stands in the recipe already: in the form of the networks
 # (dtype, quantize), in the fingerprint (model, parts), in the section's frames and times, or in what it is told.
 _ELSEWHERE = frozenset(
-    {"frames", "fps", "anchors", "model", "parts", "dtype", "decoding", "sampling", "window"}
-    | {"prompt", "prompts", "seed", "loras", "changes", "quantize"}
+    {"frames", "fps", "keyframes", "model", "parts", "dtype", "decoding", "sampling", "window"}
+    | {"prompt", "prompts", "seed", "loras", "changes", "quantize", "blend", "loop", "unforeseen"}
 )
 # Fields that earlier versions did not have: at their default the recipe is what it was then.
 _LATER = {
-    field.name: field.default for field in dataclasses.fields(Job) if field.name in ("cache", "history")
+    field.name: field.default
+    for field in dataclasses.fields(Job)
+    if field.name in ("cache", "history", "clip", "from_text")
 }
 
 

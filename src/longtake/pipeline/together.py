@@ -202,7 +202,7 @@ class Spread:
 
 
 def told(ranks: Ranks, make: Callable[[], Any]) -> Any:
-    """What process 0 makes, in every process; tensors go as arrays and come back as tensors."""
+    """The values that process 0 makes, in every process; tensors go as arrays and come back as tensors."""
     return _tensors(ranks.share(_arrays(make()) if ranks.rank == 0 else None))
 
 

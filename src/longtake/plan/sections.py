@@ -9,10 +9,11 @@ its sections it says what the rest of the program needs to know of it; nobody as
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from longtake.plan.layout import Far, Slot
+from longtake.plan.layout import LATENT_FRAMES, Far, Slot
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Section:
 
     `number` is its place in the video (0 first); `frames` are the latent frames that it makes, at `times`; `slots` are
     what it sees, by scale: any scales, and any number of frames in each; `far` is what lies beyond these, None if that
-    is not seen.
+    is not seen. `pictures` are the latent frames whose pictures it is told of: the mean of their states, or none.
     """
 
     number: int
@@ -29,6 +30,7 @@ class Section:
     times: tuple[int, ...]
     slots: Mapping[int, Slot] = field(hash=False)
     far: Far | None = None
+    pictures: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +43,10 @@ class Plan:
     read by at most the `horizon` sections that are made next, but for those in `lasting`, which any section may read;
     what lies in a section's far end does not count, since the history knows it by its sum.
     `extendable` is true if a longer plan of the same kind begins with these very sections.
+    `starts` are latent frames that hold one video frame each, as the picture does: the decoder begins anew at each.
+    The first `lead` latent frames are the end of a given video, which is not shown again.
 
-    The last three are functions: the section made at a place in the order of generation; the order of the section at
+    Three more are functions: the section made at a place in the order of generation; the order of the section at
     a place in the video; the section, by its place in the video, that makes a latent frame.
     """
 
@@ -59,6 +63,8 @@ class Plan:
     owner: Callable[[int], int] = field(repr=False)
     notice: str | None = None
     extendable: bool = False
+    starts: tuple[int, ...] = (0,)
+    lead: int = 0
 
     def __len__(self) -> int:
         return self.count
@@ -83,6 +89,24 @@ class Plan:
     def maker(self, frame: int) -> int | None:
         """Number of the section that makes a latent frame; None for an anchor, which is given."""
         return None if frame in self.anchors else self.owner(frame)
+
+    def shown(self, frame: int) -> range:
+        """Numbers of the video frames that one latent frame holds; 0 is the first that is shown, before it is the lead.
+
+        >>> from dataclasses import replace
+        >>> from longtake.plan.plans import vanilla
+        >>> plan = replace(vanilla(5), starts=(0, 12))
+        >>> [plan.shown(frame) for frame in (0, 11, 12, 13)]
+        [range(0, 1), range(41, 45), range(45, 46), range(46, 50)]
+        """
+        stretch = bisect_right(self.starts, frame) - 1
+        start = self.starts[stretch]
+        # Each start before this one holds one frame, and not four.
+        begin = LATENT_FRAMES * start - (LATENT_FRAMES - 1) * stretch - max(0, LATENT_FRAMES * self.lead - 3)
+        if frame == start:
+            return range(begin, begin + 1)
+        first = begin + 1 + LATENT_FRAMES * (frame - start - 1)
+        return range(first, first + LATENT_FRAMES)
 
     def sources(self, section: Section) -> tuple[int, ...]:
         """Numbers of the sections whose frames this one sees.

@@ -3,25 +3,43 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from longtake.errors import JobError
 from longtake.plan.layout import LATENT_FRAMES
-from longtake.plan.lengths import shown_frames
+from longtake.spans import Lora, PromptSpan, WeightSpan
 
 if TYPE_CHECKING:
-    from longtake.job import Job, PromptSpan
+    from longtake.job import Job
     from longtake.plan.plans import Plan
 
 
 @dataclass(frozen=True)
+class Voice:
+    """One part of a mixture of velocities: its weight, its prompt, and given frames that are blank to it everywhere."""
+
+    weight: float
+    prompt: str
+    hidden: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Direction:
-    """All that one section is told and that may differ between sections. `strengths` are those of the job's LoRAs."""
+    """All that one section is told and that may differ between sections. `strengths` are those of the job's LoRAs.
+
+    `voices` are mixed: the section's velocity is the sum of theirs by their weights, which add up to 1.
+    """
 
     prompt: str
     seed: int
     strengths: tuple[float, ...]
+    voices: tuple[Voice, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.voices:
+            object.__setattr__(self, "voices", (Voice(1.0, self.prompt),))
 
 
 def direct(job: Job, plan: Plan, number: int) -> Direction:
@@ -36,11 +54,15 @@ def direct(job: Job, plan: Plan, number: int) -> Direction:
     >>> [direct(job, plan_of(job), number).prompt for number in range(4)]
     ['A penguin', 'A penguin', 'A penguin, it jumps', 'A penguin, it jumps']
     """
-    change = job.change_of(number)
-    prompt = _prompt(job, plan, number) if change.prompt is None else change.prompt
-    # The last weight repeats.
-    strengths = tuple(lora.weights[min(number, len(lora.weights) - 1)] for lora in job.loras)
-    return Direction(prompt, job.seed if change.seed is None else change.seed, strengths)
+    change, middle = job.change_of(number), _middle(job, plan, number)
+    span = _at(job.prompts, middle)
+    prompt = (
+        _joined(job.prompt, "" if span is None else span.text) if change.prompt is None else change.prompt
+    )
+    seeds = (change.seed, None if span is None else span.seed, job.seed)
+    seed = next(seed for seed in seeds if seed is not None)
+    strengths = tuple(_strength(lora, middle, number) for lora in job.loras)
+    return Direction(prompt, seed, strengths)
 
 
 def prompts(job: Job, plan: Plan) -> tuple[str, ...]:
@@ -58,7 +80,7 @@ def check(job: Job, plan: Plan) -> None:
                 f"There is no section {change.section}; this video has the sections 0 to {plan.count - 1}."
             )
     for lora in job.loras:
-        if len(lora.weights) > plan.count:
+        if len(lora.weights) > plan.count and not lora.spans:
             raise JobError(
                 f"The LoRA {lora.path!r} has {len(lora.weights)} weights, one for each section; this video has "
                 f"{plan.count} sections: leave the last weights out."
@@ -77,16 +99,28 @@ def seconds(job: Job, plan: Plan, number: int) -> tuple[float, float]:
     [(0.1, 3.7), (3.7, 7.3), (7.3, 10.0)]
     """
     made = plan[plan.made_at(number)].frames
-    first, end = shown_frames(min(made)).start, min(shown_frames(max(made)).stop, plan.frames)
+    first, end = plan.shown(min(made)).start, min(plan.shown(max(made)).stop, plan.frames)
     return first / job.fps, end / job.fps
 
 
-def _prompt(job: Job, plan: Plan, number: int) -> str:
-    middle = _middle(job, plan, number)
-    said = (
-        span.text for span in job.prompts if span.start <= middle and (span.end is None or middle < span.end)
-    )
-    return _joined(job.prompt, next(said, ""))
+T = TypeVar("T", PromptSpan, WeightSpan)
+
+
+def _at(spans: Sequence[T], middle: float) -> T | None:
+    """The span that holds this second; None if none does."""
+    found = (span for span in spans if span.start <= middle and (span.end is None or middle < span.end))
+    return next(found, None)
+
+
+def _strength(lora: Lora, middle: float, number: int) -> float:
+    """The weight of a LoRA at this second, in the section with this number."""
+    if lora.spans:
+        span = _at(lora.spans, middle)
+        return 0.0 if span is None else span.weight
+    # The last weight repeats.
+    weight = lora.weights[min(number, len(lora.weights) - 1)]
+    assert not isinstance(weight, WeightSpan)
+    return weight
 
 
 def _joined(common: str, text: str) -> str:

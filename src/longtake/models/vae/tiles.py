@@ -103,7 +103,7 @@ class TimeTiles:
         self._waiting = self._before = None
 
     def _final(self, done: Tensor) -> Tensor:
-        """What is final of a tile's result."""
+        """The part of a tile's result that is final."""
         before, grid = self._before, self.grid
         if before is not None:
             done = blend(before, done[:, :, 1:], grid.overlap, 2)
