@@ -185,7 +185,9 @@ def _told(texts: Mapping[str, str]) -> dict[str, Any]:
         SectionChange(0, seed, prompt).check()
         said |= {"prompt": prompt, "seed": seed}
     with contextlib.suppress(LongtakeError, TypeError, KeyError):
-        changes = tuple(SectionChange(**each) for each in strictjson.parse(texts["changes"], "a list of changes"))
+        changes = tuple(
+            SectionChange(**each) for each in strictjson.parse(texts["changes"], "a list of changes")
+        )
         for change in changes:
             change.check()
         said["changes"] = changes

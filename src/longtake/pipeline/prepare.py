@@ -26,7 +26,6 @@ from longtake.pipeline.given import (
     Picture,
     check_count,
     encoded,
-    frames_of,
     given_pictures,
     latents_of,
     name_of,
@@ -41,6 +40,7 @@ from longtake.pipeline.predict import check_far
 from longtake.pipeline.states import States
 from longtake.plan import timeline
 from longtake.plan.layout import LATENT_PIXELS, check_scales
+from longtake.plan.pictures import frames_of
 from longtake.plan.plans import Plan, kind_named, names_like, plan_of
 from longtake.processors import pictures
 from longtake.sampling.caching import Cache
