@@ -74,7 +74,7 @@ def publish(part: Path, path: str | os.PathLike[str]) -> None:
 
 
 def move(path: Path, target: Path) -> None:
-    """Give a whole file another name on the same disk, maybe in another folder; afterwards both names are on the disk."""
+    """Give a whole file another name on the same disk, maybe in another folder; it is on the disk then."""
     os.replace(path, target)
     sync_folder(target.parent)
     if target.parent != path.parent:

@@ -58,7 +58,7 @@ def pictures_of(job: Job, given: Mapping[Any, Any]) -> tuple[Job, dict[str, byte
     if 0 not in sources and not job.from_text and job.clip is None:
         raise JobError("A video begins with a picture; none was given.")
     anchors = [own.get(at, Anchor(at, file_of(at))) for at in sources]
-    found = {file_of(at): _png(load_image(source)) for at, source in sources.items()}
+    found = {file_of(at): png(load_image(source)) for at, source in sources.items()}
     if len(found) < len(anchors):
         raise JobError("Two pictures stand within a millisecond of each other; leave one of them out.")
     return anchored(replace(job, anchors=tuple(anchors)), LAST in found), found
@@ -87,7 +87,8 @@ def lora_fingerprints(job: Job) -> tuple[str, ...]:
     return tuple(file_fingerprint(find_file(lora.path)) for lora in job.loras)
 
 
-def _png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
+    """The picture as a file, without loss."""
     data = io.BytesIO()
     picture.save(data, "PNG")
     return data.getvalue()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ from longtake.sampling.ways import wanted_of
 # (dtype, quantize), in the fingerprint (model, parts), in the section's frames and times, or in what it is told.
 _ELSEWHERE = frozenset(
     {"frames", "fps", "keyframes", "model", "parts", "dtype", "decoding", "sampling", "window"}
-    | {"prompt", "prompts", "seed", "loras", "changes", "quantize", "blend", "loop", "unforeseen"}
+    | {"prompt", "prompts", "seed", "loras", "changes", "quantize", "blend", "loop", "unforeseen", "origin"}
 )
 # Fields that earlier versions did not have: at their default the recipe is what it was then.
 _LATER = {
@@ -37,7 +37,7 @@ class Recipes:
     """The recipe of each section, by its place in the video; found up to the section that is asked for.
 
     `facts` are what lies outside of the job: the fingerprints of the model and the LoRAs, the form, the pictures that
-    decide all sections. `pictures` are the hashes of the others by latent frame: they decide the sections that see them.
+    decide all sections. `pictures` are the hashes of the others by latent frame: each decides the sections that see it.
     """
 
     def __init__(
@@ -53,6 +53,8 @@ class Recipes:
         self._base = _hash({**own, **facts})
         # Behind a key frame there may be sections that the first picture does not decide.
         self._apart = _hash({**own, **facts, "pictures": []})
+        # Places count from the section that the job began with: others may have been put before it since.
+        self._before = plan[plan.made_at(job.origin)].frames[0] - 1 if 0 < job.origin < plan.count else 0
         # Its state is a function of all sections that were made before, seen or not.
         self._follows = wanted_of(job.history, "adaptive") is not None
         self._found: dict[int, str] = {}
@@ -76,7 +78,7 @@ class Recipes:
         return Recipes(job, self.plan, self._facts, self._pictures)
 
     def behind(self, number: int) -> set[int]:
-        """The numbers of all sections that decide the one at this place: those that it sees, and those that these see."""
+        """The numbers of all sections that decide the one at this place: those that it sees, and what these see."""
         place = self.plan.made_at(number)
         if self._follows:
             return {self.plan[made].number for made in range(place)}
@@ -89,12 +91,14 @@ class Recipes:
 
     def _recipe(self, section: Section, made: int) -> str:
         told = direct(self._job, self.plan, section.number)
-        slots = [(slot.scale, slot.frames, slot.times) for slot in section.slots.values()]
-        place: list[Any] = [section.number, section.frames, section.times, slots]
+        slots = [(slot.scale, self._places(slot.frames), slot.times) for slot in section.slots.values()]
+        drawn = self._job.drawn(section.number)
+        place: list[Any] = [drawn, self._places(section.frames), section.times, slots]
         seen = [self._found[number] for number in self.plan.sources(replace(section, far=None))]
         if section.far is not None:
             far = section.far
-            place.append([far.scale, far.frames.start, far.frames.stop, far.time, far.appended])
+            start, stop = self._places((far.frames.start, far.frames.stop))
+            place.append([far.scale, start, stop, far.time, far.appended])
             seen += self._beyond(far)
         if self._follows and made:
             seen.append(self._found[self.plan[made - 1].number])
@@ -118,8 +122,12 @@ class Recipes:
         if given:
             more["given"] = [[frame, self._pictures[frame]] for frame in given]
         if section.pictures != (self.plan.anchors if self._is_one else (0,)):
-            more["pictures"] = section.pictures
+            more["pictures"] = self._places(section.pictures)
         return more
+
+    def _places(self, frames: Sequence[int | None]) -> list[int | None]:
+        """Latent frames as they count for a section; the picture, 0, is wherever the video begins."""
+        return [frame and frame - self._before for frame in frames]
 
     def _beyond(self, far: Far) -> list[str]:
         """One hash for all sections up to the last of those that the far end is made of."""

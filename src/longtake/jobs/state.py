@@ -12,9 +12,9 @@ from longtake.errors import JobError
 from longtake.job import Job
 from longtake.jobs import section, takes
 from longtake.jobs.beginning import lora_fingerprints
+from longtake.jobs.pictures import OTHERS, file_of
 from longtake.jobs.recipe import Recipes
 from longtake.jobs.section import DONE, MISSING, OUTDATED, section_file
-from longtake.jobs.pictures import OTHERS, file_of
 from longtake.jobs.stored import ENTRIES, LOCK, VIDEO, Made, read_job, told
 from longtake.plan.pictures import frames_of
 from longtake.plan.plans import plan_of
@@ -49,7 +49,8 @@ def recipes(path: Path, job: Job, made: Made) -> Recipes:
     plan = plan_of(job)
     with told(path):
         hashes = {at: _hash_of(path / file_of(at)) for at in frames_of(job, plan)}
-    everywhere = [at for at in (0, "end") if at in hashes and (at == 0 or len(hashes) == 1 + (0 in hashes))]
+    alone = plan.starts == (0,)
+    everywhere = [at for at in hashes if at == 0 or (at == "end" and alone)]
     pictures = [hashes[at] for at in everywhere]
     key_frames = {frame: hashes[at] for at, frame in frames_of(job, plan).items() if at not in everywhere}
     facts = {

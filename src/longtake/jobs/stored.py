@@ -17,7 +17,9 @@ from longtake import strictjson
 from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
 from longtake.job import Anchor, Job
 from longtake.jobs.log import LOG
-from longtake.jobs.pictures import FIRST, LAST, file_of
+from longtake.jobs.pictures import FIRST as FIRST
+from longtake.jobs.pictures import LAST as LAST
+from longtake.jobs.pictures import file_of
 from longtake.jobs.section import SECTIONS
 from longtake.jobs.takes import KEPT, MOST_KEPT, TAKES
 

@@ -1,4 +1,4 @@
-"""The pictures of a video: named in its job or given as values, each at its time; and what the encoders make of them."""
+"""The pictures of a video: named in its job or given as values, each at its time; and what encoders make of them."""
 
 from __future__ import annotations
 

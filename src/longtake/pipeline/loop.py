@@ -168,7 +168,8 @@ def sample(
             strengths = dict(zip(adapters, told.strengths, strict=True))
             run = Run(request, predict, strengths, made, section, cache, correct)
             seeds = _seeds(request, told)
-            begin = partial(_begin, run, treat.seen(section, history, seeds), history, seeds)
+            drawn = replace(section, number=job.drawn(section.number))
+            begin = partial(_begin, run, drawn, treat.seen(drawn, history, seeds), history, seeds)
             text = texts[told.prompt]
             voices = _voices(request, section, told, texts)
             latents, texts[told.prompt] = yield from _denoised(run, begin, text, voices, noise)
@@ -217,11 +218,11 @@ def _seeds(request: Request, told: Direction) -> Sequence[int]:
     return seeds_of(told.seed, rows, told.seed) if own else request.seeds
 
 
-def _begin(run: Run, seen: Readable, history: History, seeds: Sequence[int]) -> None:
-    """Read what the section sees."""
+def _begin(run: Run, drawn: Section, seen: Readable, history: History, seeds: Sequence[int]) -> None:
+    """Read what the section sees; `drawn` is the section by the number that its noise is drawn by."""
     run.predict.begin(run.section, seen)
     if run.correct is not None:
-        run.correct.begin(run.section, history, seeds)
+        run.correct.begin(drawn, history, seeds)
 
 
 def _voices(
@@ -289,7 +290,7 @@ def _noise(request: Request, section: Section, told: Direction) -> np.ndarray:
     shape = (rows, channels, len(section.frames), height, width)
     own = told.seed != request.job.seed
     noise = noise_source(told.seed, rows) if own else request.noise
-    return noise(section.number, shape, "float32")
+    return noise(request.job.drawn(section.number), shape, "float32")
 
 
 def _placed(request: Request, transformer: Any) -> Request:
