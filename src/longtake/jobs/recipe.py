@@ -16,7 +16,7 @@ from typing import Any
 from longtake.job import Job
 from longtake.plan.layout import Far
 from longtake.plan.plans import Plan, Section
-from longtake.plan.timeline import Direction, direct
+from longtake.plan.timeline import Direction, Voice, direct
 from longtake.sampling.ways import wanted_of
 
 # Of a job's fields, what decides no section's latents, or stands in the recipe already: in the form of the networks
@@ -116,8 +116,8 @@ class Recipes:
     def _more(self, section: Section, told: Direction) -> dict[str, Any]:
         """What a section may be told beside, as far as it is: mixtures, and pictures that others are not told of."""
         more: dict[str, Any] = {}
-        if told.voices != Direction(told.prompt, told.seed, told.strengths).voices:
-            more["voices"] = [[voice.weight, voice.prompt, voice.hidden] for voice in told.voices]
+        if told.voices != (Voice(1.0, told.prompt),):
+            more["voices"] = [dataclasses.astuple(voice) for voice in told.voices]
         given = sorted(_given(section, self._pictures))
         if given:
             more["given"] = [[frame, self._pictures[frame]] for frame in given]
