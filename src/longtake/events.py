@@ -57,7 +57,10 @@ class Stepped:
 
 @dataclass(frozen=True)
 class SectionDone:
-    """A section's latents (B, C, T, h, w) are final; `number` is its place in the video, `frame` its first latent frame."""
+    """A section's latents (B, C, T, h, w) are final; `number` is its place in the video.
+
+    `frame` is its first latent frame.
+    """
 
     section: int
     number: int

@@ -12,6 +12,7 @@ from longtake import strictjson
 from longtake.errors import JobError, JobTypeError
 from longtake.named import NAMED, named, trained_for
 from longtake.option import ITEMS, NAME, TEXT, Option, check_text, option, shown
+from longtake.plan import asked, cuts
 from longtake.plan.plans import PLANS, check_window, kind_named, plan_of
 from longtake.sampling import ways
 from longtake.sampling.caching import METHODS, parse
@@ -306,18 +307,9 @@ def _check_sampling(job: Job) -> None:
     kind = kind_named(job.sampling)
     check_window(job.sampling, job.window)
     ways.check_discrete(job.sampling, kind.structure.endswith("+D"), job.history)
-    times = [anchor.at for anchor in job.anchors]
-    if len(set(times)) < len(times):
-        raise JobError("One picture can stand at one time; the job's anchors name a time twice.")
-    for at in times:
-        if at not in (0, "end"):
-            raise JobError(f'A picture can stand at 0 or at "end"; {shown(at)} was asked for.')
-    if "end" in times and not kind.sees_end:
-        seeing = ", ".join(name for name, kind in PLANS.items() if kind.sees_end)
-        raise JobError(
-            f"A last picture needs a sampling that sees the end ({seeing}); {job.sampling} was asked for, which "
-            "never looks ahead."
-        )
+    asked.check(job, kind, ", ".join(name for name, kind in PLANS.items() if kind.sees_end))
+    if cuts.key_frames(job) or job.loop or job.clip:
+        plan_of(job)  # raises for pictures that are too near to one another
 
 
 def _check_reference(job: Job) -> None:
@@ -342,6 +334,13 @@ def _check_reference(job: Job) -> None:
         raise JobError(
             "The reference's noise is one stream and its prompt one text; no section of it can have its own "
             "seed or prompt."
+        )
+    strong = any(anchor.strength != 1 for anchor in job.anchors)
+    weighed = any(lora.spans for lora in job.loras)
+    if cuts.key_frames(job) or strong or weighed or job.loop or job.clip or job.from_text:
+        raise JobError(
+            "The reference knows a first and a last picture alone, as they are; make a video with pictures or weights "
+            "in time, a loop, a clip or from text without reference."
         )
 
 

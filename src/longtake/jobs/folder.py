@@ -31,7 +31,7 @@ from longtake.job import Job
 from longtake.jobs import pictures as kept_pictures
 from longtake.jobs import section as sections
 from longtake.jobs import takes as kept
-from longtake.jobs.beginning import anchored, check_new, lora_fingerprints, pictures_of, standing_alone
+from longtake.jobs.beginning import check_new, lora_fingerprints, pictures_of, standing_alone
 from longtake.jobs.log import Log
 from longtake.jobs.section import DONE, SECTIONS, section_file, section_files
 from longtake.jobs.state import check_inside, check_same, recipes, states_of
@@ -42,6 +42,7 @@ from longtake.jobs.stored import (
     LAST,
     LOCK,
     Made,
+    anchored,
     check_is_job,
     confined,
     job_text,
@@ -80,18 +81,20 @@ class JobFolder:
         last_picture: Any = None,
         model: str = "",
         video: Mapping[str, Any] | None = None,
+        pictures: Mapping[Any, Any] | None = None,
     ) -> JobFolder:
         """Begin a job in a new or empty folder; pictures are what `load_image` takes and default to the job's.
 
-        `model` is the model's `fingerprint`; `video` is kept for who writes the video. Raises JobError for a folder
-        that holds something, and for a job without width and height.
+        `pictures` are those at any time, in seconds or "end". `model` is the model's `fingerprint`; `video` is kept for
+        who writes the video. Raises JobError for a folder that holds something, and for a job without width and height.
         """
         place = check_new(path)
         job.check()
         if job.width is None or job.height is None:
             raise JobError("A job on disk needs its size; give width and height.")
-        pictures = pictures_of(job, picture, last_picture)
-        job = standing_alone(anchored(job, LAST in pictures))
+        given = {**(pictures or {}), **_known({0: picture, "end": last_picture})}
+        job, files = pictures_of(job, given)
+        job = standing_alone(job)
         job.check()
         timeline.check(job, plan_of(job))
         made = Made(__version__, model, lora_fingerprints(job), dict(video or {}))
@@ -100,8 +103,9 @@ class JobFolder:
             lock = _locked(place)
             try:
                 check_new(place)  # another process may have been faster
-                (place / LAST).unlink(missing_ok=True)
-                for name, data in pictures.items():
+                for name in kept_pictures.hashes(place).keys() - files.keys():
+                    (place / name).unlink()
+                for name, data in files.items():
                     disk.write(place / name, data)
                 disk.write(place / JOB, job_text(job, made))
                 folder = cls(place, job, made, lock)
@@ -152,9 +156,9 @@ class JobFolder:
         self._lock.release()
 
     @property
-    def picture(self) -> Image.Image:
-        """The picture that the video begins with."""
-        return load_image(self.path / FIRST)
+    def picture(self) -> Image.Image | None:
+        """The picture that the video begins with, if there is one."""
+        return load_image(self.path / FIRST) if self.job.picture is not None else None
 
     @property
     def last_picture(self) -> Image.Image | None:
@@ -172,7 +176,8 @@ class JobFolder:
         # Here, since it brings the framework.
         from longtake.pipeline.prepare import Inputs
 
-        return Inputs(picture=self.picture, last_picture=self.last_picture)
+        files = {anchor.at: self.path / kept_pictures.file_of(anchor.at) for anchor in self.job.anchors}
+        return Inputs(pictures={at: load_image(file) for at, file in files.items()})
 
     # The store
 
@@ -337,6 +342,10 @@ class JobFolder:
         count = len(plan[plan.made_at(number)].frames)
         size = (count, self.job.height // LATENT_PIXELS, self.job.width // LATENT_PIXELS)
         return latents.ndim == 5 and latents.shape[2:] == size
+
+
+def _known(pictures: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {at: picture for at, picture in pictures.items() if picture is not None}
 
 
 def _locked(place: Path) -> disk.Lock:

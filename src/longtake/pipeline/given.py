@@ -1,4 +1,4 @@
-"""The pictures of a video: named in its job or given as values, each at its time; and what the encoders make of them."""
+"""The pictures of a video: named in its job or given as values, each at its time; and what encoders make of them."""
 
 from __future__ import annotations
 
@@ -98,18 +98,6 @@ def with_anchors(job: Job, found: Mapping[At, Picture]) -> Job:
     return replace(job, anchors=(*job.anchors, *added)) if added else job
 
 
-def frames_of(job: Job, plan: Plan) -> dict[At, int]:
-    """The latent frame at which each of the job's pictures stands."""
-    times = [_time(anchor.at) for anchor in job.anchors]
-    inner = sorted(at for at in times if at not in (0, END))
-    frames: dict[At, int] = dict(zip(inner, plan.starts[1:], strict=True))
-    if 0 in times:
-        frames[0] = 0
-    if END in times:
-        frames[END] = plan.anchors[-1]
-    return frames
-
-
 def name_of(at: At) -> str:
     """The words for a picture in an error."""
     return {0: "image", END: "last_image"}.get(at, f"the picture at {at} s")
@@ -164,10 +152,6 @@ def encoded(asked: Asked) -> tuple[dict[int, Any], Any, dict[int, np.ndarray]]:
             with networks.using("vae") as vae:
                 found = encode_latents(vae, pixels[frame], _what(asked.plan, frame), asked.noise, asked.rows)
         anchors[frame] = repeated(found, asked.rows)
-    if asked.job.loop and 0 in anchors:
-        anchors[asked.plan.anchors[-1]] = anchors[0]
-        if 0 in states:
-            states[asked.plan.anchors[-1]] = states[0]
     return states, blank, anchors
 
 

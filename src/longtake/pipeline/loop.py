@@ -186,7 +186,7 @@ def sample(
         history.write(section.frames, finished)
         treat.add(finished)
         if section.frames == (0,):
-            yield from _begun(request, finished, history)
+            yield from _begun(request, finished)
         if made == len(plan) - 1:
             # All may have waited for this section to be decoded, which wants the room.
             predict.forget()
@@ -243,15 +243,10 @@ def _voices(
     return tuple(voice(one) for one in told.voices)
 
 
-def _begun(request: Request, made: np.ndarray, history: History) -> Generator[Event, Change | None, None]:
-    """What follows from the first frame (B, C, 1, h, w) of a video from text: later sections are told of its picture.
-
-    A loop ends where it begins, so it is also what lies behind the end.
-    """
-    plan, networks = request.plan, request.networks
-    if request.job.loop:
-        history.write(plan.anchors[-1], made)
-    if plan.count == 1 or request.states.are_known:
+def _begun(request: Request, made: np.ndarray) -> Generator[Event, Change | None, None]:
+    """Note the first frame (B, C, 1, h, w) of a video from text: later sections are told what it looks like."""
+    networks = request.networks
+    if request.plan.count == 1 or request.states.are_known:
         return
 
     def states() -> Any:
@@ -267,8 +262,7 @@ def _begun(request: Request, made: np.ndarray, history: History) -> Generator[Ev
         except MemoryRunError as error:
             moved = less(networks.placement, error)
         yield moved
-    for frame in (0, plan.anchors[-1]) if request.job.loop else (0,):
-        request.states.add(frame, found)
+    request.states.add(0, found)
 
 
 def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
