@@ -150,6 +150,10 @@ class Job:
     clip: Clip | None = option(None, "a video to go on from", kind=Clip, group=None)  # noqa: RUF009
     from_text: bool = option(False, "the model makes the first frame, too, from the prompt alone", group=None)
 
+    origin: int = option(
+        0, "sections that were put before those that the job began with", group=None, least=0, most=FRAMES
+    )
+
     def __post_init__(self) -> None:
         freeze(self, "prompts", "anchors", "loras", "changes")
         if isinstance(self.parts, Mapping):
@@ -167,6 +171,16 @@ class Job:
     def last_picture(self) -> str | None:
         """The picture that the video ends with."""
         return next((anchor.image for anchor in self.anchors if anchor.at == "end"), None)
+
+    def drawn(self, number: int) -> int:
+        """The number by which the noise of the section at this place in the video is drawn, 0 or more.
+
+        Sections keep theirs when others are put before them.
+
+        >>> [Job("", origin=1).drawn(number) for number in range(3)]
+        [4294967295, 0, 1]
+        """
+        return (number - self.origin) % 2**32
 
     def check(self) -> None:
         """Raise JobError for the first thing that cannot be done, in one sentence; JobTypeError for a wrong type."""
@@ -316,7 +330,7 @@ def _check_reference(job: Job) -> None:
         raise JobError(
             "The reference sees its history as it is; leave history out, or make the video without reference."
         )
-    if job.changes or job.prompts:
+    if job.changes or job.prompts or job.origin:
         raise JobError(
             "The reference's noise is one stream and its prompt one text; no section of it can have its own "
             "seed or prompt."

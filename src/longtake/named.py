@@ -31,7 +31,7 @@ class Named:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `Networks.settings` says of it."""
+        """The entries of `Networks.settings` that tell of it."""
         return {"sampling": self.sampling, SIZE: self.buckets}
 
 

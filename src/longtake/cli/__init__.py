@@ -25,7 +25,9 @@ from longtake.cli import (
     redo,
     resume,
     scene,
+    takes,
     train,
+    undo,
 )
 from longtake.cli.follow import follow
 from longtake.cli.parser import Parser, build_parser
@@ -35,6 +37,7 @@ from longtake.option import check_text
 
 VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
+    "takes": takes, "undo": undo,
     "plan": plan, "scene": scene, "train": train, "encode": encode, "info": info,
     "quantize": quantize, "calibrate": calibrate, "finetune": finetune,
     "codebook": codebook, "evaluate": evaluate,

@@ -28,7 +28,7 @@ FIELDS = (
     "negative_prompt", "parts", "frames", "width", "sampling", "window", "steps", "solver", "guidance", "cfg_scale",
     "cfg_rescale", "shift", "seed", "dtype", "quantize",
 )  # fmt: skip
-"""What decides the ratios; one section is enough of a video."""
+"""The fields that decide the ratios; one section is enough of a video."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

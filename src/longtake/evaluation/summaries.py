@@ -159,7 +159,7 @@ def _is_dense(at: npt.NDArray[Any]) -> bool:
 
 
 def _at_least_one(which: npt.NDArray[np.bool_], otherwise: int) -> npt.NDArray[np.bool_]:
-    """Which of the values; if none, the one at this place."""
+    """The place among the values; if there are none, this one."""
     if not which.any():
         which = which.copy()
         which[otherwise] = True

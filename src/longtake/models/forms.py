@@ -181,7 +181,7 @@ def by_part(config: Any, parts: Sequence[str]) -> dict[str, Any]:
 
 
 def _of_backend(name: str) -> dict[str, Any]:
-    """What diffusers' names of its backends say."""
+    """The meaning of diffusers' names of its backends."""
     return {"quant_method": "bitsandbytes" if name.startswith("bitsandbytes") else name}
 
 

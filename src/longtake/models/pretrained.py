@@ -104,7 +104,7 @@ class PretrainedModel(nn.Module):
     """Its weights that lie in main memory as their files have them, in whatever dtype, and are not copied: those of
     blocks, which a walk brings to where they compute, and of tables, whose rows are read where they lie."""
     needed: str = ALL
-    """What the present pass over its blocks needs of them, for whoever brings their weights."""
+    """The needs of the present pass over its blocks, for whoever brings their weights."""
     replaced: tuple[str, ...] = ()
     """The modules, each with a dot at its end, that stand in the place of the network's own."""
 

@@ -176,7 +176,7 @@ class UnmadeConfig(EightBitConfig):
     """The form for a network that is read to be written: a layer is in memory while it is written, and no longer."""
 
     def making(self, model: Any) -> Replace:
-        """What gives the linear layers of the model's blocks the form, once they are written."""
+        """A `Replace` that gives the linear layers of the model's blocks the form, once they are written."""
         return making(model, self, UnmadeLinear)
 
 

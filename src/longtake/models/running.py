@@ -24,7 +24,7 @@ FIELD = {
 
 
 SKIPPED = ("x_embedder", "context_embedder", "norm")
-"""What a name has in it whose layer layerwise casting leaves as it is, if nothing else is said; as in diffusers."""
+"""Parts of names whose layers layerwise casting leaves as they are, if nothing else is said; as in diffusers."""
 
 
 class Running:

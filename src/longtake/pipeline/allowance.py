@@ -44,7 +44,7 @@ def _available(root: Path) -> int | None:
 
 
 def _left_in_groups(root: Path) -> list[int | None]:
-    """What each control group of this process still allows, the second version's and the first's."""
+    """The bytes that each control group of this process still allows, the second version's and the first's."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What lies where while a job runs, computed before anything is loaded: pure sums over headers, sizes and allowances.
+"""The layout while a job runs, computed before anything is loaded: pure sums over headers, sizes and allowances.
 
     sizes = read_sizes("models/framepack", dtype="bfloat16", quantize="none")   # longtake.pipeline.sizes
     work = Work(640, 480)                                                       # longtake.pipeline.working
@@ -362,7 +362,7 @@ def _place_told(lies: Lies, layout: Layout) -> str:
 
 
 def _lacking(layout: Layout, sizes: Mapping[str, Sizes], work: Work) -> tuple[str, ...]:
-    """What would have to change for the layout to fit; nothing if it does."""
+    """The changes with which the layout would fit; nothing if it does."""
     said = []
     if layout.vram is not None and layout.device_peak > layout.vram:
         part = max(layout.parts.values(), key=lambda lies: lies.device + lies.working)

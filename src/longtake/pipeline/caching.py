@@ -153,7 +153,7 @@ class Around:
         return last.velocity + reach(sigma, last.sigma, before.sigma) * (last.velocity - before.velocity)
 
     def _change(self, latents: Tensor) -> float:
-        """How much the velocity will have changed since the last step, as a share of it."""
+        """The estimate of the velocity's change since the last step, as a share of it."""
         if len(self._known) < 2:
             return math.inf
         before, last = self._known

@@ -95,7 +95,7 @@ class Carried:
         self.network, self.lies, self.device = network, lies, device
         self.depth = 0
         self.placed: Any = None
-        """What places all networks of the model, this one among them."""
+        """The placement of all networks of the model, this one among them."""
         self._items: list[Item] = []
         self._staying: list[Item] = []
         self._groups: dict[tuple[int, str], list[Item]] = {}

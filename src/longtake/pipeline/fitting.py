@@ -18,13 +18,12 @@ from longtake.pipeline.networks import Networks
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.processors import pictures
 from longtake.sampling.codebooks import Codebook, fit_groups, residual
-from longtake.video import timed
+from longtake.video import reading, timed
 from longtake.video.timed import outline
 
 TOYWORLD = "toyworld"
 """The DATA that is drawn and not read."""
 
-VIDEOS = (".mp4", ".mov", ".webm", ".mkv", ".avi", ".gif")
 PIECE = 16
 """Frames that are encoded at once."""
 
@@ -54,9 +53,10 @@ def clips_of(data: str, frames: int, scenes: int = 0, size: tuple[int, int] = (6
             f"There is no {data!r}; DATA is a folder of videos or pictures, a file, or {TOYWORLD}."
         )
     files = sorted(place.rglob("*")) if place.is_dir() else [place]
-    found = [_file(file, frames) for file in files if file.suffix.lower() in (*VIDEOS, *picture.SUFFIXES)]
+    known = (*reading.SUFFIXES, *picture.SUFFIXES)
+    found = [_file(file, frames) for file in files if file.suffix.lower() in known]
     if not found:
-        raise JobError(f"{data} holds no video and no picture ({', '.join((*VIDEOS, *picture.SUFFIXES))}).")
+        raise JobError(f"{data} holds no video and no picture ({', '.join(known)}).")
     return found
 
 

@@ -127,7 +127,7 @@ def model_settings(model: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Reading:
-    """How the networks of a model are read; `published` is the dtype in which a model with a short name is known."""
+    """The reading of a model's networks; `published` is the dtype in which a model with a short name is known."""
 
     dtype: Any
     device: Any

@@ -1,4 +1,4 @@
-"""What a job would need and take here, before anything is loaded: `longtake info MODEL --vram 6 --memory 24`.
+"""The needs and the cost of a job here, before anything is loaded: `longtake info MODEL --vram 6 --memory 24`.
 
 Sizes come from headers, what lies where from `budget`, the times from `forecast`. Without probing nothing here loads a
 framework.
@@ -34,7 +34,7 @@ BUCKET = (608, 640)
 
 @dataclass(frozen=True)
 class Device:
-    """Where the networks run: its name, its gigabytes that are allowed (None: a CPU), and if it is here."""
+    """The place where the networks run: its name, its gigabytes that are allowed (None: a CPU), and if it is here."""
 
     name: str
     vram: float | None
@@ -100,7 +100,7 @@ class Outlook:
 
 
 def outlook(job: Job, machine: Machine, probe: bool = True, hub: HubOptions | None = None) -> Outlook:
-    """What the job would need and take; with `probe` the device is looked for and measured, in up to 3 seconds.
+    """The needs and the cost of the job; with `probe` the device is looked for and measured, in up to 3 seconds.
 
     Raises ModelError for a model that is not there, BackendError for a device that is not here, JobError for a size
     that cannot be.

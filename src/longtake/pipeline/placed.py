@@ -125,7 +125,7 @@ class Placed:
             return f"memory ended on {self.device}; it goes on with less there: {'; '.join(other.sentences)}"
 
     def tried(self) -> str:
-        """What lay where when memory ended, and what would fit: the end of an error's sentence."""
+        """The layout when memory ended, and one that would fit: the end of an error's sentence."""
         if self.layout is None:
             return ""
         lay = "; ".join(self.layout.sentences)
@@ -219,7 +219,7 @@ def check_vram(vram: float | None, device: Any) -> None:
 
 
 def left_mapped(part: str, device: Any, dtype: Any, memory: float | None) -> Mapped | None:
-    """Which weights of a part stay as their files have them, for a placement to bring; None: all are read at once.
+    """The weights of a part that stay as their files have them, for a placement to bring; None: all are read at once.
 
     For an accelerator those of all blocks. On a CPU, where they must be converted and the whole of them is too much.
     """

@@ -39,7 +39,7 @@ class Rates:
     disk: float | None = None
     """From the disk of the transformer's file, what the system remembers of it left out."""
     seconds: float = 0.0
-    """What measuring took."""
+    """The seconds that measuring took."""
 
 
 def measure(device: Any, dtype: Any, files: Iterable[Path] = ()) -> Rates:

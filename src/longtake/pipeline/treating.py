@@ -61,7 +61,7 @@ class Treating:
         return Seen(over_scales(self._treatment, clean, made, rngs), history)
 
     def _made(self, frames: Iterable[int | None], rows: int) -> np.ndarray:
-        """Which frames are neither given nor blank (B, T)."""
+        """True for frames that are neither given nor blank (B, T)."""
         made = [frame is not None and self._plan.maker(frame) is not None for frame in frames]
         return np.tile(made, (rows, 1))
 

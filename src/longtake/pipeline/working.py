@@ -26,7 +26,7 @@ PIECE_ON_CPU = 4 * 2**20
 
 @dataclass(frozen=True)
 class Work:
-    """What a job asks of the networks, as far as memory goes.
+    """The work that a job asks of the networks, as far as memory goes.
 
     `clean` are the clean frames that a section sees, by scale; `branches` is 2 with a negative prompt; `steps` those
     of a section. The published geometry is the default.
@@ -88,7 +88,7 @@ def step_bytes(config: Any, work: Work, value: int, on_cpu: bool = False) -> int
 
 
 def kept_bytes(config: Any, work: Work, value: int, depths: tuple[int, int] | None = None) -> int:
-    """What is kept of all timesteps of a job: each block's modulations, and the refined text."""
+    """The bytes that are kept of all timesteps of a job: each block's modulations, and the refined text."""
     width = config.num_attention_heads * config.attention_head_dim
     double, single = depths or (config.num_layers, config.num_single_layers)
     picture = 729 if config.has_image_proj else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -143,6 +143,11 @@ def check(job: Job, plan: Plan) -> None:
             raise JobError(
                 f"There is no section {change.section}; this video has the sections 0 to {plan.count - 1}."
             )
+    if job.origin >= plan.count:
+        raise JobError(
+            f"{job.origin} sections were put before the first one of this job, and its video has {plan.count}; none "
+            "that it began with is left: begin the job anew."
+        )
     for lora in job.loras:
         if len(lora.weights) > plan.count and not lora.spans:
             raise JobError(
@@ -166,6 +171,30 @@ def seconds(job: Job, plan: Plan, number: int) -> tuple[float, float]:
     """
     first, end = shown(plan, number)
     return first / job.fps, end / job.fps
+
+
+def sections_in(job: Job, plan: Plan, begin: float, end: float | None) -> range:
+    """The sections whose middle lies in these seconds; if there is none, the one that is seen at `begin`.
+
+    >>> from longtake.job import Job
+    >>> from longtake.plan.plans import plan_of
+    >>> job = Job("", frames=145, fps=36)
+    >>> [sections_in(job, plan_of(job), *each) for each in ((1, 3), (0, 0), (2.9, 3.1), (2, None), (9, None))]
+    [range(1, 3), range(0, 1), range(2, 3), range(2, 4), range(0, 0)]
+    """
+    numbers = range(plan.count)
+    if begin >= plan.frames / job.fps:
+        return range(0)
+    first = bisect_left(numbers, begin, key=lambda number: _middle(plan, number) / job.fps)
+    last = (
+        plan.count
+        if end is None
+        else bisect_left(numbers, end, key=lambda number: _middle(plan, number) / job.fps)
+    )
+    if first < last:
+        return range(first, last)
+    shown = bisect_right(numbers, begin, key=lambda number: seconds(job, plan, number)[0])
+    return range(max(0, shown - 1), max(1, shown))
 
 
 def shown(plan: Plan, number: int) -> tuple[int, int]:

@@ -33,7 +33,7 @@ RATIOS = 1000
 
 @dataclass(frozen=True)
 class Past:
-    """What a decision knows of the steps since the last one that was computed."""
+    """The facts for a decision: the steps since the last one that was computed."""
 
     error: float = 0.0
     size: float = 1.0
@@ -54,7 +54,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Method:
-    """What is true of a method: what it takes, what it needs, and how its estimate of the error grows.
+    """The facts of a method: what it takes, what it needs, and how its estimate of the error grows.
 
     `grow` is told of the past and of this step's change. `opens`: it stands between the blocks of the network.
     """
@@ -127,7 +127,7 @@ class Cache:
 
     @property
     def of(self) -> Method:
-        """What is true of its method."""
+        """The facts of its method."""
         return METHODS[self.method]
 
     def number(self, value: Value) -> float | None:
@@ -264,7 +264,7 @@ def nearest(ratios: Sequence[float], steps: int) -> tuple[float, ...]:
 
 
 def reach(sigma: float, newest: float, before: float) -> float:
-    """How far to go on along the line through two velocities: to `sigma`, but never farther than from one to the other.
+    """The way along the line through two velocities: to `sigma`, but never farther than from one to the other.
 
     Beyond that the line is a guess: on the embedded model it costs up to 7 dB.
 

@@ -215,7 +215,7 @@ class Drift:
         self.threshold, self.rho = threshold, rho
         self._known: tuple[np.ndarray, np.ndarray] | None = None
         self.left: np.ndarray | None = None
-        """Which rows left the mean of the sections before (B,); None before the first section."""
+        """The rows that left the mean of the sections before (B,); None before the first section."""
 
     def add(self, latents: np.ndarray) -> None:
         """Note a finished section (B, C, T, h, w).

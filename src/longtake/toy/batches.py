@@ -26,8 +26,12 @@ DISCRETE = 0.15
 GROUPS = 3
 ENDS = 0.2
 """The part of the sections that go to a last picture, of those whose plan can."""
-FAR = 3
-"""In a scene whose picture is from long before, sections from this number on are learned: they see nothing between."""
+FAR = 20
+"""In a scene whose picture is from long before, sections behind this frame are learned: they see nothing between."""
+OTHER_WINDOWS = 0.2
+"""The share of the groups whose sections are shorter or longer than others, as they are next to a change."""
+WINDOWS = (4, 13)
+"""The least and the most latent frames of such a section."""
 GUIDANCE = (1000, 12000)
 """Guidance, in thousandths, is drawn between these: the networks are not distilled, and learn not to mind it."""
 PICTURE = "picture"
@@ -99,7 +103,8 @@ def draw_batch(
     treatment: Treatment,
 ) -> Batch:
     """A section of a random plan of this kind for each of the pool's scenes `rows`."""
-    lessons = tuple(draw_lesson(kind, int(row), bool(pool.starts[row]), rng) for row in rows)
+    window = int(rng.integers(WINDOWS[0], WINDOWS[1] + 1)) if rng.random() < OTHER_WINDOWS else WINDOW
+    lessons = tuple(draw_lesson(kind, int(row), bool(pool.starts[row]), rng, window) for row in rows)
     sections, anchors = [lesson.section for lesson in lessons], [lesson.anchors for lesson in lessons]
     seen = treated(clean_rows(pool, lessons, scale), sections, treatment, rng, anchors)
     noise = rng.standard_normal(seen.window.shape, np.float32)
@@ -111,15 +116,17 @@ def draw_batch(
     return Batch(lessons, seen, noise, level, guidance, prompts)
 
 
-def draw_lesson(kind: str, row: int, far: bool, rng: np.random.Generator) -> Lesson:
+def draw_lesson(kind: str, row: int, far: bool, rng: np.random.Generator, window: int = WINDOW) -> Lesson:
     """One section of a random plan of this kind; of a far scene one of those that see nothing near the picture."""
     if kind == PICTURE:
         return Lesson(row, Section(0, (0,), (0,), {}), pictured=False)
     plan = PLANS[kind]
-    count = SECTIONS if far else int(rng.choice([1, 2, 3, 4, 5], p=[0.05, 0.1, 0.15, 0.4, 0.3]))
-    end = count - 1 if plan.sees_end and rng.random() < ENDS else None
-    laid = plan.lay_out(count, WINDOW, end is not None)
-    number = int(rng.integers(FAR if far else 0, count))
+    most = SECTIONS * WINDOW // window
+    count = most if far else min(most, int(rng.choice([1, 2, 3, 4, 5], p=[0.05, 0.1, 0.15, 0.4, 0.3])))
+    # The pool has the pictures behind sections of the usual length alone.
+    end = count - 1 if plan.sees_end and window == WINDOW and rng.random() < ENDS else None
+    laid = plan.lay_out(count, window, end is not None)
+    number = int(rng.integers(-(-FAR // window) if far else 0, count))
     return Lesson(row, laid[laid.made_at(number)], end)
 
 

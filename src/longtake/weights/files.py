@@ -59,7 +59,7 @@ def read_weights(folder: Path, stem: str, variant: str | None = None) -> dict[st
 
 
 def weights_among(names: Iterable[str], stem: str, variant: str | None, where: object) -> str:
-    """Which of a folder's files the weights begin with: the single one, else the index of the shards.
+    """The file of a folder that the weights begin with: the single one, else the index of the shards.
 
     Raises ModelError, which names the folder by `where`, for neither.
     """

@@ -49,7 +49,7 @@ LARGEST = 2**63 - 1
 
 @dataclass(frozen=True)
 class View:
-    """How a weight is taken from the tensor that a file has in its place.
+    """The way from the tensor that a file has to the weight in its place.
 
     First its `rows` (from, to); then they are multiplied by `scale`, another tensor of the file (one number, or one for
     each row); then, if it is `swapped`, the halves of the rows change places; last it takes the weight's shape.
@@ -59,7 +59,7 @@ class View:
     scale: str | None = None
     swapped: bool = False
     scale_file: Path | None = None
-    """Where the scale lies, if that is another file than the tensor's."""
+    """The file of the scale, if that is another one than the tensor's."""
 
 
 @dataclass(frozen=True)

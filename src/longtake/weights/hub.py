@@ -468,7 +468,7 @@ def _reason(error: Exception, name: str, options: HubOptions) -> str:
 
 
 def _bars(meter: Meter) -> Any:
-    """What the client counts bytes with: the meter's, or its own bars on the terminal if nobody is told."""
+    """The counter of bytes for the client: the meter's, or its own bars on the terminal if nobody is told."""
     from huggingface_hub.utils import tqdm
 
     if meter.is_told:

@@ -54,7 +54,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Look:
-    """What a file may hold: a network of ours by the kind of its config (None: not ours), and names that mark it.
+    """A kind of file: a network of ours by the kind of its config (None: not ours), and names that mark it.
 
     The first mark may have anything before it; the others have the same before them.
     """
@@ -193,7 +193,7 @@ def kind_of(file: Path, found: Mapping[str, Weight]) -> type[Config]:
 
 
 def looks_like(found: Mapping[str, Weight]) -> tuple[Look | None, str]:
-    """What a file with such weights holds, and what stands before that network's names; None for nothing known."""
+    """The kind of a file with such weights, and the prefix of that network's names; None for nothing known."""
     for known in LOOKS:
         start = _start(known, found)
         if start is not None:
@@ -226,7 +226,7 @@ def read_checkpoint(
 
 
 def _start(known: Look, found: Mapping[str, Weight]) -> str | None:
-    """What stands before the names of this look in a file; None if it is not there."""
+    """The prefix of the names of this look in a file; None if it is not there."""
     first, *others = known.marks
     for name in found:
         if name == first or name.endswith(f".{first}"):
@@ -284,7 +284,7 @@ def without_scales(file: Path, inside: Mapping[str, tuple[str, Weight]]) -> tupl
 
 
 def _told(found: Mapping[str, Weight]) -> str:
-    """What a file looks like, as a part of a sentence."""
+    """The look of a file, as a part of a sentence."""
     known, _ = looks_like(found)
     if known is not None:
         return f"looks like {known.told}"

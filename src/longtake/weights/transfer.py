@@ -1,4 +1,4 @@
-"""What is known of a download beside its bytes: whether the disk has room for it, and how far it is."""
+"""The facts of a download beside its bytes: whether the disk has room for it, and how far it is."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Meter:
 
 
 class Bar:
-    """What the hub's client takes for a progress bar: shows nothing, and counts bytes for its meter.
+    """A progress bar for the hub's client: shows nothing, and counts bytes for its meter.
 
     The client makes several: one counts files, and of those that count bytes one counts what comes over the network and
     one what is written. The latter is counted: it is what remains.

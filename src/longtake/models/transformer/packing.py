@@ -172,7 +172,7 @@ def shares(text: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def refiner_mask(valid: Tensor | None) -> Tensor | None:
-    """Which keys (B, 1, 1, N) the refiner sees: the valid ones."""
+    """The keys (B, 1, 1, N) that the refiner sees: the valid ones."""
     if valid is None:
         return None
     # A row without text still sees its first key, else its softmax has nothing to sum.
@@ -183,7 +183,7 @@ def refiner_mask(valid: Tensor | None) -> Tensor | None:
 
 
 def key_mask(valid: Tensor | None, seen: int) -> Tensor | None:
-    """Which keys (B, 1, 1, seen + N) the blocks see: `seen` tokens before the text, and the text's valid ones."""
+    """The keys (B, 1, 1, seen + N) that the blocks see: `seen` tokens before the text, and the text's valid ones."""
     if valid is None:
         return None
     before = beside(np.ones((int(valid.shape[0]), seen), bool), valid)

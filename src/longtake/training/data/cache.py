@@ -88,7 +88,7 @@ def _content(place: Path, kind: str, signature: str) -> str:
 
 
 def made(item: Item, encoders: Encoders) -> dict[str, Any] | None:
-    """What an example's file says of itself (`frames` that it has, `skipped` why it has none), if it is still right.
+    """The words of an example's file on itself (`frames` that it has, `skipped` why it has none), if it is still right.
 
     A source that was touched and has the same content as before is the same.
     """

@@ -1,4 +1,4 @@
-"""Which frames of a video are learned from: at which pace, and which stretches of them. Numbers alone, no pixels.
+"""The frames of a video that are learned from: at which pace, and which stretches of them. Numbers alone, no pixels.
 
 A stretch has 1 + 4 · window · n frames: the picture that it begins with, and n whole sections.
 """
@@ -25,7 +25,7 @@ SAME = 0.005
 
 @dataclass(frozen=True)
 class Cut:
-    """Which stretches of a video's frames: `how` is one of WAYS, the other names are musubi-tuner's, shortened."""
+    """The stretches of a video's frames: `how` is one of WAYS, the other names are musubi-tuner's, shortened."""
 
     how: str = "full"
     targets: tuple[int, ...] = ()
@@ -110,7 +110,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Pace:
-    """Which of a video's frames make its motion as fast as it is at `fps` a second.
+    """The frames of a video that make its motion as fast as it is at `fps` a second.
 
     Without `fps` every frame is taken. With `source` the file is believed to have that rate, and frames are dropped as
     musubi-tuner drops them; else the frame that is shown at each moment is taken, by the file's own times, so that a
