@@ -25,6 +25,7 @@ from longtake.cli import (
     redo,
     resume,
     scene,
+    show,
     train,
 )
 from longtake.cli.follow import follow
@@ -35,7 +36,7 @@ from longtake.option import check_text
 
 VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
-    "plan": plan, "scene": scene, "train": train, "encode": encode, "info": info,
+    "plan": plan, "show": show, "scene": scene, "train": train, "encode": encode, "info": info,
     "quantize": quantize, "calibrate": calibrate, "finetune": finetune,
     "codebook": codebook, "evaluate": evaluate,
 }  # fmt: skip
