@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +31,13 @@ class Bars:
         """Draw these rows in the place of those before."""
         while len(self._bars) > len(rows):
             self._bars.pop().close()
+        # Python's own, since a terminal that tells no size is 0 columns wide for tqdm.
+        columns, lines = shutil.get_terminal_size()
         for place, row in enumerate(rows):
             if place == len(self._bars):
-                self._bars.append(_new(place))
+                self._bars.append(_new(place, columns - 1, lines))
             bar, text = self._bars[place], _plain(row.text)
+            bar.ncols, bar.nrows = columns - 1, lines
             bar.total, bar.n = row.total, min(row.done, row.total or 0)
             bar.bar_format = (
                 text if not row.total else f"{row.name:8}|{{bar:{WIDTH}}}|{{percentage:4.0f}}%  {text}"
@@ -52,12 +56,12 @@ class Bars:
         self.show()
 
 
-def _new(place: int) -> Any:
+def _new(place: int, columns: int, lines: int) -> Any:
     from tqdm import tqdm
 
     # No thread of its own: it is drawn when there is news.
     bar = type("Bar", (tqdm,), {"monitor_interval": 0})
-    return bar(position=place, leave=False, file=sys.stderr, dynamic_ncols=True, bar_format="", delay=0)
+    return bar(position=place, leave=False, file=sys.stderr, ncols=columns, nrows=lines, bar_format=" ")
 
 
 def _plain(text: str) -> str:
