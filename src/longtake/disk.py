@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
@@ -74,11 +75,22 @@ def publish(part: Path, path: str | os.PathLike[str]) -> None:
 
 
 def move(path: Path, target: Path) -> None:
-    """Give a whole file another name on the same disk, maybe in another folder; afterwards both names are on the disk."""
+    """Give a whole file another name on the same disk, maybe in another folder; it is on the disk then."""
     os.replace(path, target)
     sync_folder(target.parent)
     if target.parent != path.parent:
         sync_folder(path.parent)
+
+
+def publish_folder(part: Path, folder: Path) -> None:
+    """Give a finished folder, whose files are on the disk, its name; one that has it goes."""
+    sync_folder(part)
+    old = part_of(folder)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(old)
+    part.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -150,6 +150,10 @@ class Job:
     clip: Clip | None = option(None, "a video to go on from", kind=Clip, group=None)  # noqa: RUF009
     from_text: bool = option(False, "the model makes the first frame, too, from the prompt alone", group=None)
 
+    origin: int = option(
+        0, "sections that were put before those that the job began with", group=None, least=0, most=FRAMES
+    )
+
     def __post_init__(self) -> None:
         freeze(self, "prompts", "anchors", "loras", "changes")
         if isinstance(self.parts, Mapping):
@@ -167,6 +171,16 @@ class Job:
     def last_picture(self) -> str | None:
         """The picture that the video ends with."""
         return next((anchor.image for anchor in self.anchors if anchor.at == "end"), None)
+
+    def drawn(self, number: int) -> int:
+        """The number by which the noise of the section at this place in the video is drawn, 0 or more.
+
+        Sections keep theirs when others are put before them.
+
+        >>> [Job("", origin=1).drawn(number) for number in range(3)]
+        [4294967295, 0, 1]
+        """
+        return (number - self.origin) % 2**32
 
     def check(self) -> None:
         """Raise JobError for the first thing that cannot be done, in one sentence; JobTypeError for a wrong type."""
@@ -207,21 +221,7 @@ class Job:
     @classmethod
     def of(cls, values: Any) -> Job:
         """The job of such values as this longtake or 0.1.0 wrote them, checked; JobError for anything else."""
-        if isinstance(values, dict):
-            values = dict(values)
-            if not {"anchors", "keyframes"} & values.keys():
-                # 0.1.0 had two names for the only two anchors.
-                old = [(0, values.pop("picture", None)), ("end", values.pop("last_picture", None))]
-                values["keyframes"] = [{"at": at, "image": image} for at, image in old if image is not None]
-            for name, kind in LISTS.items():
-                if name in values:
-                    entries = _entries(values[name], name)
-                    values[name] = tuple(_read(kind, entry, f"an entry of {name}") for entry in entries)
-            if "clip" in values and values["clip"] is not None:
-                values["clip"] = _read(Clip, values["clip"], "clip")
-            if "keyframes" in values and "anchors" not in values:
-                values["anchors"] = values.pop("keyframes")
-        job = _read(cls, values, "it")
+        job = _read(cls, fields_of(values) if isinstance(values, dict) else values, "it")
         job.check()
         return job
 
@@ -245,6 +245,25 @@ JSON_NAMES = {"start": "from", "end": "to"}
 """Fields of what stands in time that have another name in JSON; `from` is a word of Python."""
 
 IN_TIME = (PromptSpan, WeightSpan)
+
+
+def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON has them, by the names of a job's fields; what stands in time is read, and nothing is checked."""
+    values = dict(values)
+    if not {"anchors", "keyframes"} & values.keys():
+        # 0.1.0 had two names for the only two anchors.
+        old = [(0, values.pop("picture", None)), ("end", values.pop("last_picture", None))]
+        if any(image is not None for _, image in old):
+            values["keyframes"] = [{"at": at, "image": image} for at, image in old if image is not None]
+    for name, kind in LISTS.items():
+        if name in values:
+            entries = _entries(values[name], name)
+            values[name] = tuple(_read(kind, entry, f"an entry of {name}") for entry in entries)
+    if values.get("clip") is not None:
+        values["clip"] = _read(Clip, values["clip"], "clip")
+    if "keyframes" in values and "anchors" not in values:
+        values["anchors"] = values.pop("keyframes")
+    return values
 
 
 def _in_time(span: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -316,7 +335,7 @@ def _check_reference(job: Job) -> None:
         raise JobError(
             "The reference sees its history as it is; leave history out, or make the video without reference."
         )
-    if job.changes or job.prompts:
+    if job.changes or job.prompts or job.origin:
         raise JobError(
             "The reference's noise is one stream and its prompt one text; no section of it can have its own "
             "seed or prompt."

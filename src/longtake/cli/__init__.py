@@ -25,7 +25,10 @@ from longtake.cli import (
     redo,
     resume,
     scene,
+    show,
+    takes,
     train,
+    undo,
 )
 from longtake.cli.follow import follow
 from longtake.cli.parser import Parser, build_parser
@@ -35,7 +38,8 @@ from longtake.option import check_text
 
 VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
-    "plan": plan, "scene": scene, "train": train, "encode": encode, "info": info,
+    "takes": takes, "undo": undo,
+    "plan": plan, "show": show, "scene": scene, "train": train, "encode": encode, "info": info,
     "quantize": quantize, "calibrate": calibrate, "finetune": finetune,
     "codebook": codebook, "evaluate": evaluate,
 }  # fmt: skip

@@ -19,6 +19,16 @@ OTHERS = "picture-*.png"
 """The pictures that are neither at the beginning nor at the end."""
 
 
+def file_of(at: float | str) -> str:
+    """The name of the file of the picture that stands at a time, in seconds or "end".
+
+    >>> file_of(0), file_of(2.5), file_of("end")
+    ('first.png', 'picture-00002500.png', 'last.png')
+    """
+    # Milliseconds: frames are no nearer to one another, and a name stays whatever comes before it.
+    return LAST if at == "end" else f"picture-{round(1000 * float(at)):08}.png" if at else FIRST
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """The hash of each picture in a job's folder, by the name of its file."""
     files = [folder / FIRST, folder / LAST, *sorted(folder.glob(OTHERS))]

@@ -17,7 +17,9 @@ from longtake import strictjson
 from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
 from longtake.job import Anchor, Job
 from longtake.jobs.log import LOG
-from longtake.jobs.pictures import FIRST, LAST
+from longtake.jobs.pictures import FIRST as FIRST
+from longtake.jobs.pictures import LAST as LAST
+from longtake.jobs.pictures import file_of
 from longtake.jobs.section import SECTIONS
 from longtake.jobs.takes import KEPT, MOST_KEPT, TAKES
 
@@ -97,14 +99,27 @@ def job_text(job: Job, made: Made) -> bytes:
 
 def with_anchors(path: Path, job: Job, made: Made) -> Job:
     """The job with the pictures that lie in its folder, each by the name that it has in the job, if it has one."""
-    anchors = [Anchor(0.0, job.picture or FIRST)]
     # One that a change took away may lie there still, if the change was cut off.
     there = LAST in made.pictures if made.pictures else (path / LAST).is_file()
-    if job.last_picture is not None or there:
-        anchors.append(Anchor("end", job.last_picture or LAST))
-    for file in (FIRST, LAST)[: len(anchors)]:
+    job = anchored(job, there or job.last_picture is not None)
+    for file in (file_of(anchor.at) for anchor in job.anchors):
         if not (path / file).is_file():
             raise JobError(f"{path / file}, a picture of the job, is missing; put it back.")
+    return job
+
+
+def anchored(job: Job, last: bool) -> Job:
+    """The job with the pictures of its folder in their order, each by the name that it came by.
+
+    `last` tells if one is at the end. A picture that was given as a value has the name of its file.
+    """
+    known = {anchor.at: anchor for anchor in job.anchors}
+    anchors = [replace(known[at], at=float(at)) for at in sorted(at for at in known if at != "end")]
+    begins = not job.from_text and job.clip is None
+    if begins and 0 not in known:
+        anchors.insert(0, Anchor(0.0, FIRST))
+    if last:
+        anchors.append(known.get("end", Anchor("end", LAST)))
     return replace(job, anchors=tuple(anchors))
 
 

@@ -35,7 +35,7 @@ SAID = 20_000
 
 @dataclass(frozen=True)
 class Take:
-    """One take of the section at place `number`: its recipe and file, and what it was told; `used` if it is in the video.
+    """One take of the section at place `number`: its recipe, its file, what it was told; `used` if it is in the video.
 
     `changes` are the changes of single sections that the job had, for this one and those that it sees; None if that is
     not known.
@@ -133,9 +133,8 @@ def takes_of(folder: Path, found: Recipes, number: int) -> list[Take]:
     return takes
 
 
-def chosen(takes: list[Take], name: str) -> Take:
-    """The take that is meant: by its place among them, 1 first, or by how its recipe begins."""
-    number = takes[0].number if takes else 0
+def chosen(number: int, takes: list[Take], name: str) -> Take:
+    """The take of a section that is meant: by its place among them, 1 first, or by how its recipe begins."""
     if name.isdecimal() and len(name) < 6 and 1 <= int(name) <= len(takes):
         return takes[int(name) - 1]
     named = [take for take in takes if len(name) >= 4 and take.recipe.startswith(name)]

@@ -1,4 +1,4 @@
-"""A clip that a video goes on from, or leads to: its frames beside the joint, in the video's size, and their latents."""
+"""A clip that a video goes on from or leads to: its frames beside the joint, in the video's size, and their latents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pictures of a video: named in its job or given as values, each at its time; and what the encoders make of them."""
+"""The pictures of a video: named in its job or given as values, each at its time; and what encoders make of them."""
 
 from __future__ import annotations
 
@@ -69,8 +69,9 @@ def with_start(
 ) -> tuple[Job, dict[At, Picture]]:
     """The job and its pictures, with what the video begins with if no picture is given for its beginning.
 
-    It goes on from its clip. One that leads to a clip begins as that does, which a warning says. Without any, a model that was trained from text makes that, too. For any other it is a plain picture, which a warning says:
-    FramePack's applications begin with plain black, and the video comes out of it within some frames. Raises JobError
+    It goes on from its clip; one that leads to a clip begins as that does, which a warning says. Without a clip, a
+    model that was trained from text makes the beginning, too. For any other it is a plain picture, which a warning
+    says: FramePack's applications begin with plain black, and the video comes out of it. Raises JobError
     for a job that asks for something else.
     """
     told = bool(networks.settings.get(FROM_TEXT))
@@ -108,18 +109,6 @@ def with_anchors(job: Job, found: Mapping[At, Picture]) -> Job:
     known = {_time(anchor.at) for anchor in job.anchors}
     added = tuple(Anchor(at, GIVEN) for at in found if at not in known)
     return replace(job, anchors=(*job.anchors, *added)) if added else job
-
-
-def frames_of(job: Job, plan: Plan) -> dict[At, int]:
-    """The latent frame at which each of the job's pictures stands."""
-    times = [_time(anchor.at) for anchor in job.anchors]
-    inner = sorted(at for at in times if at not in (0, END))
-    frames: dict[At, int] = dict(zip(inner, plan.starts[1:], strict=True))
-    if 0 in times:
-        frames[0] = 0
-    if END in times:
-        frames[END] = plan.anchors[-1]
-    return frames
 
 
 def name_of(at: At) -> str:
@@ -183,10 +172,6 @@ def encoded(asked: Asked) -> tuple[dict[int, Any], Any, dict[int, np.ndarray]]:
         assert latents is not None
         for place, frame in enumerate(_clipped(asked)):
             anchors[frame] = repeated(latents[:, :, place : place + 1], asked.rows)
-    if asked.job.loop and 0 in anchors:
-        anchors[asked.plan.anchors[-1]] = anchors[0]
-        if 0 in states:
-            states[asked.plan.anchors[-1]] = states[0]
     return states, blank, anchors
 
 

@@ -19,6 +19,7 @@ from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobTypeError, MemoryRunError
 from longtake.events import Encoded, Event, Moved, Planned, Preview, SectionDone
 from longtake.job import Job
+from longtake.models.vae.tiles import Wanted
 from longtake.pipeline import together, treating
 from longtake.pipeline.caching import StepCache
 from longtake.pipeline.correcting import Correcting
@@ -56,6 +57,7 @@ def generate(
     preview: str | None = None,
     convert: Convert | None = to_frames,
     wrap: Wrap | None = None,
+    wanted: Wanted | None = None,
 ) -> Events:
     """Make the videos that the job and its inputs ask for; to cancel is to close the iterator.
 
@@ -68,6 +70,8 @@ def generate(
     Sections that lie in `store` are not made again: their `SectionDone` comes without any `Stepped`. `convert` turns
     decoded frames into what `FramesReady` holds; with None nothing is decoded. `wrap` may replace the velocity; it is
     called anew for each section and branch of guidance, and stands around the job's step cache, if there is one.
+    `wanted` tells of frames, by the first and the one behind the last, if any of them is wanted; those that are not
+    are not decoded where that saves work, and come as `FramesUnwanted`.
 
     Raises JobError, PictureError or ModelError at the call if the request cannot be met, RunError on the way if the
     numbers go wrong or memory ends.
@@ -81,7 +85,7 @@ def generate(
     if store is not None:
         store.begin(asked.job, treating.form_of(asked.job, networks))
     placed = networks.placement.prepare(work_of(asked.job, asked.plan, asked.rows))
-    return _events(asked, placed, store, show, convert, wrap)
+    return _events(asked, placed, store, show, convert, wrap, wanted)
 
 
 def _events(
@@ -91,6 +95,7 @@ def _events(
     show: Callable[[np.ndarray], np.ndarray] | None,
     convert: Convert | None,
     wrap: Wrap | None,
+    wanted: Wanted | None,
 ) -> Events:
     plan, networks = asked.plan, asked.networks
     steps = asked.job.steps if asked.inputs.sigmas is None else len(asked.inputs.sigmas)
@@ -101,7 +106,7 @@ def _events(
         request = yield from _encoded(asked)
         yield Encoded(request.anchors, request.texts[request.job.prompt])
         sections = sample(request, adapters, store, wrap)
-        with output_of(asked, request, store, convert) as output, closing(sections):
+        with output_of(asked, request, store, convert, wanted) as output, closing(sections):
             yield from _frames(request, sections, output, show)
 
 
@@ -168,7 +173,8 @@ def sample(
             strengths = dict(zip(adapters, told.strengths, strict=True))
             run = Run(request, predict, strengths, made, section, cache, correct)
             seeds = _seeds(request, told)
-            begin = partial(_begin, run, treat.seen(section, history, seeds), history, seeds)
+            drawn = replace(section, number=job.drawn(section.number))
+            begin = partial(_begin, run, drawn, treat.seen(drawn, history, seeds), history, seeds)
             text = texts[told.prompt]
             voices = _voices(request, section, told, texts)
             latents, texts[told.prompt] = yield from _denoised(run, begin, text, voices, noise)
@@ -180,7 +186,7 @@ def sample(
         history.write(section.frames, finished)
         treat.add(finished)
         if section.frames == (0,):
-            yield from _begun(request, finished, history)
+            yield from _begun(request, finished)
         if made == len(plan) - 1:
             # All may have waited for this section to be decoded, which wants the room.
             predict.forget()
@@ -217,11 +223,11 @@ def _seeds(request: Request, told: Direction) -> Sequence[int]:
     return seeds_of(told.seed, rows, told.seed) if own else request.seeds
 
 
-def _begin(run: Run, seen: Readable, history: History, seeds: Sequence[int]) -> None:
-    """Read what the section sees."""
+def _begin(run: Run, drawn: Section, seen: Readable, history: History, seeds: Sequence[int]) -> None:
+    """Read what the section sees; `drawn` is the section by the number that its noise is drawn by."""
     run.predict.begin(run.section, seen)
     if run.correct is not None:
-        run.correct.begin(run.section, history, seeds)
+        run.correct.begin(drawn, history, seeds)
 
 
 def _voices(
@@ -237,15 +243,10 @@ def _voices(
     return tuple(voice(one) for one in told.voices)
 
 
-def _begun(request: Request, made: np.ndarray, history: History) -> Generator[Event, Change | None, None]:
-    """What follows from the first frame (B, C, 1, h, w) of a video from text: later sections are told of its picture.
-
-    A loop ends where it begins, so it is also what lies behind the end.
-    """
-    plan, networks = request.plan, request.networks
-    if request.job.loop:
-        history.write(plan.anchors[-1], made)
-    if plan.count == 1 or request.states.are_known:
+def _begun(request: Request, made: np.ndarray) -> Generator[Event, Change | None, None]:
+    """Note the first frame (B, C, 1, h, w) of a video from text: later sections are told what it looks like."""
+    networks = request.networks
+    if request.plan.count == 1 or request.states.are_known:
         return
 
     def states() -> Any:
@@ -261,8 +262,7 @@ def _begun(request: Request, made: np.ndarray, history: History) -> Generator[Ev
         except MemoryRunError as error:
             moved = less(networks.placement, error)
         yield moved
-    for frame in (0, plan.anchors[-1]) if request.job.loop else (0,):
-        request.states.add(frame, found)
+    request.states.add(0, found)
 
 
 def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
@@ -295,7 +295,7 @@ def _noise(request: Request, section: Section, told: Direction) -> np.ndarray:
     shape = (rows, channels, len(section.frames), height, width)
     own = told.seed != request.job.seed
     noise = noise_source(told.seed, rows) if own else request.noise
-    return noise(section.number, shape, "float32")
+    return noise(request.job.drawn(section.number), shape, "float32")
 
 
 def _placed(request: Request, transformer: Any) -> Request:

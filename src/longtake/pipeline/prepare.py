@@ -27,7 +27,6 @@ from longtake.pipeline.given import (
     Picture,
     check_count,
     encoded,
-    frames_of,
     given_pictures,
     latents_of,
     name_of,
@@ -42,6 +41,7 @@ from longtake.pipeline.predict import check_far
 from longtake.pipeline.states import States
 from longtake.plan import timeline
 from longtake.plan.layout import LATENT_PIXELS, check_scales
+from longtake.plan.pictures import frames_of
 from longtake.plan.plans import Plan, kind_named, names_like, plan_of
 from longtake.processors import pictures
 from longtake.sampling.caching import Cache
@@ -55,10 +55,11 @@ class Inputs:
     """The values that a caller gives beside the job, which JSON cannot hold. Each is one row, or one for each prompt.
 
     Pictures are paths, PIL images, arrays (H, W, C) or tensors (C, H, W), and default to the job's anchors; `latents`
-    (B, C, 1, h, w), scaled, stand in for encoding them. `pictures` are any by their times, in seconds or "end". Prompts default to the job's; `text`, `negative` and
-    `image_states` are encodings that need not be made. `generator` is what `noise_source` takes, by default the job's
-    seed. `sigmas` are noise levels before the schedule's shift. A `scheduler` that is given is used itself; else a copy
-    of the model's is used, so that two streams do not disturb each other.
+    (B, C, 1, h, w), scaled, stand in for encoding them. `pictures` are any by their times, in seconds or "end". Prompts
+    default to the job's; `text`, `negative` and `image_states` are encodings that need not be made. `generator` is what
+    `noise_source` takes, by default the job's seed. `sigmas` are noise levels before the schedule's shift. A
+    `scheduler` that is given is used itself; else a copy of the model's is used, so that two streams do not disturb
+    each other.
     """
 
     picture: Any = None

@@ -38,6 +38,11 @@ def check(job: Job, kind: Kind, seeing: str) -> None:
             f"A sink is seen for good, and with {job.sampling} a section sees nothing that lies across the picture at "
             f"{later[0]:g} s; leave the history's sink out, or the picture."
         )
+    if kind.keeps_tail and any(anchor.strength != 1 for anchor in job.anchors):
+        raise JobError(
+            f"The sampling {job.sampling} keeps what lies far back, where no picture can be left out; take strength 1, "
+            "or the same sampling with td."
+        )
     if job.loop:
         _check_loop(job, kind, seeing)
     if job.clip is not None:

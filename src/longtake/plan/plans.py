@@ -281,4 +281,8 @@ def first_made(plan: Plan) -> Plan:
         return 0 if frame == 0 else plan.owner(frame) + 1
 
     given = tuple(frame for frame in plan.anchors if frame)
-    return replace(plan, count=plan.count + 1, anchors=given, section=section, order=order, owner=owner)
+    # What is given is there before frame 0's section, too.
+    horizon = plan.horizon + bool(given)
+    return replace(
+        plan, count=plan.count + 1, anchors=given, horizon=horizon, section=section, order=order, owner=owner
+    )

@@ -111,7 +111,7 @@ class Plan:
         return range(first, first + LATENT_FRAMES)
 
     def sources(self, section: Section) -> tuple[int, ...]:
-        """Numbers of the sections whose frames this one sees.
+        """Numbers of the sections whose frames this one sees, or is told of.
 
         >>> from longtake.plan.plans import vanilla
         >>> plan = vanilla(5)
@@ -120,5 +120,6 @@ class Plan:
         """
         seen = {frame for slot in section.slots.values() for frame in slot.frames if frame is not None}
         seen.update(section.far.frames if section.far is not None else ())
+        seen.update(section.pictures)
         makers = {self.maker(frame) for frame in seen}
         return tuple(sorted(number for number in makers if number is not None))

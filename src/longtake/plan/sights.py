@@ -108,7 +108,7 @@ def forgetting(job: Job, plan: Plan, kept: frozenset[int] = frozenset()) -> Plan
 
     def section(made: int) -> Section:
         found = plan.section(made)
-        own = timeline.direct(job, plan, found.number).prompt
+        own = timeline.prompt_of(job, plan, found.number)
         reached: dict[int | None, bool] = {None: True}
 
         def stays(frame: int | None) -> bool:
@@ -130,7 +130,7 @@ def _is_same(job: Job, plan: Plan, prompt: str, number: int, maker: int | None) 
     """Tell if all sections from one to the other have this prompt."""
     assert maker is not None
     first, last = sorted((number, maker))
-    return all(timeline.direct(job, plan, each).prompt == prompt for each in range(first, last + 1))
+    return all(timeline.prompt_of(job, plan, each) == prompt for each in range(first, last + 1))
 
 
 def _far(section: Section) -> Slot | None:
