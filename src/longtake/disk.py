@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
@@ -79,6 +80,17 @@ def move(path: Path, target: Path) -> None:
     sync_folder(target.parent)
     if target.parent != path.parent:
         sync_folder(path.parent)
+
+
+def publish_folder(part: Path, folder: Path) -> None:
+    """Give a finished folder, whose files are on the disk, its name; one that has it goes."""
+    sync_folder(part)
+    old = part_of(folder)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(old)
+    part.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

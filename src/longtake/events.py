@@ -80,6 +80,14 @@ class FramesReady:
 
 
 @dataclass(frozen=True)
+class FramesUnwanted:
+    """So many frames in their place among those of `FramesReady`, the first at number `start`, which nobody wants."""
+
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Preview:
     """An early look at a section: `frames` (B, T, H, W, 3) uint8 of the section at place `number` in the video.
 
@@ -90,4 +98,4 @@ class Preview:
     frames: np.ndarray = field(repr=False)
 
 
-Event = Planned | Moved | Encoded | Stepped | SectionDone | Preview | FramesReady
+Event = Planned | Moved | Encoded | Stepped | SectionDone | Preview | FramesReady | FramesUnwanted

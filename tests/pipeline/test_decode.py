@@ -27,7 +27,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch, frames: np.ndarray, **options: Any)
     pieces = [ops.from_numpy(np.ascontiguousarray(piece)) for piece in np.array_split(frames, 3, axis=2)]
 
     class Given:
-        def __init__(self, vae: Any, mode: str) -> None:
+        def __init__(self, vae: Any, mode: str, wanted: Any) -> None:
             self.rest = list(pieces)
 
         def push(self, latents: Any) -> list[Any]:

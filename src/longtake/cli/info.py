@@ -23,6 +23,8 @@ longtake info framepack --device cpu --size 480x640 --steps 10 --quantize int8 -
 
 PLAN = ("steps", "window", "cfg_scale", "dtype", "quantize")
 MEMORY = ("device", "vram", "memory")
+VIDEOS = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".gif", ".png")
+"""As in longtake.video, which imports FFmpeg."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         metavar="WHAT",
-        help='a model: a folder, "embedded" or owner/name on the hub; a job\'s folder; or a video (.mp4)',
+        help='a model: a folder, "embedded" or owner/name on the hub; a job\'s folder; or a video',
     )
     add_option(
         parser, "parts", "where one part of the model is, if it is elsewhere; may be given several times"
@@ -83,8 +85,8 @@ def _plan(args: argparse.Namespace, parts: Mapping[str, str]) -> dict[str, Any]:
 
 def facts_of(what: str, parts: Mapping[str, str]) -> dict[str, Any]:
     """The facts of a model with its parts, of a job or of a video, as JSON values."""
-    video = Path(what).suffix.lower() == ".mp4"
-    job = not video and (Path(what) / "job.json").is_file()
+    job = (Path(what) / "job.json").is_file()
+    video = not job and is_video(what)
     if parts and (video or job):
         raise JobError(f"--part names a part of a model; {what} is a {'video' if video else 'job'}.")
     return _video(what) if video else _job(what) if job else _model(what, parts)
@@ -103,6 +105,14 @@ def describe_model(model: str, parts: Mapping[str, str]) -> dict[str, Any]:
     facts["parameters"] = sum(part.get("parameters", 0) for part in facts["parts"].values())
     facts["bytes"] = sum(part["bytes"] for part in facts["parts"].values())
     return facts
+
+
+def is_video(name: str) -> bool:
+    """Tell if a name is a video's: a file that can be one, a PNG, or a folder of numbered PNGs."""
+    if Path(name).is_dir():
+        inside = [each.name for each in Path(name).iterdir()]
+        return any(each.lower().endswith(".png") for each in inside) and "model_index.json" not in inside
+    return Path(name).suffix.lower() in VIDEOS
 
 
 def _video(path: str) -> dict[str, Any]:

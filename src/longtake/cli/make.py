@@ -33,7 +33,7 @@ from longtake.plan.plans import kind_named, names_like
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
 from longtake.sampling.ways import discrete_of
-from longtake.video import VideoWriter
+from longtake.video import writer_for
 from longtake.weights.codebook import codebook_at
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.header import read_header
@@ -141,7 +141,7 @@ def write(job: Job, events: Iterator[Any], outputs: Outputs) -> int:
     chosen: list[int] = []
     kept = []
     zoom = outputs.zoom or 1
-    writer = VideoWriter(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True)
+    writer = writer_for(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True)
     with writer, previewing(outputs.preview, job) as show:
         for event in events:
             show(event)

@@ -25,34 +25,38 @@ SHOWN = 256
 
 SHEET_FRAMES = 24
 CRF = 17
-"""As in longtake.video, which imports FFmpeg."""
+"""The default of longtake.video, which imports FFmpeg."""
 
 QUALITY = "between 1 (best) and 51"
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The files, by absolute paths; each pixel of the video becomes `zoom` (None: as many as are well seen)."""
+    """The files, by absolute paths; each pixel of the video becomes `zoom` (None: as many as are well seen).
+
+    The kind of the `video` follows from its name; numbered PNGs are FOLDER/%05d.png. `crf` None is its kind's default.
+    """
 
     video: Path
     sheet: Path | None = None
     zoom: int | None = None
-    crf: float = CRF
+    crf: float | None = None
     preview: PreviewFile | None = None
 
     def sized(self, job: Job) -> Outputs:
-        """The same with its zoom, for a job that has its size; JobError if that is more than an MP4 can hold."""
+        """The same with its zoom, for a job that has its size; JobError if that is more than a video can hold."""
         from longtake.video import check_size
 
         width, height = job.width or SHOWN, job.height or SHOWN
         zoom = self.zoom or max(1, -(-SHOWN // min(width, height)))
-        check_size(width, height, zoom)
+        check_size(width, height, zoom, self.video)
         return replace(self, zoom=zoom)
 
     def kept_in(self, folder: Path) -> dict[str, Any]:
         """The files as a job's folder remembers them; a video in the folder moves with it."""
+        inside = self.video.is_relative_to(folder)
         return {
-            "file": None if self.video.parent == folder else str(self.video),
+            "file": str(self.video.relative_to(folder) if inside else self.video),
             "sheet": str(self.sheet) if self.sheet else None,
             "zoom": self.zoom,
             "crf": self.crf,
@@ -62,26 +66,34 @@ class Outputs:
 def outputs_in(folder: JobFolder, output: str | None) -> Outputs:
     """The files of a job's folder, by its own settings and a new name for the video."""
     from longtake.jobs.stored import VIDEO
-    from longtake.video import check_writable
+    from longtake.video import check_kind, check_output, check_writable
 
     kept = folder.made.video
-    video = check_writable(output or kept.get("file") or folder.path / VIDEO, ".mp4")
+    before = kept.get("file") or VIDEO
+    video = check_output(output or folder.path / before)
+    # Another kind of video has a quality of its own.
+    crf = kept.get("crf") if video.suffix.lower() == Path(before).suffix.lower() else None
+    check_kind(video, folder.job.fps, crf)
     sheet = check_writable(kept["sheet"], ".png") if kept.get("sheet") else None
-    return Outputs(video, sheet, kept.get("zoom"), kept.get("crf", CRF)).sized(folder.job)
+    _check_apart(video, sheet)
+    return Outputs(video, sheet, kept.get("zoom"), crf).sized(folder.job)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Which files are written, and how."""
     parser.add_argument(
-        "-o", "--output", metavar="OUT.mp4", help="the video (default: named after the picture)"
+        "-o",
+        "--output",
+        metavar="OUT.mp4",
+        help="the video: .mp4, .webm (VP9), .mov (ProRes) or .gif; FRAMES/ or FRAMES/%%05d.png are numbered PNGs "
+        "(default: an MP4 named after the picture)",
     )
     files = parser.add_argument_group("the files")
     files.add_argument(
         "--crf",
         type=number,
-        default=CRF,
         metavar="X",
-        help=f"video quality, {QUALITY} (default: %(default)s)",
+        help=f"quality of an MP4 or a WebM, {QUALITY} (default: {CRF})",
     )
     files.add_argument(
         "--zoom",
@@ -104,16 +116,17 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 @contextlib.contextmanager
 def outputs_of(args: argparse.Namespace, job: Job) -> Iterator[Outputs]:
     """The files that the options ask for; a name that was chosen for the video is free again if nothing came of it."""
-    from longtake.video import check_writable
+    from longtake.video import check_kind, check_output, check_writable
 
-    _check_numbers(args.zoom, args.crf)
+    _check_zoom(args.zoom)
     with contextlib.ExitStack() as stack:
         if args.output:
-            video = check_writable(args.output, ".mp4")
+            video = check_output(args.output)
         elif args.job is not None:
             video = _video_in(args.job)
         else:
-            video = stack.enter_context(_claimed(args.picture))
+            video = stack.enter_context(_claimed(args.picture or args.like or "video"))
+        check_kind(video, job.fps, args.crf)
         pictures = (job.picture, job.last_picture)
         sheet = None if args.sheet is None else check_writable(args.sheet, ".png")
         if sheet in {Path(picture).resolve() for picture in pictures if picture}:
@@ -121,23 +134,31 @@ def outputs_of(args: argparse.Namespace, job: Job) -> Iterator[Outputs]:
                 f"The contact sheet would take the place of the picture {args.sheet}; name another file."
             )
         shown = preview_file(args.preview, args.preview_decode, video, *pictures, sheet)
+        _check_apart(video, sheet, None if shown is None else shown.path)
         outputs = Outputs(video, sheet, args.zoom, args.crf, shown)
         # Without a size, the model knows it.
         yield outputs.sized(job) if job.width and job.height else outputs
 
 
-def _check_numbers(zoom: int | None, crf: float) -> None:
+def _check_apart(video: Path, *others: Path | None) -> None:
+    """Raise PictureError for a file among numbered PNGs, which have a folder of their own."""
+    for other in others:
+        if "%" in video.name and other is not None and other.parent == video.parent:
+            raise PictureError(
+                f"The numbered PNGs have the folder {video.parent} to themselves; name another place for {other.name}."
+            )
+
+
+def _check_zoom(zoom: int | None) -> None:
     from longtake.video import LONGEST_SIDE
 
     if zoom is not None and zoom < 1:
         raise JobError(f"The zoom must be at least 1; {zoom} was asked for.")
     if zoom is not None and zoom > LONGEST_SIDE // 16:
         raise JobError(
-            f"The zoom must be at most {LONGEST_SIDE // 16}, since H.264 takes {LONGEST_SIDE} pixels on a side; "
+            f"The zoom must be at most {LONGEST_SIDE // 16}, since videos have {LONGEST_SIDE} pixels on a side; "
             f"{zoom} was asked for."
         )
-    if not 1 <= crf <= 51:
-        raise JobError(f"The quality (--crf) lies {QUALITY}; {crf:g} was asked for.")
 
 
 def _video_in(folder: str) -> Path:
@@ -162,7 +183,7 @@ def _claimed(picture: str) -> Iterator[Path]:
 
 
 def free_names(picture: str) -> Iterator[str]:
-    """Names for the video of a picture, the first one best."""
+    """Names for the video of a picture, or of one that it shall be like, the first one best."""
     web = picture.lower().startswith(("http://", "https://"))
     stem = Path(urlsplit(picture).path if web else picture).stem or "video"
     return itertools.chain([f"{stem}.mp4"], (f"{stem}-{count}.mp4" for count in itertools.count(2)))

@@ -43,18 +43,18 @@ def run(args: argparse.Namespace) -> None:
 
     from longtake.picture import load_image, save_picture
     from longtake.toyworld import FPS, prompts, render, scene_from_text, study_scene
-    from longtake.video import VideoWriter, check_writable
+    from longtake.video import check_output, check_writable, writer_for
 
     _check(args)
     width, height = args.size
     scene = scene_from_text(args.text, args.seed)
     if args.variant != "plain":
         scene = study_scene(args.variant, np.random.default_rng(args.seed), scene)
-    output = check_writable(args.output, ".png" if args.seconds is None else ".mp4")
+    output = check_writable(args.output, ".png") if args.seconds is None else check_output(args.output)
     if args.seconds is None:
         save_picture(load_image(render(scene, [args.frame], height, width)[0]), output)
     else:
-        with VideoWriter(output, fps=FPS) as video:
+        with writer_for(output, fps=FPS) as video:
             last = args.frame + round(args.seconds * FPS)
             for first in range(args.frame, last, FPS):
                 video.write(render(scene, range(first, min(first + FPS, last)), height, width))

@@ -12,8 +12,9 @@ import numpy as np
 
 from longtake.backend import exchange, ops, runtime
 from longtake.errors import LongtakeWarning, MemoryRunError, RunError
-from longtake.events import FramesReady, Moved, SectionDone
+from longtake.events import FramesReady, FramesUnwanted, Moved, SectionDone
 from longtake.models.vae.streaming import StreamingDecoder
+from longtake.models.vae.tiles import Wanted
 from longtake.pipeline.placed import less
 from longtake.pipeline.placement import Placement, Resident, room_for
 from longtake.plan.layout import LATENT_FRAMES
@@ -21,6 +22,8 @@ from longtake.plan.lengths import video_frames
 
 Convert = Callable[[Any], Any]
 """Decoded frames (B, 3, T, H, W), about [-1, 1] -> what `FramesReady` holds, with T on its second axis."""
+
+Shown = FramesReady | FramesUnwanted | Moved
 
 
 def decode(vae: Any, latents: np.ndarray) -> Any:
@@ -34,7 +37,8 @@ class Decoding:
 
     At most `frames` come, each piece as `convert` makes it, after the first `hidden` ones, which are decoded for those
     behind them and not shown. `mode` is the decoder's. Frames that are not finite raise a RunError that names the
-    section. Frames of one plain colour cause a warning, unless `plain` says that the video begins so.
+    section. Frames of one plain colour cause a warning, unless `plain` says that the video begins so. Frames that are
+    not `wanted`, as a function of the first and of the one behind the last tells, are left out where that saves work.
     `placement` brings the autoencoder to where it runs; if memory ends there, it goes on with less, and says so.
     """
 
@@ -47,30 +51,39 @@ class Decoding:
         plain: bool = False,
         hidden: int = 0,
         placement: Placement | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
         self.start = -hidden
+        self.wanted = wanted
         self._placement = placement or Resident()
         self._vae, self._frames, self._convert, self._plain = vae, frames, convert, plain
-        self._decoder = StreamingDecoder(vae, mode)
+        self._decoder = StreamingDecoder(vae, mode, self._is_wanted)
         self._run = 0
         self._begun, self._end = False, -hidden
+        self._first = -hidden
+        """The frame that the decoder began with."""
         # The frame behind the last one of each push, and whose frames these are.
         self._owners: deque[tuple[int, int]] = deque()
 
-    def push(self, latents: np.ndarray, section: int) -> Iterator[FramesReady | Moved]:
+    def push(self, latents: np.ndarray, section: int) -> Iterator[Shown]:
         """Take the next latent frames, which are this section's or come before it; the frames that are final now."""
         if self.start >= self._frames or not latents.shape[2]:
             return
+        self._first = self._first if self._begun else self._end
         self._end += LATENT_FRAMES * latents.shape[2] - (0 if self._begun else LATENT_FRAMES - 1)
         self._begun = True
         self._owners.append((self._end, section))
         yield from self._ready(lambda: self._decoder.push(unscaled(self._vae, latents)))
 
-    def finish(self) -> Iterator[FramesReady | Moved]:
+    def finish(self) -> Iterator[Shown]:
         """The rest; the next latent frame that is pushed then stands for one frame, as the first one does."""
         if self.start < self._frames:
             yield from self._ready(self._decoder.finish)
         self._begun = False
+
+    def _is_wanted(self, first: int, stop: int) -> bool:
+        """Tell if a frame is wanted, by numbers that count from the one that the decoder began with."""
+        return self.wanted is None or self.wanted(self._first + first, self._first + stop)
 
     def _decoded(self, decoded: Callable[[], list[Any]]) -> Generator[Moved, None, list[Any]]:
         while True:
@@ -87,11 +100,14 @@ class Decoding:
                 moved = less(self._placement, error)
             yield moved
 
-    def _ready(self, decoded: Callable[[], list[Any]]) -> Iterator[FramesReady | Moved]:
+    def _ready(self, decoded: Callable[[], list[Any]]) -> Iterator[Shown]:
         pieces = yield from self._decoded(decoded)
         for piece in pieces:
             if self.start >= self._frames:
                 return
+            if isinstance(piece, int):
+                yield from self._unwanted(piece)
+                continue
             self._check_finite(piece)
             unseen = min(piece.shape[2], max(0, -self.start))
             self.start += unseen
@@ -104,6 +120,12 @@ class Decoding:
                 self._tell_plain(frames)
             yield FramesReady(self.start, frames)
             self.start += count
+
+    def _unwanted(self, count: int) -> Iterator[FramesUnwanted]:
+        """So many frames that were not decoded; those of them that would be shown are told."""
+        begin, self.start = max(0, self.start), self.start + count
+        if min(self.start, self._frames) > begin:
+            yield FramesUnwanted(begin, min(self.start, self._frames) - begin)
 
     def _check_finite(self, piece: Any) -> None:
         if not is_finite(piece):

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from longtake.errors import RunError
-from longtake.events import FramesReady, Moved, SectionDone
-from longtake.pipeline.decode import Convert, Decoding, reference_frames
+from longtake.events import FramesReady, SectionDone
+from longtake.models.vae.tiles import Wanted
+from longtake.pipeline.decode import Convert, Decoding, Shown, reference_frames
 from longtake.pipeline.placement import room_for
 from longtake.pipeline.prepare import Asked, Request
 from longtake.pipeline.store import Scratch, Store
@@ -28,29 +29,35 @@ class Output:
     def __exit__(self, *_: object) -> None:
         """Let go of what waits on disk."""
 
-    def begin(self) -> Iterator[FramesReady | Moved]:
+    def begin(self) -> Iterator[Shown]:
         """The frames that are final before any section is made."""
         yield from ()
 
     def keep(self, done: SectionDone) -> None:
         """Take a finished section, before anybody hears of it."""
 
-    def grow(self, done: SectionDone) -> Iterator[FramesReady | Moved]:
+    def grow(self, done: SectionDone) -> Iterator[Shown]:
         """The frames that are final with this section."""
         yield from ()
 
-    def finish(self) -> Iterator[FramesReady | Moved]:
+    def finish(self) -> Iterator[Shown]:
         """The rest."""
         yield from ()
 
 
-def output_of(asked: Asked, request: Request, store: Store | None, convert: Convert | None) -> Output:
+def output_of(
+    asked: Asked,
+    request: Request,
+    store: Store | None,
+    convert: Convert | None,
+    wanted: Wanted | None = None,
+) -> Output:
     """The output that was asked for; `store` has the finished sections, and without one those that wait go to disk."""
     if convert is None:
         return Output()
     if request.job.reference:
         return AtOnce(request, convert)
-    return Growing(asked, request, store, convert)
+    return Growing(asked, request, store, convert, wanted)
 
 
 class AtOnce(Output):
@@ -64,7 +71,7 @@ class AtOnce(Output):
         """Take a finished section."""
         self._done.append(done)
 
-    def finish(self) -> Iterator[FramesReady | Moved]:
+    def finish(self) -> Iterator[Shown]:
         """All frames."""
         request, plan = self._request, self._request.plan
         with request.networks.using("vae") as vae, room_for("decoding the latents"):
@@ -79,8 +86,16 @@ class Growing(Output):
     those that are (behind the picture, where that is made first).
     """
 
-    def __init__(self, asked: Asked, request: Request, store: Store | None, convert: Convert) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        request: Request,
+        store: Store | None,
+        convert: Convert,
+        wanted: Wanted | None = None,
+    ) -> None:
         self._asked, self._request, self._store, self._convert = asked, request, store, convert
+        self._wanted = wanted
         self._scratch: Scratch | None = None
         self._decoding: Decoding | None = None
         self._next = 0
@@ -93,7 +108,7 @@ class Growing(Output):
         if self._scratch is not None:
             self._scratch.close()
 
-    def begin(self) -> Iterator[FramesReady | Moved]:
+    def begin(self) -> Iterator[Shown]:
         """The picture, if the video's first section is the one that comes first."""
         if self._request.plan.made_at(0) == 0:
             yield from self._given(self._first(0), 0)
@@ -107,7 +122,7 @@ class Growing(Output):
             self._scratch = self._scratch or Scratch()
             self._scratch.write_section(done.number, done.latents)
 
-    def grow(self, done: SectionDone) -> Iterator[FramesReady | Moved]:
+    def grow(self, done: SectionDone) -> Iterator[Shown]:
         """The frames that are final with this section: its own, and those of sections that waited for it."""
         if done.number != self._next:
             return
@@ -115,11 +130,13 @@ class Growing(Output):
         while self._next in self._waiting:
             yield from self._made(self._taken(self._next))
 
-    def finish(self) -> Iterator[FramesReady | Moved]:
+    def finish(self) -> Iterator[Shown]:
         """The rest."""
         plan = self._request.plan
         if self._frame <= 1 and self._waiting:
+            self._wanted = None  # frames are not counted from the video's beginning
             if self._decoding is not None:
+                self._decoding.wanted = None
                 yield from self._decoding.finish()
             self._next = min(self._waiting)
             self._frame = self._before(self._first(self._next))
@@ -131,7 +148,7 @@ class Growing(Output):
         if self._decoding is not None:
             yield from self._decoding.finish()
 
-    def _made(self, latents: np.ndarray) -> Iterator[FramesReady | Moved]:
+    def _made(self, latents: np.ndarray) -> Iterator[Shown]:
         """The next section, and what is given before it."""
         self._waiting.discard(self._next)
         first, number = self._first(self._next), self._next
@@ -139,13 +156,13 @@ class Growing(Output):
         self._next += 1
         yield from self._pushed(latents, number)
 
-    def _given(self, frame: int, number: int) -> Iterator[FramesReady | Moved]:
+    def _given(self, frame: int, number: int) -> Iterator[Shown]:
         """What is given from the next frame up to this one, before the section of this number."""
         anchors = self._request.anchors
         while self._frame < frame and self._frame in anchors:
             yield from self._pushed(anchors[self._frame], number)
 
-    def _pushed(self, latents: np.ndarray, number: int) -> Iterator[FramesReady | Moved]:
+    def _pushed(self, latents: np.ndarray, number: int) -> Iterator[Shown]:
         if self._decoding is None:
             self._decoding = self._decoder()
         elif self._frame in self._request.plan.starts:
@@ -170,7 +187,9 @@ class Growing(Output):
         hidden = sum(len(plan.shown(frame)) for frame in range(plan.lead)) if self._frame == 0 else 0
         networks = request.networks
         vae, placement = networks.part("vae"), networks.placement
-        return Decoding(vae, plan.frames, self._convert, request.job.decoding, plain, hidden, placement)
+        return Decoding(
+            vae, plan.frames, self._convert, request.job.decoding, plain, hidden, placement, self._wanted
+        )
 
     def _taken(self, number: int) -> np.ndarray:
         """The latents of a section that waited."""

@@ -19,6 +19,7 @@ from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobTypeError, MemoryRunError
 from longtake.events import Encoded, Event, Moved, Planned, Preview, SectionDone
 from longtake.job import Job
+from longtake.models.vae.tiles import Wanted
 from longtake.pipeline import together, treating
 from longtake.pipeline.caching import StepCache
 from longtake.pipeline.correcting import Correcting
@@ -56,6 +57,7 @@ def generate(
     preview: str | None = None,
     convert: Convert | None = to_frames,
     wrap: Wrap | None = None,
+    wanted: Wanted | None = None,
 ) -> Events:
     """Make the videos that the job and its inputs ask for; to cancel is to close the iterator.
 
@@ -68,6 +70,8 @@ def generate(
     Sections that lie in `store` are not made again: their `SectionDone` comes without any `Stepped`. `convert` turns
     decoded frames into what `FramesReady` holds; with None nothing is decoded. `wrap` may replace the velocity; it is
     called anew for each section and branch of guidance, and stands around the job's step cache, if there is one.
+    `wanted` tells of frames, by the first and the one behind the last, if any of them is wanted; those that are not
+    are not decoded where that saves work, and come as `FramesUnwanted`.
 
     Raises JobError, PictureError or ModelError at the call if the request cannot be met, RunError on the way if the
     numbers go wrong or memory ends.
@@ -81,7 +85,7 @@ def generate(
     if store is not None:
         store.begin(asked.job, treating.form_of(asked.job, networks))
     placed = networks.placement.prepare(work_of(asked.job, asked.plan, asked.rows))
-    return _events(asked, placed, store, show, convert, wrap)
+    return _events(asked, placed, store, show, convert, wrap, wanted)
 
 
 def _events(
@@ -91,6 +95,7 @@ def _events(
     show: Callable[[np.ndarray], np.ndarray] | None,
     convert: Convert | None,
     wrap: Wrap | None,
+    wanted: Wanted | None,
 ) -> Events:
     plan, networks = asked.plan, asked.networks
     steps = asked.job.steps if asked.inputs.sigmas is None else len(asked.inputs.sigmas)
@@ -101,7 +106,7 @@ def _events(
         request = yield from _encoded(asked)
         yield Encoded(request.anchors, request.texts[request.job.prompt])
         sections = sample(request, adapters, store, wrap)
-        with output_of(asked, request, store, convert) as output, closing(sections):
+        with output_of(asked, request, store, convert, wanted) as output, closing(sections):
             yield from _frames(request, sections, output, show)
 
 

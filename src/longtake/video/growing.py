@@ -1,9 +1,8 @@
-"""The file that a growing video can be played from: a fragmented MP4, and the ordinary one made of it in the end."""
+"""The file that a growing video can be played from, piece by piece, and the ordinary one made of it in the end."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,21 +11,27 @@ from typing import Any, BinaryIO
 import av
 
 from longtake.job import Job
+from longtake.video.containers import Container
+from longtake.video.writer import comment_of
+
+PIECE = 2**23
+"""Bytes that are written at once; a larger piece is cut if the process is killed. 4K in ProRes has 4 MB a frame."""
 
 
 class Fragments:
-    """The file that a fragmented MP4 grows in: each fragment is in it wholly, or not at all.
+    """The file that a video grows in: each piece of it (an MP4's fragment, a WebM's cluster) wholly, or not at all.
 
     PyAV writes through it. It offers no `seek`, so that nothing behind is touched again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: Container) -> None:
         # A new file and not the old one emptied: another process may still be at work on that.
         path.unlink(missing_ok=True)
         self.path = path
         self.file = path.open("x+b", buffering=0)
         self.size = self.count = 0
         self._error: OSError | None = None
+        self._piece, self._at = kind.piece, kind.at
 
     def write(self, data: bytes) -> int:
         """Append one fragment, or raise OSError and stay as it was, from then on."""
@@ -41,7 +46,7 @@ class Fragments:
             self.file.truncate(self.size)
             raise
         self.size += len(data)
-        self.count += data[4:8] == b"moof"  # the header comes first, alone
+        self.count += data[self._at : self._at + 4] == self._piece  # the header comes first, alone
         return len(data)
 
     def remove(self) -> None:
@@ -60,27 +65,29 @@ class Fragments:
                 self.path.unlink(missing_ok=True)
 
 
-def new_mp4(place: str | Fragments, job: Job | Mapping[str, Any] | None) -> Any:
-    """An MP4 to write: whole, with its index in front, or fragment by fragment."""
+def new_file(place: str | Fragments, kind: Container, job: Job | Mapping[str, Any] | None) -> Any:
+    """A video file to write: whole, with its index in front, or piece by piece."""
     if isinstance(place, str):
-        container = av.open(place, "w", format="mp4", options={"movflags": "+faststart"})
+        container = av.open(place, "w", format=kind.format, options=dict(kind.whole))
     else:
-        # delay_moov: the index waits for the first frame, to say that it is shown at 0 although B-frames come later.
-        flags = "+delay_moov+default_base_moof+frag_every_frame+skip_trailer"
-        options = {"movflags": flags, "flush_packets": "1"}
-        # The buffer holds what is written at once; a larger fragment is cut if the process is killed.
-        container = av.open(place, "w", format="mp4", options=options, buffer_size=2**20)
-    if job is not None:
-        container.metadata["comment"] = job.to_json() if isinstance(job, Job) else json.dumps(job)
+        container = av.open(place, "w", format=kind.format, options=dict(kind.growing), buffer_size=PIECE)
+    comment = comment_of(job)
+    if comment is not None:
+        container.metadata["comment"] = comment
     return container
 
 
-def remux(fragments: BinaryIO, path: Path, job: Job | Mapping[str, Any] | None) -> None:
-    """Write the packets of a fragmented MP4, as they are and one at a time, to an ordinary one."""
+def remux(fragments: BinaryIO, path: Path, kind: Container, job: Job | Mapping[str, Any] | None) -> None:
+    """Write the packets of a video that grew, as they are and one at a time, to an ordinary one."""
     fragments.seek(0)
-    with av.open(fragments, "r", format="mp4") as grown, new_mp4(str(path), job) as whole:
+    with av.open(fragments, "r", format=reader_of(kind)) as grown, new_file(str(path), kind, job) as whole:
         stream = whole.add_stream_from_template(grown.streams.video[0])
         for packet in grown.demux(video=0):
             if packet.dts is not None:  # the last one is empty: it flushes decoders
                 packet.stream = stream
                 whole.mux(packet)
+
+
+def reader_of(kind: Container) -> str:
+    """FFmpeg's name for what reads a kind of file."""
+    return "matroska" if kind.format == "webm" else "mp4"

@@ -16,6 +16,8 @@ import numpy as np
 from longtake.errors import JobError, PictureError
 from longtake.job import Job
 from longtake.picture import MAX_PIXELS, reason
+from longtake.video.gif import read_comment
+from longtake.video.numbered import is_numbered, numbered, read_text
 
 MAX_BYTES = 2**34
 """Most bytes of all frames that are read at once: 16 GiB are eight minutes at 640 x 608 and 30 frames a second."""
@@ -70,23 +72,57 @@ def stream_video(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> Metadata:
-    """The facts that the video file states, without decoding it. Raises PictureError if it is none."""
+    """The facts that a video states, without decoding it: a file, a PNG, or a folder of numbered PNGs.
+
+    Raises PictureError if it is none.
+    """
+    if Path(path).is_dir() or is_numbered(path) or Path(path).suffix.lower() == ".png":
+        return _of_pictures(path)
     with opened(path) as container:
         stream = container.streams.video[0]
-        comment = container.metadata.get("comment", "")
-        job = None
-        with contextlib.suppress(JobError):
-            job = Job.from_json(comment)
+        comment = _comment(container, path)
+        frames, fps = stream.frames, float(stream.average_rate or 0)
+        is_gif = container.format.name == "gif"
+        if not frames or is_gif:
+            frames, seconds = _count_packets(container)
+            # FFmpeg guesses a GIF's rate by one of its times.
+            fps = frames / seconds if is_gif and seconds else fps
         return Metadata(
             width=stream.codec_context.width,
             height=stream.codec_context.height,
-            frames=stream.frames or _count_packets(container),
-            fps=float(stream.average_rate or 0),
+            frames=frames,
+            fps=fps,
             codec=stream.codec_context.name,
             pixel_format=stream.codec_context.pix_fmt or "",
             comment=comment,
-            job=job,
+            job=_job(comment),
         )
+
+
+def _of_pictures(path: str | os.PathLike[str]) -> Metadata:
+    """The facts of numbered PNGs, by the first one, or of a single one."""
+    numbers = is_numbered(path)
+    files = numbered(path) if numbers else [Path(path)]
+    if not files:
+        raise PictureError(f"{path} holds no numbered PNGs.")
+    comment, width, height = read_text(files[0])
+    job = _job(comment)
+    fps = float(job.fps) if job is not None and numbers else 0.0
+    return Metadata(width, height, len(files), fps, "png", "rgb24", comment, job)
+
+
+def _comment(container: Any, path: str | os.PathLike[str]) -> str:
+    if container.format.name == "gif":
+        return read_comment(path)
+    # Matroska shouts.
+    return str(container.metadata.get("comment") or container.metadata.get("COMMENT", ""))
+
+
+def _job(comment: str) -> Job | None:
+    """The job of a comment, if it is one."""
+    with contextlib.suppress(JobError):
+        return Job.from_json(comment)
+    return None
 
 
 @contextlib.contextmanager
@@ -133,9 +169,14 @@ def _too_large(path: object, width: int, height: int) -> str:
     return f"{path} has frames of {width} x {height} pixels; the most that is read is {MAX_PIXELS // 10**6} million."
 
 
-def _count_packets(container: Any) -> int:
-    """The frames of a video whose index does not count them: one that is made of fragments."""
-    return sum(packet.dts is not None for packet in container.demux(video=0))
+def _count_packets(container: Any) -> tuple[int, float]:
+    """The frames of a video whose index does not count them, such as one that is made of fragments; and its seconds."""
+    count, seconds = 0, 0.0
+    for packet in container.demux(video=0):
+        if packet.dts is not None:
+            count += 1
+            seconds += float((packet.duration or 0) * packet.time_base)
+    return count, seconds
 
 
 def pixels(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> np.ndarray:
