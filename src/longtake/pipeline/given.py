@@ -28,6 +28,9 @@ END = "end"
 FROM_TEXT = "from_text"
 """The setting of a model that was trained to make the first picture, too."""
 
+PLAIN = (16, 16)
+"""The size of a plain picture, which is then the video's."""
+
 At = Any
 """A picture's time: seconds, or "end"."""
 
@@ -62,22 +65,21 @@ def given_pictures(job: Job, inputs: Inputs) -> dict[At, Picture]:
     return found
 
 
-def with_start(job: Job, networks: Networks, found: Mapping[At, Picture]) -> tuple[Job, dict[At, Picture]]:
-    """The job and its pictures, with what the video begins with if no picture is given for its beginning.
+def begun(job: Job, networks: Networks, begins: bool) -> tuple[Job, Image.Image | None]:
+    """The job, and a picture to begin with if it needs one; `begins` tells if one is given.
 
-    A model that was trained from text makes that, too. For any other it is a plain picture, which a warning says:
+    A model that was trained from text makes the first picture, too. Any other gets a plain one, which a warning says:
     FramePack's applications begin with plain black, and the video comes out of it within some frames. Raises JobError
     for a job that asks for something else.
     """
-    told = bool(networks.settings.get(FROM_TEXT))
-    if 0 in found or job.clip is not None:
-        return job, dict(found)
+    if begins or job.clip is not None:
+        return job, None
     if job.reference:
         raise JobError(
             "The reference begins with a picture, and none was given; give one, or make the video without reference."
         )
-    if told:
-        return replace(job, from_text=True), dict(found)
+    if networks.settings.get(FROM_TEXT):
+        return replace(job, from_text=True), None
     if job.from_text:
         raise JobError(
             "The job begins from text, and this model was not trained to; give it a picture to begin with."
@@ -88,7 +90,7 @@ def with_start(job: Job, networks: Networks, found: Mapping[At, Picture]) -> tup
         LongtakeWarning,
         stacklevel=3,
     )
-    return job, {0: Picture(Image.new("RGB", (16, 16))), **found}
+    return job, Image.new("RGB", PLAIN)
 
 
 def with_anchors(job: Job, found: Mapping[At, Picture]) -> Job:

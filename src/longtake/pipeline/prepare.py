@@ -24,6 +24,7 @@ from longtake.pipeline.encode import Text, encode_text, repeated
 from longtake.pipeline.given import (
     At,
     Picture,
+    begun,
     check_count,
     encoded,
     given_pictures,
@@ -31,7 +32,6 @@ from longtake.pipeline.given import (
     name_of,
     pixels_of,
     with_anchors,
-    with_start,
 )
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import Noise, noise_source, seeds_of
@@ -158,7 +158,10 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
 
 def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     """Check the request as a whole; JobError, PictureError or ModelError in one sentence if it cannot be met."""
-    job, given = with_start(job, networks, given_pictures(job, inputs))
+    given = given_pictures(job, inputs)
+    job, plain = begun(job, networks, 0 in given)
+    if plain is not None:
+        given = {0: Picture(plain), **given}
     job = _with_cache(with_anchors(job, given), networks)
     job.check()
     if job.dtype not in ("auto", networks.dtype_name):
