@@ -17,6 +17,7 @@ from longtake.pipeline.encode import decode_picture, encode_latents, encode_pict
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import LAST_PICTURE, PICTURE, What, key_frame
 from longtake.plan.layout import LATENT_PIXELS
+from longtake.plan.pictures import frames_of
 from longtake.plan.plans import Plan
 from longtake.processors import pictures
 
@@ -165,7 +166,11 @@ def seen(networks: Networks, pixels: np.ndarray, rounded: bool = False) -> Any:
 
 def _states(asked: Asked, pixels: Mapping[int, np.ndarray]) -> dict[int, Any]:
     """The states of each picture; as in the reference, with `reference`, of the first one alone."""
-    if asked.inputs.image_states is not None:
+    known = asked.inputs.image_states
+    if isinstance(known, Mapping):
+        frames = frames_of(asked.job, asked.plan)
+        return {frames[at]: states for at, states in known.items()}
+    if known is not None:
         return {}
     wanted = [0] if asked.job.reference else pixels
     return {frame: seen(asked.networks, pixels[frame], asked.job.reference) for frame in wanted}

@@ -55,10 +55,10 @@ class Inputs:
 
     Pictures are paths, PIL images, arrays (H, W, C) or tensors (C, H, W), and default to the job's anchors; `latents`
     (B, C, 1, h, w), scaled, stand in for encoding them. `pictures` are any by their times, in seconds or "end". Prompts
-    default to the job's; `text`, `negative` and `image_states` are encodings that need not be made. `generator` is what
-    `noise_source` takes, by default the job's seed. `sigmas` are noise levels before the schedule's shift. A
-    `scheduler` that is given is used itself; else a copy of the model's is used, so that two streams do not disturb
-    each other.
+    default to the job's; `text`, `negative` and `image_states` (of all pictures, or by their times) are encodings that
+    need not be made. `generator` is what `noise_source` takes, by default the job's seed. `sigmas` are noise levels
+    before the schedule's shift. A `scheduler` that is given is used itself; else a copy of the model's is used, so that
+    two streams do not disturb each other.
     """
 
     picture: Any = None
@@ -225,7 +225,7 @@ def encode(asked: Asked) -> Request:
     return Request(
         asked.job, networks, asked.plan,
         {prompt: Text(*text) for prompt, text in texts.items()}, None if negative is None else Text(*negative),
-        States(states, asked.rows, inputs.image_states, blank), anchors,
+        States(states, asked.rows, None if states else inputs.image_states, blank), anchors,
         noise, scheduler, inputs.sigmas, inputs.attention_kwargs, asked.cache,
         seeds_of(_first(inputs.generator, asked.job.seed), asked.rows, asked.job.seed), asked.rows,
     )  # fmt: skip
