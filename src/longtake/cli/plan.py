@@ -133,7 +133,11 @@ def _begun(job: Job, plan: Plan) -> str:
     elif job.clip:
         lasting += f", {plan.anchors[1]}-{plan.anchors[-1]} are the beginning of the clip"
     keys = plan.starts[1:]
-    return lasting + (f", {', '.join(map(str, keys))} are key frames" if keys else "")
+    if not keys:
+        return lasting
+    return (
+        f"{lasting}, {', '.join(map(str, keys))} {'is a key frame' if len(keys) == 1 else 'are key frames'}"
+    )
 
 
 def traits(job: Job, plan: Plan) -> str:
