@@ -21,7 +21,7 @@ USAGE = "[PROMPT] [options]"
 EXAMPLES = """\
 longtake plan --seconds 5
 longtake plan "A penguin [0s-2s: walks] [2s: jumps]" --keyframe 2=b.png --blend 1
-longtake plan --timeline walk.json --seconds 20
+longtake plan "0:A penguin walks;;;2:it jumps" --sampling vanilla
 longtake plan --frames 145 --sampling vanilla --size 640x608
 longtake plan --seconds 5 --last-image --json
 """
