@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +56,7 @@ def whole(run: Run, networks: Networks, plan: Plan) -> np.ndarray:
     edges = [*plan.starts, last + 1]
     stretches = [
         np.concatenate([by_frame[frame] for frame in range(first, end)], axis=2)
-        for first, end in zip(edges, edges[1:], strict=False)
+        for first, end in itertools.pairwise(edges)
     ]
     frames = np.concatenate([ops.to_numpy(decode(networks.vae, each)) for each in stretches], axis=2)
     frames = frames[:, :, : plan.frames]
