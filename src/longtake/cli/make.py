@@ -25,7 +25,7 @@ from longtake.jobs.folder import JobFolder
 from longtake.jobs.section import DONE
 from longtake.jobs.stored import read_job
 from longtake.machine import is_cpu
-from longtake.named import mismatch, trained_for
+from longtake.named import mismatch, tempo, trained_for
 from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.plan.layout import check_scales
 from longtake.plan.plans import kind_named, names_like
@@ -224,6 +224,9 @@ def _settled(job: Job, networks: Networks, picture: Any, progress: Progress) -> 
     from longtake.pipeline.prepare import settled
 
     job = settled(job, networks, picture)
+    note = tempo(job.fps, networks.settings)
+    if note is not None:
+        warnings.warn(note, LongtakeWarning, stacklevel=2)
     progress.loaded(job)
     return job
 
