@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from longtake.errors import JobError, JobTypeError
 from longtake.events import FramesReady, SectionDone, Stepped
-from longtake.job import FRAMES, PARTS, Anchor, Job, Lora, PromptSpan, SectionChange
+from longtake.job import FRAMES, PARTS, Anchor, Clip, Job, Lora, PromptSpan, SectionChange, WeightSpan
 from longtake.option import options
 from longtake.plan.plans import PLANS
 from longtake.sampling.solvers import SOLVERS
@@ -55,7 +55,13 @@ JOBS = st.builds(
     dtype=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
     history=st.sampled_from(["", "noise:0.2", "discrete:8+forget", "sink:4"]),
     loras=st.lists(
-        st.builds(Lora, st.just("x"), st.lists(st.floats(-9, 9), min_size=1, max_size=3)), max_size=2
+        st.builds(
+            Lora,
+            st.just("x"),
+            st.lists(st.floats(-9, 9), min_size=1, max_size=3)
+            | st.lists(st.builds(WeightSpan, st.floats(-9, 9), st.just(2.0)), min_size=1, max_size=1),
+        ),
+        max_size=2,
     ),
     changes=st.lists(
         st.builds(SectionChange, st.integers(0, 9), st.none() | st.integers(0, 9), st.none() | TEXTS),
@@ -114,6 +120,31 @@ def test_changes_of_sections_survive_json():
     assert Job.from_json(job.to_json()) == job
     assert job.change_of(3) == SectionChange(3, seed=7)
     assert job.change_of(1) == SectionChange(1)
+
+
+def test_the_timeline_in_json_is_canonical():
+    text = (
+        '{"prompt": "a penguin", "prompts": [{"from": 0, "to": 2.5, "text": "it jumps", "seed": 3}], "keyframes": '
+        '[{"at": 2, "image": "b.png", "strength": 0.5}, {"at": "end", "image": "c.png"}], "blend": 2, "loop": false, '
+        '"loras": [{"path": "x", "weights": [{"from": 1, "to": null, "weight": 0.5}]}], "unforeseen": "restart"}'
+    )
+    job = Job.from_json(text)
+    assert job == Job(
+        "a penguin",
+        prompts=(PromptSpan("it jumps", 0, 2.5, 3),),
+        anchors=(Anchor(2, "b.png", 0.5), Anchor("end", "c.png")),
+        loras=(Lora("x", (WeightSpan(0.5, 1),)),),
+        blend=2,
+        unforeseen="restart",
+    )
+    values = job.values()
+    assert "anchors" not in values and values["keyframes"][0] == {"at": 2, "image": "b.png", "strength": 0.5}
+    assert values["prompts"] == [{"from": 0, "to": 2.5, "text": "it jumps", "seed": 3}]
+    assert values["loras"][0]["weights"] == [{"from": 1, "to": None, "weight": 0.5}]
+    clip = Job("x", clip=Clip("c.mp4", 3))
+    assert clip.values()["clip"] == {"video": "c.mp4", "latents": 3} and Job.of(clip.values()) == clip
+    with pytest.raises(JobError, match="the key 'keyframes'"):
+        Job.of({"prompt": "x", "keyframes": [], "anchors": []})
 
 
 def test_a_job_of_0_1_0_is_read():
@@ -239,7 +270,13 @@ def test_wrong_types_in_json_are_refused_as_types(values, words):
             {"sampling": "vanilla", "anchors": (END,)},
             r"sees the end \(inverted, endpoint, planned\); vanilla was asked for",
         ),
-        ({"anchors": (Anchor(2.5, "x"),)}, 'A picture can stand at 0 or at "end"; 2.5'),
+        (
+            {"anchors": (Anchor(2.5, "x"),), "sampling": "vanilla"},
+            "A picture at 2.5 s needs a sampling that sees the end",
+        ),
+        ({"anchors": (Anchor(-2.5, "x"),)}, "at least 0; -2.5"),
+        ({"clip": 3}, "clip must be a Clip; 3"),
+        ({"prompts": (PromptSpan("x", seed=-1),)}, "The seed of the prompt from 0.0 s on must be at least 0"),
         ({"anchors": (Anchor(NAN, "x"),)}, "finite"),
         ({"anchors": (Anchor("middle", "x"),)}, "must be a number; 'middle'"),
         ({"anchors": (Anchor(False, "x"),)}, "must be a number; False"),

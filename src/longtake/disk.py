@@ -74,6 +74,14 @@ def publish(part: Path, path: str | os.PathLike[str]) -> None:
     _take_name(part, path)
 
 
+def move(path: Path, target: Path) -> None:
+    """Give a whole file another name on the same disk, maybe in another folder; it is on the disk then."""
+    os.replace(path, target)
+    sync_folder(target.parent)
+    if target.parent != path.parent:
+        sync_folder(path.parent)
+
+
 def publish_folder(part: Path, folder: Path) -> None:
     """Give a finished folder, whose files are on the disk, its name; one that has it goes."""
     sync_folder(part)

@@ -57,11 +57,15 @@ class Stepped:
 
 @dataclass(frozen=True)
 class SectionDone:
-    """A section's latents (B, C, T, h, w) are final; `number` is its place in the video."""
+    """A section's latents (B, C, T, h, w) are final; `number` is its place in the video.
+
+    `frame` is its first latent frame.
+    """
 
     section: int
     number: int
     latents: np.ndarray = field(repr=False)
+    frame: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,14 @@ class FramesReady:
 
 
 @dataclass(frozen=True)
+class FramesUnwanted:
+    """So many frames in their place among those of `FramesReady`, the first at number `start`, which nobody wants."""
+
+    start: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Preview:
     """An early look at a section: `frames` (B, T, H, W, 3) uint8 of the section at place `number` in the video.
 
@@ -86,4 +98,4 @@ class Preview:
     frames: np.ndarray = field(repr=False)
 
 
-Event = Planned | Moved | Encoded | Stepped | SectionDone | Preview | FramesReady
+Event = Planned | Moved | Encoded | Stepped | SectionDone | Preview | FramesReady | FramesUnwanted

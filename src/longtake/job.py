@@ -12,6 +12,7 @@ from longtake import strictjson
 from longtake.errors import JobError, JobTypeError
 from longtake.named import NAMED, named, trained_for
 from longtake.option import ITEMS, NAME, TEXT, Option, check_text, option, shown
+from longtake.plan import asked, cuts
 from longtake.plan.plans import PLANS, check_window, kind_named, plan_of
 from longtake.sampling import ways
 from longtake.sampling.caching import METHODS, parse
@@ -155,6 +156,10 @@ class Job:
     clip: Clip | None = option(None, "a video to go on from", kind=Clip, group=None)  # noqa: RUF009
     from_text: bool = option(False, "the model makes the first frame, too, from the prompt alone", group=None)
 
+    origin: int = option(
+        0, "sections that were put before those that the job began with", group=None, least=0, most=FRAMES
+    )
+
     def __post_init__(self) -> None:
         freeze(self, "prompts", "anchors", "loras", "changes")
         if isinstance(self.parts, Mapping):
@@ -172,6 +177,16 @@ class Job:
     def last_picture(self) -> str | None:
         """The picture that the video ends with."""
         return next((anchor.image for anchor in self.anchors if anchor.at == "end"), None)
+
+    def drawn(self, number: int) -> int:
+        """The number by which the noise of the section at this place in the video is drawn, 0 or more.
+
+        Sections keep theirs when others are put before them.
+
+        >>> [Job("", origin=1).drawn(number) for number in range(3)]
+        [4294967295, 0, 1]
+        """
+        return (number - self.origin) % 2**32
 
     def check(self) -> None:
         """Raise JobError for the first thing that cannot be done, in one sentence; JobTypeError for a wrong type."""
@@ -303,18 +318,9 @@ def _check_sampling(job: Job) -> None:
     kind = kind_named(job.sampling)
     check_window(job.sampling, job.window)
     ways.check_discrete(job.sampling, kind.structure.endswith("+D"), job.history)
-    times = [anchor.at for anchor in job.anchors]
-    if len(set(times)) < len(times):
-        raise JobError("One picture can stand at one time; the job's anchors name a time twice.")
-    for at in times:
-        if at not in (0, "end"):
-            raise JobError(f'A picture can stand at 0 or at "end"; {shown(at)} was asked for.')
-    if "end" in times and not kind.sees_end:
-        seeing = ", ".join(name for name, kind in PLANS.items() if kind.sees_end)
-        raise JobError(
-            f"A last picture needs a sampling that sees the end ({seeing}); {job.sampling} was asked for, which "
-            "never looks ahead."
-        )
+    asked.check(job, kind, ", ".join(name for name, kind in PLANS.items() if kind.sees_end))
+    if cuts.key_frames(job) or job.loop or job.clip:
+        plan_of(job)  # raises for pictures that are too near to one another
 
 
 def _check_reference(job: Job) -> None:
@@ -335,10 +341,17 @@ def _check_reference(job: Job) -> None:
         raise JobError(
             "The reference sees its history as it is; leave history out, or make the video without reference."
         )
-    if job.changes or job.prompts:
+    if job.changes or job.prompts or job.origin:
         raise JobError(
             "The reference's noise is one stream and its prompt one text; no section of it can have its own "
             "seed or prompt."
+        )
+    strong = any(anchor.strength != 1 for anchor in job.anchors)
+    weighed = any(lora.spans for lora in job.loras)
+    if cuts.key_frames(job) or strong or weighed or job.loop or job.clip or job.from_text:
+        raise JobError(
+            "The reference knows a first and a last picture alone, as they are; make a video with pictures or weights "
+            "in time, a loop, a clip or from text without reference."
         )
 
 

@@ -6,15 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from longtake.cli import main
-from longtake.cli.extend import longer
+from longtake.cli.extend import earlier, longer
 from longtake.errors import JobError, RunError
 from longtake.events import Planned
-from longtake.job import Anchor, Job, SectionChange
+from longtake.job import Anchor, Job, Lora, PromptSpan, SectionChange, WeightSpan
 from longtake.video import read_metadata
 
-BEGIN = ["generate", "a.png", "It moves.", "--frames", "100", "--steps", "2", "--job", "job"]
+BEGIN = ["generate", "a.png", "It moves.", "--frames", "100", "--steps", "2", "--zoom", "1", "--job", "job"]
 
 
 def said(capsys, words, code=0):
@@ -138,9 +139,11 @@ def test_a_section_is_made_again(pipeline, capsys):
     assert [sections()[number] == before[number] for number in range(3)] == [False, False, True]
     for words, sentence in (
         (["--section", "1", "--seed", "7"], "made with this seed and prompt already"),
-        (["--section", "1"], "made with this seed and prompt already"),
+        (["--seed", "7"], "name it by --section N or --seconds A-B"),
+        ([], "Name what is made again"),
+        (["--section", "3-1", "--seed", "1"], "sections look like 3 or 2,5-7"),
+        (["--seconds", "4", "--seed", "1"], "has 3.33333 s; it was asked to be made again from 4 s on"),
         (["--section", "3", "--seed", "1"], "no section 3; this video has the sections 0 to 2"),
-        (["--section", "-1", "--seed", "1"], "no section -1"),
         (["--section", "1", "--seed", "-1"], "must be at least 0; -1"),
     ):
         assert sentence in said(capsys, ["redo", "job", *words], 2).err
@@ -150,6 +153,117 @@ def test_a_section_is_made_again(pipeline, capsys):
     assert pipeline.job.changes == (SectionChange(1, None, "It jumps."),)
     said(capsys, ["redo", "job", "--section", "1", "--prompt", "It moves."])
     assert pipeline.job.changes == ()
+
+
+def test_another_take_is_made_listed_chosen_and_undone(pipeline, capsys):
+    said(capsys, [*BEGIN, "--seed", "3"])
+    first = sections()
+    said(capsys, ["redo", "job", "--seconds", "1.3-2.4"])
+    assert pipeline.job.changes == (SectionChange(1, 4),), "a seed that it never had"
+    listed = said(capsys, ["takes", "job"]).out.splitlines()
+    assert listed[2].split()[:3] == ["2", "in", "use"] and len(listed) == 6, "two of 0 and 1, one of 2"
+    told = json.loads(said(capsys, ["takes", "job", "--section", "1", "--json"]).out)["takes"]["1"]
+    assert [(take["used"], take["seed"], take["prompt"]) for take in told] == [
+        (False, 3, "It moves."),
+        (True, 4, "It moves."),
+    ]
+    pipeline.numbers = 1  # nothing needs to be made
+    said(capsys, ["undo", "job"])
+    assert pipeline.job.changes == () and sections() == first
+    said(capsys, ["takes", "job", "--section", "1", "--use", "2"])
+    assert pipeline.job.changes == (SectionChange(1, 4),)
+    said(capsys, ["takes", "job", "--section", "1", "--use", told[0]["take"]])
+    assert pipeline.job.changes == () and sections() == first
+    for words, sentence in (
+        (["takes", "job", "--use", "2"], "name it by --section N"),
+        (["takes", "job", "--section", "3"], "no section 3"),
+        (
+            ["takes", "job", "--section", "1", "--use", "3"],
+            "Section 1 has the takes 1 to 2; '3' was asked for",
+        ),
+        (["takes", "job", "--keep-takes", "1"], "A list changes nothing"),
+        (["takes", "job", "--sheet", "takes.png"], "no latent-to-RGB projection for this model's 4 channels"),
+        (["redo", "job", "--section", "1", "--keep-takes", "-1"], "lies between 0 and 10000; '-1' was given"),
+    ):
+        assert sentence in said(capsys, words, 2).err
+    for _ in range(2):
+        said(capsys, ["undo", "job"])
+    assert "There is nothing to undo" in said(capsys, ["undo", "job"], 2).err
+
+
+def test_takes_are_limited(pipeline, capsys):
+    said(capsys, BEGIN)
+    for seed in range(1, 4):
+        said(capsys, ["redo", "job", "--section", "0", "--seed", str(seed), "--keep-takes", "2"])
+    told = json.loads(said(capsys, ["takes", "job", "--section", "0", "--json"]).out)["takes"]["0"]
+    assert [take["seed"] for take in told] == [1, 2, 3] and told[2]["used"], "the oldest one went"
+    said(capsys, ["redo", "job", "--section", "0", "--seed", "4", "--keep-takes", "0"])
+    assert not list(Path("job/takes").iterdir())
+
+
+def test_a_picture_is_replaced_and_comes_back(pipeline, place, capsys):
+    said(capsys, BEGIN)
+    before, first = sections(), Path("job/first.png").read_bytes()
+    Image.new("RGB", (64, 64), "blue").save("b.png")
+    assert (
+        "sections to make again: 0, 1, 2; kept: 0\n"
+        in said(capsys, ["redo", "job", "--picture", "b.png"]).err
+    )
+    assert pipeline.job.picture == "b.png" and pipeline.inputs.picture.getpixel((0, 0)) == (0, 0, 255)
+    # As if the process had been killed before the file was replaced.
+    Path("job/first.png").write_bytes(first)
+    said(capsys, ["resume", "job"])
+    assert pipeline.inputs.picture.getpixel((0, 0)) == (0, 0, 255)
+    said(capsys, ["redo", "job", "--last-image", "a.png"])
+    assert pipeline.inputs.last_picture is not None and pipeline.job.last_picture == "a.png"
+    said(capsys, ["undo", "job"])
+    assert pipeline.inputs.last_picture is None and not Path("job/last.png").exists()
+    said(capsys, ["undo", "job"])
+    assert Path("job/first.png").read_bytes() == first and sections() == before
+
+
+def test_a_video_gets_another_length(pipeline, capsys):
+    said(capsys, [*BEGIN, "--sampling", "vanilla"])
+    before = sections()
+    said(capsys, ["redo", "job", "--length", "1.5"])
+    assert pipeline.job.frames == 45 and sorted(sections()) == [0, 1]
+    said(capsys, ["redo", "job", "--frames", "100"])
+    assert sections() == before
+
+
+def test_an_inverted_job_is_extended_at_its_beginning(pipeline, capsys):
+    said(capsys, [*BEGIN[:3], *BEGIN[5:], "--frames", "181"])
+    before = sections()
+    told = said(capsys, ["extend", "job", "--seconds", "2", "--before"]).err
+    assert "72 frames (2.4 s) are put before what is there" in told and "to make again: 2, 3; kept: 3" in told
+    assert (pipeline.job.frames, pipeline.job.origin) == (253, 2)
+    assert [sections()[number + 2] == before[number] for number in (2, 3, 4)] == [True] * 3
+    pipeline.numbers = 3
+    said(capsys, ["undo", "job"])
+    assert sections() == before
+    assert "with --before, at its beginning" in said(capsys, ["extend", "job", "--frames", "9"], 2).err
+
+
+def test_where_a_beginning_cannot_move():
+    job = Job("It moves.", frames=3 * 36 + 1)
+    for changed, sentence in (
+        (job, "nothing of it would stay; begin a new one of 145 frames"),
+        (replace(job, sampling="vanilla"), "nothing that is made can come before"),
+        (replace(job, sampling="planned"), "nothing that is made can come before"),
+        (replace(job, anchors=(Anchor(1.5, "b.png"),)), "A job with pictures in between"),
+    ):
+        with pytest.raises(JobError, match=sentence):
+            earlier(changed, 20)
+
+
+def test_what_is_said_of_seconds_and_sections_moves_with_them():
+    spans = (PromptSpan("it jumps", 2.0, 3.0), PromptSpan("it sits", 0.0, 1.0))
+    loras = (Lora("a", (1.0, 0.5)), Lora("b", (WeightSpan(1.0, 1.0),)))
+    job = Job("x", frames=181, fps=36, prompts=spans, loras=loras, changes=(SectionChange(3, 7),))
+    moved = earlier(job, 72)
+    assert [(span.start, span.end) for span in moved.prompts] == [(4.0, 5.0), (0.0, 3.0)]
+    assert moved.loras[0].weights == (1.0, 1.0, 1.0, 0.5) and moved.loras[1].weights[0].start == 3.0
+    assert moved.changes == (SectionChange(5, 7),)
 
 
 def test_a_job_of_another_model_or_a_newer_version_is_refused(pipeline, place, capsys):

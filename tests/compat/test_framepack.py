@@ -188,7 +188,6 @@ def test_an_interrupted_job_returns_the_sections_it_finished(
     [
         ({"prompt": None}, "prompt"),
         ({"prompt": 3}, "int"),
-        ({"image": None}, "picture"),
         ({"height": 40}, "multiple of 16"),
         ({"num_frames": 0}, "frames"),
         ({"output_type": "gif"}, "gif"),

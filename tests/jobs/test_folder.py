@@ -161,10 +161,14 @@ def test_a_vanilla_video_is_extended(
     extended = run(folder, networks)
     assert (extended.replayed, extended.made) == ([0, 1, 2, 3], [4, 5, 6, 7])
     assert extended == Made(generate(longer, networks, Inputs(picture)))
-    # What the video no longer has goes.
+    # What the video no longer has is set aside, and comes back.
     folder = reopened(folder)
-    assert folder.change(job) == [4, 5, 6, 7]
+    assert folder.change(job) == [] and sorted(folder.states()) == [0, 1, 2, 3]
     assert run(folder, networks).made == []
+    folder = reopened(folder)
+    assert folder.undo() == []
+    again = run(folder, networks)
+    assert again.made == [] and again == extended
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -192,10 +196,17 @@ def test_a_section_is_made_again_with_what_depends_on_it(
     for number, latents in after.latents.items():
         assert np.array_equal(latents, before.latents[number]) == (number not in dropped)
     assert after == Made(generate(changed, networks, Inputs(picture)))
-    # And back again.
+    # And back again, where nothing is made that is kept; and forth.
     folder = reopened(folder)
-    assert folder.change(job) == dropped
-    assert run(folder, networks) == before
+    assert folder.undo() == []
+    back = run(folder, networks)
+    assert back == before and back.made == []
+    folder = reopened(folder)
+    takes = {number: folder.takes(number) for number in range(4)}
+    assert [len(found) for found in takes.values()] == [1 + (number in dropped) for number in range(4)]
+    assert folder.change(folder.using(takes[change.section][1])) == []
+    forth = run(folder, networks)
+    assert forth == after and forth.made == []
 
 
 def test_a_change_that_was_interrupted_is_resumed(

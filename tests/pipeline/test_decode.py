@@ -11,7 +11,6 @@ import pytest
 from longtake.backend import ops
 from longtake.errors import LongtakeWarning, RunError
 from longtake.pipeline.decode import Decoding, to_frames
-from longtake.plan.plans import vanilla
 
 
 class Autoencoder:
@@ -28,11 +27,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch, frames: np.ndarray, **options: Any)
     pieces = [ops.from_numpy(np.ascontiguousarray(piece)) for piece in np.array_split(frames, 3, axis=2)]
 
     class Given:
-        def __init__(self, vae: Any, mode: str) -> None:
+        def __init__(self, vae: Any, mode: str, wanted: Any) -> None:
             self.rest = list(pieces)
 
         def push(self, latents: Any) -> list[Any]:
-            return [self.rest.pop(0)]
+            return [self.rest.pop(0)] if len(self.rest) == len(pieces) else []
 
         def finish(self) -> list[Any]:
             return self.rest
@@ -42,8 +41,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch, frames: np.ndarray, **options: Any)
 
     monkeypatch.setattr("longtake.pipeline.decode.StreamingDecoder", Given)
     monkeypatch.setattr("longtake.pipeline.decode.unscaled", lambda vae, latents: latents)
-    decoding = Decoding(Autoencoder(), vanilla(4, window=2), to_frames, **options)
-    events = [*decoding.push(np.zeros(1)), *decoding.finish()]
+    decoding = Decoding(Autoencoder(), frames.shape[2], to_frames, **options)
+    events = [*decoding.push(np.zeros((1, 1, 1, 1, 1)), 0)]
+    for section in range(4):
+        events += decoding.push(np.zeros((1, 1, 2, 1, 1)), section)
+    events += decoding.finish()
     return sum(event.frames.shape[1] for event in events)
 
 

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from longtake.backend import ops, runtime
 from longtake.compat.schedulers import UniPCMultistepScheduler
-from longtake.errors import JobError, JobTypeError, MemoryRunError, ModelError
+from longtake.errors import JobError, JobTypeError, LongtakeWarning, MemoryRunError, ModelError
 from longtake.events import Encoded, Event, FramesReady, Planned, Preview, SectionDone, Stepped
 from longtake.job import Job, Lora, SectionChange
 from longtake.pipeline.decode import crossfade, decode, stages, to_frames
@@ -337,9 +337,15 @@ def test_a_picture_alone_is_no_inputs(networks: Networks, picture: Image.Image) 
         generate(JOB, networks, picture)  # type: ignore[arg-type]
 
 
-def test_no_picture_is_refused(networks: Networks) -> None:
-    with pytest.raises(JobError, match="picture"):
-        events_of(JOB, networks)
+def test_a_model_that_needs_a_picture_begins_with_black_and_says_so(networks: Networks) -> None:
+    job = replace(JOB, frames=5, steps=1)
+    with pytest.warns(LongtakeWarning, match="begins with plain black"):
+        found = frames_of(job, networks)
+    np.testing.assert_array_equal(found, frames_of(job, networks, Image.new("RGB", (48, 32))))
+    with pytest.raises(JobError, match="reference begins with a picture"):
+        events_of(replace(job, reference=True), networks)
+    with pytest.raises(JobError, match="was not trained to"):
+        events_of(replace(job, from_text=True), networks)
 
 
 def test_a_model_without_a_size_takes_the_bucket_nearest_to_the_picture(networks: Networks) -> None:

@@ -117,11 +117,13 @@ def picture_of(pixels: np.ndarray) -> np.ndarray:
 
 def test_both_pictures_reach_siglip_unless_the_reference_is_asked_for(networks: Networks) -> None:
     first, other = picture_of(PIXELS), picture_of(-PIXELS)
-    one, two = (encoded(networks, picture=each).image_states for each in (first, other))
+    one, two = (encoded(networks, picture=each).states.of((0,)) for each in (first, other))
     both = encoded(networks, picture=first, last_picture=other)
     alone = encoded(networks, reference=True, picture=first, last_picture=other)
-    assert same(both.image_states, (one + two) / 2)
-    assert same(alone.image_states, encoded(networks, reference=True, picture=first).image_states)
+    assert same(both.states.of(both.plan[0].pictures), (one + two) / 2)
+    assert both.states.of((0,), frozenset({0})).shape == one.shape
+    assert not ops.to_numpy(both.states.of((0,), frozenset({0}))).any()
+    assert same(alone.states.of((0,)), encoded(networks, reference=True, picture=first).states.of((0,)))
     assert list(both.anchors) == list(both.plan.anchors) and len(both.anchors) == 2
     assert all(latents.shape == (1, 4, 1, 4, 6) for latents in both.anchors.values())
 
@@ -131,10 +133,10 @@ def test_given_latents_are_used_and_decoded_for_siglip(networks: Networks) -> No
     request = encoded(networks, latents=given, last_latents=given, videos=2)
     for latents in request.anchors.values():
         np.testing.assert_array_equal(latents, np.repeat(given, 2, axis=0))
-    assert tuple(request.image_states.shape) == (2, 4, 16)
+    assert tuple(request.states.of((0,)).shape) == (2, 4, 16)
     seen = encoded(networks, picture=picture_of(PIXELS), latents=given)
     np.testing.assert_array_equal(seen.anchors[0], given)
-    assert same(seen.image_states, encoded(networks, picture=picture_of(PIXELS)).image_states)
+    assert same(seen.states.of((0,)), encoded(networks, picture=picture_of(PIXELS)).states.of((0,)))
 
 
 def test_what_is_given_is_not_encoded_again(networks: Networks) -> None:
@@ -148,17 +150,16 @@ def test_what_is_given_is_not_encoded_again(networks: Networks) -> None:
         "feature_extractor",
     )
     bare = replace(networks, **dict.fromkeys(parts))
-    text = whole.texts["a ball"]
-    again = encoded(bare, picture=picture_of(PIXELS), text=text, image_states=whole.image_states)
+    text, states = whole.texts["a ball"], whole.states.of((0,))
+    again = encoded(bare, picture=picture_of(PIXELS), text=text, image_states=states)
     assert same(again.texts["a ball"].states, text.states)
     with pytest.raises(ModelError, match="no text_encoder, which the job needs"):
-        encoded(bare, picture=picture_of(PIXELS), image_states=whole.image_states)
+        encoded(bare, picture=picture_of(PIXELS), image_states=states)
 
 
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
-        ({}, "picture"),
         ({"picture": np.zeros((8, 8, 3), np.uint8), "videos": 0}, "at least 1 video"),
         ({"latents": np.zeros((1, 4, 1, 9, 9))}, "image_latents has the shape"),
         (

@@ -226,7 +226,7 @@ def test_a_correction_denoises_by_the_picture_and_takes_fresh_noise() -> None:
         def begin(self, section: Any, history: History) -> None:
             self.read = {scale: history.read(slot) for scale, slot in section.slots.items()}
 
-        def __call__(self, *told: Any) -> Any:
+        def mixed(self, *told: Any) -> Any:
             self.told = told
             return ops.from_numpy(velocity)
 
@@ -240,9 +240,9 @@ def test_a_correction_denoises_by_the_picture_and_takes_fresh_noise() -> None:
     latents = rng.standard_normal(velocity.shape).astype(np.float32)
 
     class Told:
-        negative, image_states = None, None
+        negative = None
 
-    found = ops.to_numpy(correct("text", Told(), ops.from_numpy(latents), 2, [1.0, 0.6, 0.4]))  # type: ignore[arg-type]
+    found = ops.to_numpy(correct((), Told(), ops.from_numpy(latents), 2, [1.0, 0.6, 0.4]))  # type: ignore[arg-type]
     noise = np.stack([beside(seed, 2, 3).standard_normal((4, 2, 4, 6)) for seed in (7, 8)])
     np.testing.assert_allclose(found, 0.6 * (latents - 0.4 * velocity) + 0.4 * noise, atol=1e-5)
 

@@ -13,8 +13,16 @@ from longtake.errors import JobError
 from longtake.job import FRAMES, Anchor, Job
 from longtake.plan.layout import Packed, Slot, end_tokens
 from longtake.plan.orders import View, ends_first
-from longtake.plan.plans import PLANS, Section, inverted, kind_named, names_like, padding, plan_of, vanilla
+from longtake.plan.plans import PLANS, Section, inverted, kind_named, names_like, plan_of, vanilla
+from longtake.plan.stretches import even
 from longtake.plan.table import tokens
+from planned import (
+    knows_its_sections_without_a_list,
+    makes_every_frame_once_and_reads_what_is_there,
+    read_by,
+    reads_within_its_horizon,
+    structures,
+)
 
 # What the published demos compute, by number of sections: blank windows before each section made.
 PADDINGS = {
@@ -42,31 +50,6 @@ def span(first, size):
     return tuple(range(first, first + size))
 
 
-@st.composite
-def structures(draw):
-    """Any structure name of which a plan can be made, and its kind."""
-
-    def packed():
-        levels = draw(st.lists(st.sampled_from([1, 2, 4, 8]), min_size=1, max_size=4))
-        return "".join(f"f{scale * draw(st.integers(1, 3))}k{scale}" for scale in levels)
-
-    picture, before, behind = (
-        draw(st.booleans()),
-        draw(st.booleans()),
-        draw(st.sampled_from(["", "_", "_x_"])),
-    )
-    # Something must lead to the picture, and what is made backwards has but that.
-    picture = picture or not before
-    name = ("f1k1_x_" if picture else "") + (packed() + "_" if before else "") + "g9"
-    name += behind + packed() if behind else ""
-    tail = draw(st.sampled_from(["", "td", "ta", "tc"]))
-    if tail and (before != (behind == "_") if not (before and behind) else tail == "td"):
-        name = f"{tail}_{name}" if before else f"{name}_{tail}"
-        if not before and behind != "_":
-            name = name.removesuffix(f"_{tail}")
-    return name
-
-
 def any_plan(sections=40, window=12):
     """Any plan of any kind, one by its structure name, and the invented one."""
     sizes = (st.integers(1, sections), st.integers(1, window))
@@ -80,10 +63,6 @@ def any_plan(sections=40, window=12):
         *sizes,
     )
     return made | structured | st.builds(invented)
-
-
-def read_by(section):
-    return {frame for slot in section.slots.values() for frame in slot.frames if frame is not None}
 
 
 # ------------------------------------------------------- the reference, and the lists that 0.1.0 built of all sections
@@ -126,7 +105,7 @@ def listed_inverted(sections, window, end=False):
             2: Slot(2, existing(x2, last), x2_times),
             4: Slot(4, existing(x4, last), x4_times),
         }
-        plan.append(Section(number, made, times, slots))
+        plan.append(Section(number, made, times, slots, pictures=(0, last + 1) if end else (0,)))
     return plan
 
 
@@ -165,7 +144,6 @@ def test_vanilla_history():
 @pytest.mark.parametrize("sections", range(1, 9))
 def test_inverted(sections):
     plan = inverted(sections)
-    assert [padding(number, sections) for number in reversed(range(sections))] == PADDINGS[sections]
     assert [section.number for section in plan] == list(range(sections))[::-1]
     for section, blank in zip(plan, PADDINGS[sections], strict=True):
         window, x1, x2, x4 = INVERTED_TIMES[blank]
@@ -191,7 +169,8 @@ def test_last_picture_is_seen_by_the_first_section_made_alone():
     plain, plan = [*inverted(3)], [*inverted(3, end=True)]
     assert plan[0].slots[1] == Slot(1, (0, 28), plain[0].slots[1].times)
     assert [plan[0].slots[scale] == plain[0].slots[scale] for scale in (2, 4)] == [True, True]
-    assert plan[1:] == plain[1:]
+    assert [replace(section, pictures=(0,)) for section in plan[1:]] == plain[1:]
+    assert {section.pictures for section in plan} == {(0, 28)}
     assert inverted(3, end=True).anchors == (0, 28) and inverted(3).anchors == (0,)
 
 
@@ -207,51 +186,19 @@ def test_a_plan_that_sees_no_end_refuses_a_last_picture():
 
 @given(any_plan())
 def test_any_plan_makes_every_frame_once_and_reads_what_is_there(plan):
-    there, made = set(plan.anchors), []
-    for section in plan:
-        assert section.number in range(len(plan))
-        assert len(section.times) == len(section.frames) <= plan.window
-        for scale, slot in section.slots.items():
-            assert slot.scale == scale and len(slot.frames) == len(slot.times)
-        times = [time for slot in section.slots.values() for time in slot.times] + list(section.times)
-        assert len(set(times)) == len(times)
-        assert read_by(section) <= there
-        there.update(section.frames)
-        made += section.frames
-    assert sorted(made) == list(range(1, 1 + len(made)))
-    assert plan.made == 4 * len(made) + 1
-    assert 1 <= plan.frames <= plan.made
-    assert sorted(section.number for section in plan) == list(range(plan.count))
+    makes_every_frame_once_and_reads_what_is_there(plan)
 
 
 @given(any_plan())
 def test_any_plan_knows_its_sections_without_a_list(plan):
-    sections = [*plan]
-    assert len(sections) == len(plan) == plan.count
-    assert [plan[made] for made in range(len(plan))] == sections
-    assert plan[-1] == sections[-1]
-    in_order = [section.number for section in sections] == list(range(len(plan)))
+    knows_its_sections_without_a_list(plan)
+    in_order = [section.number for section in plan] == list(range(len(plan)))
     assert plan.forward == in_order or len(plan) == 1
-    for made, section in enumerate(sections):
-        assert plan.made_at(section.number) == made
-        assert all(plan.maker(frame) == section.number for frame in section.frames)
-    assert all(plan.maker(frame) is None for frame in plan.anchors)
-    for outside in (len(plan), -len(plan) - 1):
-        with pytest.raises(IndexError, match="none that is made"):
-            plan[outside]
-        with pytest.raises(IndexError, match="There is no section"):
-            plan.made_at(outside)
 
 
 @given(any_plan())
 def test_no_section_reads_what_horizon_and_lasting_exclude(plan):
-    order = dict.fromkeys(plan.anchors, -1)
-    for made, section in enumerate(plan):
-        # Of what lies beyond, all is there, and the section before has seen what is new to it, or made it.
-        far = section.far.frames if section.far is not None else ()
-        assert all(frame in order for frame in far)
-        assert all(frame in plan.lasting or made - order[frame] <= plan.horizon for frame in read_by(section))
-        order.update(dict.fromkeys(section.frames, made))
+    reads_within_its_horizon(plan)
 
 
 @given(any_plan())
@@ -339,7 +286,7 @@ def test_a_planned_video_is_extended_by_whole_stretches_alone():
     assert [PLANS["planned"].lay_out(count, 9, False).extendable for count in range(1, 9)] == [
         count % 4 == 0 for count in range(1, 9)
     ]
-    late = ends_first(View(behind=(Packed(1, 1),), apart=True), 5, 9, every=4, late=3)
+    late = ends_first(View(behind=(Packed(1, 1),), apart=True), even(5, 9), every=4, late=3)
     assert [section.number for section in late] == [0, 4, 1, 2, 3] and late.extendable
 
 

@@ -82,7 +82,7 @@ def test_far_history_of_another_prompt_is_not_seen(sampling: str) -> None:
     changes = 0
     for made in range(len(plan)):
         number = plan[made].number
-        says = [3 <= n < 7 for n in range(12)]  # sections of 1.2 s: the middle of 3 is 4.2 s, of 7 it is 9 s
+        says = [3 <= n < 6 for n in range(12)]  # sections of 10 latent frames up to 8 s, then of 9
         for scale, slot in plan[made].slots.items():
             for frame, before in zip(slot.frames, plain[made].slots[scale].frames, strict=True):
                 owner = plan.maker(before) if before is not None else None
@@ -103,7 +103,7 @@ def test_a_prompt_that_comes_back_does_not_bring_back_what_was_forgotten() -> No
 
 def test_a_sink_outlives_a_change_of_prompt() -> None:
     job = Job("a penguin", sampling="vanilla", frames=433, prompts=SPANS, history="sink:4+forget")
-    assert plan_of(job)[7].slots[2].frames == (1, 2, 3, 4, None, None)
+    assert plan_of(job)[6].slots[2].frames == (1, 2, 3, 4, None, None)
 
 
 def test_without_a_change_of_prompt_nothing_is_forgotten() -> None:

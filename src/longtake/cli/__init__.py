@@ -26,7 +26,9 @@ from longtake.cli import (
     resume,
     scene,
     show,
+    takes,
     train,
+    undo,
 )
 from longtake.cli.follow import follow
 from longtake.cli.parser import Parser, build_parser
@@ -36,6 +38,7 @@ from longtake.option import check_text
 
 VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
+    "takes": takes, "undo": undo,
     "plan": plan, "show": show, "scene": scene, "train": train, "encode": encode, "info": info,
     "quantize": quantize, "calibrate": calibrate, "finetune": finetune,
     "codebook": codebook, "evaluate": evaluate,

@@ -155,10 +155,10 @@ def _text(facts: dict[str, Any]) -> str:
     plan = facts.get("plan")
     said = ["", *(f"- {sentence}" for sentence in plan["sentences"])] if plan else []
     head = f"{facts.get('name', facts.get('repository', facts['folder']))}: {facts['class']}"
-    return "\n".join([head, *_aligned(rows, "<<><><"), *said])
+    return "\n".join([head, *aligned(rows, "<<><><"), *said])
 
 
-def _aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]], sides: str) -> list[str]:
     """Rows as lines, each column to its side; a column that has only its head is left out."""
     columns = [
         (column, side) for column, side in zip(zip(*rows, strict=True), sides, strict=True) if any(column[1:])

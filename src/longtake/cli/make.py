@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.allowance import check_allowance
+from longtake.cli.change import Change
 from longtake.cli.company import company, met, speaking
 from longtake.cli.follow import Make
 from longtake.cli.info import describe_model
@@ -73,20 +74,21 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
         run(job, events, outputs, folder, progress)
 
 
-def go_on(place: Place, change: Callable[[Job], Job], progress: Progress) -> None:
-    """Change the job in a folder by `change`, make the sections that it then lacks, and write its video anew."""
+def go_on(place: Place, change: Callable[[JobFolder], Change], progress: Progress) -> None:
+    """Change the job in a folder as `change` asks, make the sections that it then lacks, and write its video anew."""
     asked, _ = read_job(place.folder)
     at = replace(asked, model=place.model or asked.model, parts={**asked.parts, **place.parts})
     with JobFolder.open(
         place.folder, fingerprint(at.model, at.parts, HubOptions(told=progress.downloading))
     ) as folder:
         outputs = outputs_in(folder, place.output)  # refused before anything is changed
-        changed = change(folder.job)
-        changed.check()
-        _check_sampling(replace(changed, model=at.model, parts=at.parts))
-        check_allowance(replace(changed, model=at.model, parts=at.parts), place.machine)
-        if changed != folder.job:
-            progress.changed(folder.change(changed), list(folder.states().values()).count(DONE))
+        changed = change(folder)
+        changed.job.check()
+        _check_sampling(replace(changed.job, model=at.model, parts=at.parts))
+        check_allowance(replace(changed.job, model=at.model, parts=at.parts), place.machine)
+        again = changed.make(folder)
+        if again is not None:
+            progress.changed(again, list(folder.states().values()).count(DONE))
         networks = load(at, place.machine, progress)
         _settled(folder.job, networks, folder.picture, progress)
         folder.log("resumed")

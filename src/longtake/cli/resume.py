@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from longtake.cli.change import Change
 from longtake.cli.place import add_place, place_of
 
 USAGE = "DIR [options]"
@@ -23,4 +24,4 @@ def run(args: argparse.Namespace) -> None:
     from longtake.cli.make import go_on
     from longtake.cli.progress import progress_for
 
-    go_on(place_of(args), lambda job: job, progress_for(args.json))
+    go_on(place_of(args), lambda folder: Change(folder.job), progress_for(args.json))

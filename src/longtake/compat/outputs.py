@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image
 
 from longtake.backend import ops
+from longtake.errors import RunError
 from longtake.events import Encoded, Event, FramesReady, Planned, SectionDone
 from longtake.models.outputs import Output
-from longtake.pipeline.decode import stages, to_frames, unit_range
+from longtake.pipeline.decode import to_frames, unit_range
 
 
 @dataclass
@@ -83,7 +84,8 @@ class Arrays:
     @property
     def frames(self) -> np.ndarray:
         """The frames that came."""
-        assert self._array is not None, "a run ends with at least the first picture's frame"
+        if self._array is None:
+            raise RunError("The run was stopped before its first frame was there.")
         return self._array[:, : self._filled]
 
 
@@ -115,22 +117,29 @@ class Latents:
     convert = None
 
     def __init__(self) -> None:
-        self._start: np.ndarray | None = None
+        self._given: dict[int, np.ndarray] = {}
         self._done: list[SectionDone] = []
 
     def add(self, event: Event) -> None:
-        """Keep the first picture's latents and those of the sections."""
+        """Keep the latents of pictures and of the sections."""
         if isinstance(event, Encoded):
-            self._start = event.anchors[0]
+            self._given = dict(event.anchors)
         if isinstance(event, SectionDone):
             self._done.append(event)
 
     @property
     def frames(self) -> list[Any]:
-        """One tensor for each section that was made."""
-        assert self._start is not None
-        # A plan that goes forward begins with section 0, so the first picture is there from the beginning.
-        return [ops.from_numpy(stage) for stage in stages(self._start, self._done, forward=False)]
+        """One tensor for each section that was made: all that are there by then, each behind its picture."""
+        stages = range(1, len(self._done) + 1)
+        return [ops.from_numpy(self._stage(self._done[:count])) for count in stages]
+
+    def _stage(self, done: Sequence[SectionDone]) -> np.ndarray:
+        pieces = []
+        for section in sorted(done, key=lambda each: each.number):
+            if section.frame - 1 in self._given:
+                pieces.append(self._given[section.frame - 1])
+            pieces.append(section.latents)
+        return np.concatenate(pieces, axis=2)
 
 
 OUTPUTS: dict[str, type[Any]] = {"pil": Pictures, "np": Arrays, "pt": Tensors, "latent": Latents}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from PIL import Image
 
 from longtake.errors import JobError
 from longtake.job import Anchor, Job
-from longtake.jobs.stored import ENTRIES, FIRST, JOB, LAST, VIDEO, told
+from longtake.jobs.pictures import file_of
+from longtake.jobs.stored import ENTRIES, JOB, LAST, PICTURE, VIDEO, anchored, told
 from longtake.named import places
 from longtake.picture import load_image
 from longtake.sampling.caching import parse
@@ -33,7 +35,11 @@ def check_new(path: str | os.PathLike[str]) -> Path:
             raise JobError(f"{place} holds a job already; go on with it by: longtake resume {path}")
         found = sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
     # Left by a process that was killed while it began a job.
-    other = [name for name in found if name not in ENTRIES and not name.endswith(".part")]
+    other = [
+        name
+        for name in found
+        if name not in ENTRIES and not PICTURE.fullmatch(name) and not name.endswith(".part")
+    ]
     if other or VIDEO in found:
         raise JobError(
             f"{place} is not empty (it holds {(other or [VIDEO])[0]!r}); name a new folder for the job."
@@ -41,24 +47,21 @@ def check_new(path: str | os.PathLike[str]) -> Path:
     return place
 
 
-def pictures_of(job: Job, first: Any, last: Any) -> dict[str, bytes]:
-    """The pictures as files, by name."""
-    sources = {
-        FIRST: job.picture if first is None else first,
-        LAST: job.last_picture if last is None else last,
-    }
-    found = {name: _png(load_image(source)) for name, source in sources.items() if source is not None}
-    if FIRST not in found:
+def pictures_of(job: Job, given: Mapping[Any, Any]) -> tuple[Job, dict[str, bytes]]:
+    """The job with all its pictures, and these as files by name; what is `given` by time goes before the job's own.
+
+    Raises JobError if there is none to begin with where one is needed.
+    """
+    own = {anchor.at: anchor for anchor in job.anchors}
+    sources = {at: anchor.image for at, anchor in own.items()}
+    sources |= {at: source for at, source in given.items() if source is not None}
+    if 0 not in sources and not job.from_text and job.clip is None:
         raise JobError("A video begins with a picture; none was given.")
-    return found
-
-
-def anchored(job: Job, last: bool) -> Job:
-    """The job with the pictures of its folder; each keeps the name that it came by."""
-    anchors = [Anchor(0.0, job.picture or FIRST)]
-    if last:
-        anchors.append(Anchor("end", job.last_picture or LAST))
-    return replace(job, anchors=tuple(anchors))
+    anchors = [own.get(at, Anchor(at, file_of(at))) for at in sources]
+    found = {file_of(at): png(load_image(source)) for at, source in sources.items()}
+    if len(found) < len(anchors):
+        raise JobError("Two pictures stand within a millisecond of each other; leave one of them out.")
+    return anchored(replace(job, anchors=tuple(anchors)), LAST in found), found
 
 
 def standing_alone(job: Job) -> Job:
@@ -84,7 +87,8 @@ def lora_fingerprints(job: Job) -> tuple[str, ...]:
     return tuple(file_fingerprint(find_file(lora.path)) for lora in job.loras)
 
 
-def _png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
+    """The picture as a file, without loss."""
     data = io.BytesIO()
     picture.save(data, "PNG")
     return data.getvalue()

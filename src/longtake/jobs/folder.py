@@ -3,12 +3,13 @@
     job.json            the job, what made it (longtake, the model's fingerprint), and how the video is written
     first.png           the picture; last.png if the video ends with one
     sections/00003.safetensors    latents of section 3, with a checksum and the recipe that they were made by
+    takes/                        sections and pictures of the job as it was before it was changed
     log.jsonl           what happened, one JSON object a line
     video.mp4           the video, unless it was asked for elsewhere
     lock                held by the process that works on the job
 
 A file takes its name when it is whole and on the disk, so that a process may be killed at any moment. What another
-recipe made is made again; so an interrupted change of the job does no harm either.
+recipe made is set aside as a take; so an interrupted change of the job does no harm either.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ from PIL import Image
 from longtake import __version__, disk
 from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Job
+from longtake.jobs import pictures as kept_pictures
 from longtake.jobs import section as sections
-from longtake.jobs.beginning import anchored, check_new, lora_fingerprints, pictures_of, standing_alone
+from longtake.jobs import takes as kept
+from longtake.jobs.beginning import check_new, lora_fingerprints, pictures_of, standing_alone
 from longtake.jobs.log import Log
 from longtake.jobs.section import DONE, SECTIONS, section_file, section_files
 from longtake.jobs.state import check_inside, check_same, recipes, states_of
@@ -39,6 +42,7 @@ from longtake.jobs.stored import (
     LAST,
     LOCK,
     Made,
+    anchored,
     check_is_job,
     confined,
     job_text,
@@ -77,18 +81,20 @@ class JobFolder:
         last_picture: Any = None,
         model: str = "",
         video: Mapping[str, Any] | None = None,
+        pictures: Mapping[Any, Any] | None = None,
     ) -> JobFolder:
         """Begin a job in a new or empty folder; pictures are what `load_image` takes and default to the job's.
 
-        `model` is the model's `fingerprint`; `video` is kept for who writes the video. Raises JobError for a folder
-        that holds something, and for a job without width and height.
+        `pictures` are those at any time, in seconds or "end". `model` is the model's `fingerprint`; `video` is kept for
+        who writes the video. Raises JobError for a folder that holds something, and for a job without width and height.
         """
         place = check_new(path)
         job.check()
         if job.width is None or job.height is None:
             raise JobError("A job on disk needs its size; give width and height.")
-        pictures = pictures_of(job, picture, last_picture)
-        job = standing_alone(anchored(job, LAST in pictures))
+        given = {**(pictures or {}), **_known({0: picture, "end": last_picture})}
+        job, files = pictures_of(job, given)
+        job = standing_alone(job)
         job.check()
         timeline.check(job, plan_of(job))
         made = Made(__version__, model, lora_fingerprints(job), dict(video or {}))
@@ -97,8 +103,9 @@ class JobFolder:
             lock = _locked(place)
             try:
                 check_new(place)  # another process may have been faster
-                (place / LAST).unlink(missing_ok=True)
-                for name, data in pictures.items():
+                for name in kept_pictures.hashes(place).keys() - files.keys():
+                    (place / name).unlink()
+                for name, data in files.items():
                     disk.write(place / name, data)
                 disk.write(place / JOB, job_text(job, made))
                 folder = cls(place, job, made, lock)
@@ -123,6 +130,7 @@ class JobFolder:
             try:
                 job, made = read_job(place)
                 check_same(place, job, made, model)
+                kept_pictures.settle(place, made.pictures)
                 for leftover in (*place.glob(disk.PARTS), *(place / SECTIONS).glob(disk.PARTS)):
                     leftover.unlink(missing_ok=True)
                 disk.make_folder(place / SECTIONS)
@@ -148,9 +156,9 @@ class JobFolder:
         self._lock.release()
 
     @property
-    def picture(self) -> Image.Image:
-        """The picture that the video begins with."""
-        return load_image(self.path / FIRST)
+    def picture(self) -> Image.Image | None:
+        """The picture that the video begins with, if there is one."""
+        return load_image(self.path / FIRST) if self.job.picture is not None else None
 
     @property
     def last_picture(self) -> Image.Image | None:
@@ -158,12 +166,18 @@ class JobFolder:
         return load_image(self.path / LAST) if self.job.last_picture is not None else None
 
     @property
+    def sections(self) -> int:
+        """The number of sections of the video."""
+        return self._recipes.plan.count
+
+    @property
     def inputs(self) -> Inputs:
         """The pictures, as `generate` takes them."""
         # Here, since it brings the framework.
         from longtake.pipeline.prepare import Inputs
 
-        return Inputs(picture=self.picture, last_picture=self.last_picture)
+        files = {anchor.at: self.path / kept_pictures.file_of(anchor.at) for anchor in self.job.anchors}
+        return Inputs(pictures={at: load_image(file) for at, file in files.items()})
 
     # The store
 
@@ -185,11 +199,14 @@ class JobFolder:
             )
         if (own, form) != (self.job, self.made.form):
             self._keep(own, replace(self.made, form=form))
+        # What a change that was cut off has left to do.
+        for number in self._arrange()[0]:
+            self.log("section_outdated", number=number)
 
     def read_section(self, number: int) -> np.ndarray | None:
         """The latents of a section, or None if it is to be made: because it is missing, damaged or outdated.
 
-        A damaged file is moved aside, an outdated one is deleted; both are noted in the log.
+        A damaged file is moved aside, an outdated one becomes a take; both are noted in the log.
         """
         file = section_file(self.path, number)
         if not file.exists():
@@ -201,7 +218,7 @@ class JobFolder:
         elif latents is not None:
             self.log("section_outdated", number=number)
             with told(self.path, number):
-                file.unlink()
+                kept.aside(self.path, number, file, recipe)
             return None
         aside = file.with_suffix(".damaged")
         self.log("section_damaged", number=number, kept_as=aside.name)
@@ -211,30 +228,69 @@ class JobFolder:
 
     def write_section(self, number: int, latents: np.ndarray) -> None:
         """Keep a finished section; when this returns, it survives a loss of power."""
+        said = kept.told_texts(self.job, self._recipes, number)
         with told(self.path, number):
-            sections.write(section_file(self.path, number), latents, self._recipes[number])
+            sections.write(section_file(self.path, number), latents, self._recipes[number], said)
         self.log("section_done", number=number)
 
     def states(self) -> dict[int, str]:
         """DONE, MISSING, OUTDATED or DAMAGED for each section, by number, as its header tells."""
         return states_of(self.path, self._recipes)
 
-    def change(self, job: Job) -> list[int]:
-        """Make this the folder's job and drop the sections that are not the same in it; returns their numbers."""
-        job = standing_alone(anchored(job, self.job.last_picture is not None))
+    def change(
+        self, job: Job, pictures: Mapping[str, bytes | None] | None = None, keep_takes: int | None = None
+    ) -> list[int]:
+        """Make this the folder's job; the numbers of the sections that were there and have to be made again.
+
+        Sections that are not the same in it become takes, of which `keep_takes` are kept for each section from now on,
+        and takes that are the same in it are used. `pictures` are files that change with it, by name (None: goes).
+        `undo` takes the change back.
+        """
+        with told(self.path):
+            now = kept_pictures.hashes(self.path)
+            wanted = kept_pictures.keep(self.path, now, pictures or {})
+        job = standing_alone(anchored(job, LAST in wanted))
         job.check()
         timeline.check(job, plan_of(job))
-        # From here on, what no longer fits is outdated, even if this process ends before it is dropped.
-        self._keep(job, self.made)
-        dropped = []
+        made = replace(self.made, takes=self.made.takes if keep_takes is None else keep_takes)
+        made = replace(made.after(self.job, now), pictures=wanted if wanted != now else self.made.pictures)
+        again = self._turn_into(job, made)
+        self.log("changed", job=job.values(), dropped=again)
+        return again
+
+    @property
+    def earlier(self) -> Job:
+        """The job that the last change was made to; JobError if there is no change to take back."""
+        if not self.made.before:
+            raise JobError(
+                f"There is nothing to undo in {self.path}: its job is the one that it was begun with, or the oldest "
+                "one that is remembered."
+            )
+        last = self.made.before[-1]
+        job = anchored(Job.of(last["job"]), LAST in last["pictures"])
+        job.check()
+        return job
+
+    def undo(self) -> list[int]:
+        """Go back to the job that the last change was made to; as `change`, it tells which sections it makes again.
+
+        Nothing is made again that is still kept. Raises JobError if there is no change to take back.
+        """
+        job, wanted = self.earlier, self.made.before[-1]["pictures"]
         with told(self.path):
-            for number, file in section_files(self.path):
-                fits = number in self._recipes and sections.recipe_of(file) == self._recipes[number]
-                if not fits:
-                    file.unlink()
-                    dropped.append(number)
-        self.log("changed", job=job.values(), dropped=dropped)
-        return dropped
+            now = kept_pictures.hashes(self.path)
+        pictures = wanted if wanted != now else self.made.pictures
+        again = self._turn_into(job, replace(self.made, before=self.made.before[:-1], pictures=pictures))
+        self.log("undone", job=job.values(), dropped=again)
+        return again
+
+    def takes(self, number: int) -> list[kept.Take]:
+        """All takes of a section, the one in use among them, in the order in which they were made."""
+        return kept.takes_of(self.path, self._recipes, number)
+
+    def using(self, take: kept.Take) -> Job:
+        """The job in which the take is in use, for `change`; JobError if it is not the job's own any more."""
+        return kept.using(self.job, self._recipes, take)
 
     def log(self, event: str, **fields: Any) -> None:
         """Append one line to the log; a log that cannot be written is no reason to stop."""
@@ -244,7 +300,27 @@ class JobFolder:
         """Make this the folder's job."""
         with told(self.path):
             disk.write(self.path / JOB, job_text(job, made))
+            kept_pictures.settle(self.path, made.pictures)
             self.job, self.made, self._recipes = job, made, recipes(self.path, job, made)
+
+    def _turn_into(self, job: Job, made: Made) -> list[int]:
+        """Make this the folder's job, and put every section and take to its place."""
+        # From here on, what no longer fits is outdated, even if this process ends before it is set aside.
+        moved = job.origin - self.job.origin
+        self._keep(job, made)
+        dropped, back = self._arrange()
+        return sorted(
+            number for number in {each + moved for each in dropped} - {*back} if number in self._recipes
+        )
+
+    def _arrange(self) -> tuple[list[int], list[int]]:
+        """Set aside what does not fit the job, and use what fits it again; the numbers of both."""
+        with told(self.path):
+            before = kept.stored(self.path)
+            dropped = kept.set_aside(self.path, self._recipes)
+            back = kept.bring_back(self.path, self._recipes)
+            kept.prune(self.path, self.made.takes, before)
+        return dropped, back
 
     def _renew(self) -> None:
         """Bring what an older longtake wrote to today's form."""
@@ -266,6 +342,10 @@ class JobFolder:
         count = len(plan[plan.made_at(number)].frames)
         size = (count, self.job.height // LATENT_PIXELS, self.job.width // LATENT_PIXELS)
         return latents.ndim == 5 and latents.shape[2:] == size
+
+
+def _known(pictures: Mapping[Any, Any]) -> dict[Any, Any]:
+    return {at: picture for at, picture in pictures.items() if picture is not None}
 
 
 def _locked(place: Path) -> disk.Lock:

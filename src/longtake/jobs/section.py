@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +29,10 @@ def section_files(folder: Path) -> Iterator[tuple[int, Path]]:
         yield int(file.stem) if file.stem.isdecimal() and len(file.stem) < 19 else -1, file
 
 
-def write(file: Path, latents: np.ndarray, recipe: str) -> None:
-    """Keep a section; when this returns, it survives a loss of power."""
+def write(file: Path, latents: np.ndarray, recipe: str, told: Mapping[str, str] | None = None) -> None:
+    """Keep a section; when this returns, it survives a loss of power. `told` are texts for who lists it."""
     data = np.ascontiguousarray(latents, dtype="<f4")
-    metadata = {"longtake": __version__, "recipe": recipe, "sha256": _checksum(data)}
+    metadata = {**(told or {}), "longtake": __version__, "recipe": recipe, "sha256": _checksum(data)}
     disk.write(file, [compose({"latents": ("F32", data.shape)}, metadata), data.tobytes()])
 
 
@@ -50,10 +50,15 @@ def read(file: Path) -> tuple[np.ndarray | None, str | None]:
 
 def recipe_of(file: Path) -> str | None:
     """The recipe in the file's header, or None if that cannot be read."""
+    return texts_of(file).get("recipe")
+
+
+def texts_of(file: Path) -> Mapping[str, str]:
+    """The texts in the file's header; none if that cannot be read."""
     try:
-        return read_layout(file)[1].get("recipe")
+        return read_layout(file)[1]
     except ModelError:
-        return None
+        return {}
 
 
 def state(file: Path, recipe: str) -> str:

@@ -10,11 +10,13 @@ from typing import Any
 from longtake import disk
 from longtake.errors import JobError
 from longtake.job import Job
-from longtake.jobs import section
+from longtake.jobs import section, takes
 from longtake.jobs.beginning import lora_fingerprints
+from longtake.jobs.pictures import OTHERS, file_of
 from longtake.jobs.recipe import Recipes
-from longtake.jobs.section import DONE, section_file
-from longtake.jobs.stored import ENTRIES, FIRST, LAST, LOCK, VIDEO, Made, read_job, told
+from longtake.jobs.section import DONE, MISSING, OUTDATED, section_file
+from longtake.jobs.stored import ENTRIES, LOCK, VIDEO, Made, read_job, told
+from longtake.plan.pictures import frames_of
 from longtake.plan.plans import plan_of
 
 
@@ -39,10 +41,18 @@ def describe_job(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def recipes(path: Path, job: Job, made: Made) -> Recipes:
-    """The recipe of each section of a job in its folder."""
+    """The recipe of each section of a job in its folder.
+
+    The first picture decides all sections, and so does the last one of a video without any between; a key frame
+    decides those that see it.
+    """
     plan = plan_of(job)
     with told(path):
-        pictures = [_hash_of(path / FIRST), *([_hash_of(path / LAST)] if len(plan.anchors) > 1 else [])]
+        hashes = {at: _hash_of(path / file_of(at)) for at in frames_of(job, plan)}
+    alone = plan.starts == (0,)
+    everywhere = [at for at in hashes if at == 0 or (at == "end" and alone)]
+    pictures = [hashes[at] for at in everywhere]
+    key_frames = {frame: hashes[at] for at, frame in frames_of(job, plan).items() if at not in everywhere}
     facts = {
         "format": made.format,
         "model": made.model,
@@ -50,13 +60,19 @@ def recipes(path: Path, job: Job, made: Made) -> Recipes:
         "form": made.form,
         "pictures": pictures,
     }
-    return Recipes(job, plan, facts)
+    return Recipes(job, plan, facts, key_frames)
 
 
 def states_of(path: Path, found: Recipes) -> dict[int, str]:
     """DONE, MISSING, OUTDATED or DAMAGED for each section, by number, as its header tells."""
-    numbers = range(found.plan.count)
-    return {number: section.state(section_file(path, number), found[number]) for number in numbers}
+    kept = takes.stored(path)
+    states = {}
+    for number in range(found.plan.count):
+        state = section.state(section_file(path, number), found[number])
+        # What a change that was cut off would have brought back.
+        waits = state in (MISSING, OUTDATED) and kept and found[number] in kept
+        states[number] = DONE if waits else state
+    return states
 
 
 def check_same(path: Path, job: Job, made: Made, model: str | None) -> None:
@@ -76,8 +92,7 @@ def check_same(path: Path, job: Job, made: Made, model: str | None) -> None:
 
 def check_inside(place: Path) -> None:
     """Raise JobError if an entry of the folder leads out of it: it may be a stranger's, and is written to."""
-    for name in ENTRIES:
-        entry = place / name
+    for entry in (*(place / name for name in ENTRIES), *place.glob(OTHERS)):
         if entry.is_symlink() and not entry.resolve().is_relative_to(place):
             raise JobError(
                 f"{entry} leads out of the job's folder, to {entry.resolve()}; put the file itself there."

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,24 @@ from longtake import strictjson
 from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
 from longtake.job import Anchor, Job
 from longtake.jobs.log import LOG
+from longtake.jobs.pictures import FIRST as FIRST
+from longtake.jobs.pictures import LAST as LAST
+from longtake.jobs.pictures import file_of
 from longtake.jobs.section import SECTIONS
+from longtake.jobs.takes import KEPT, MOST_KEPT, TAKES
 
 FORMAT = 2
 """Of the folder, and of the recipes in it: a change of how sections are made needs another one, too."""
 
-JOB, FIRST, LAST, VIDEO, LOCK = "job.json", "first.png", "last.png", "video.mp4", "lock"
-ENTRIES = (JOB, FIRST, LAST, VIDEO, LOCK, SECTIONS, LOG)
+JOB, VIDEO, LOCK = "job.json", "video.mp4", "lock"
+ENTRIES = (JOB, FIRST, LAST, VIDEO, LOCK, SECTIONS, TAKES, LOG)
 """The entries of a job's folder."""
+
+PICTURE = re.compile(r"(?:first|last|picture-\d{1,18})\.png")
+HASH = re.compile(r"[0-9a-f]{64}")
+
+UNDO, UNDO_LENGTH = 50, 1_000_000
+"""Most jobs that `undo` can go back to, and most characters of them in all."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,10 @@ class Made:
     """The content of job.json besides the job.
 
     `longtake` is the version that began it; `model` and `loras` are fingerprints; `form` is that of the networks which
-    its sections are made with ("" before the first one); `video` is how the video is written.
+    its sections are made with ("" before the first one); `video` is how the video is written. `takes` is how many takes
+    of a section are kept beside the one in use; `before` are the jobs that were changed into this one, the last one
+    last, each {"job": its values, "pictures": {name of a file: its hash}}; `pictures` the same of this job, or nothing
+    if it has the pictures that it began with.
     """
 
     longtake: str
@@ -40,6 +54,16 @@ class Made:
     video: Mapping[str, Any]
     form: str = ""
     format: int = FORMAT
+    takes: int = KEPT
+    before: tuple[Mapping[str, Any], ...] = ()
+    pictures: Mapping[str, str] = field(default_factory=dict)
+
+    def after(self, job: Job, pictures: Mapping[str, str]) -> Made:
+        """The same after a change of this job, which had these pictures; what is too much for `undo` is forgotten."""
+        before = [*self.before, {"job": job.values(), "pictures": dict(pictures)}][-UNDO:]
+        while len(before) > 1 and len(json.dumps(before)) > UNDO_LENGTH:
+            del before[0]
+        return replace(self, before=tuple(before))
 
 
 def read_job(path: Path) -> tuple[Job, Made]:
@@ -64,7 +88,7 @@ def read_job(path: Path) -> tuple[Job, Made]:
         raise JobError(f"{path / JOB} holds no job that can be made: {error}") from None
     if len(made.loras) != len(read.loras):
         raise _damaged(path)
-    return with_anchors(path, read), made
+    return with_anchors(path, read, made), made
 
 
 def job_text(job: Job, made: Made) -> bytes:
@@ -73,14 +97,29 @@ def job_text(job: Job, made: Made) -> bytes:
     return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
-def with_anchors(path: Path, job: Job) -> Job:
+def with_anchors(path: Path, job: Job, made: Made) -> Job:
     """The job with the pictures that lie in its folder, each by the name that it has in the job, if it has one."""
-    anchors = [Anchor(0.0, job.picture or FIRST)]
-    if job.last_picture is not None or (path / LAST).is_file():
-        anchors.append(Anchor("end", job.last_picture or LAST))
-    for file in (FIRST, LAST)[: len(anchors)]:
+    # One that a change took away may lie there still, if the change was cut off.
+    there = LAST in made.pictures if made.pictures else (path / LAST).is_file()
+    job = anchored(job, there or job.last_picture is not None)
+    for file in (file_of(anchor.at) for anchor in job.anchors):
         if not (path / file).is_file():
             raise JobError(f"{path / file}, a picture of the job, is missing; put it back.")
+    return job
+
+
+def anchored(job: Job, last: bool) -> Job:
+    """The job with the pictures of its folder in their order, each by the name that it came by.
+
+    `last` tells if one is at the end. A picture that was given as a value has the name of its file.
+    """
+    known = {anchor.at: anchor for anchor in job.anchors}
+    anchors = [replace(known[at], at=float(at)) for at in sorted(at for at in known if at != "end")]
+    begins = not job.from_text and job.clip is None
+    if begins and 0 not in known:
+        anchors.insert(0, Anchor(0.0, FIRST))
+    if last:
+        anchors.append(known.get("end", Anchor("end", LAST)))
     return replace(job, anchors=tuple(anchors))
 
 
@@ -142,7 +181,22 @@ def _made(values: Mapping[str, Any]) -> Made:
     if isinstance(form, bool) or not isinstance(form, int) or form < 1:
         raise TypeError("the format is a number")
     longtake, model, networks, *loras = texts
-    return Made(longtake, model, tuple(loras), _video(values["video"]), networks, form)
+    video, takes = _video(values["video"]), values.get("takes", KEPT)
+    if isinstance(takes, bool) or not isinstance(takes, int) or not 0 <= takes <= MOST_KEPT:
+        raise TypeError("the number of takes is a number")
+    before = tuple(
+        {"job": each["job"], "pictures": _hashes(each["pictures"])} for each in values.get("before", ())
+    )
+    pictures = _hashes(values.get("pictures", {}))
+    return Made(longtake, model, tuple(loras), video, networks, form, takes, before, pictures)
+
+
+def _hashes(values: Any) -> dict[str, str]:
+    """Hashes by the names of pictures; the folder may be a stranger's, and these files are written."""
+    for name, text in values.items():
+        if not PICTURE.fullmatch(name) or not HASH.fullmatch(text):
+            raise TypeError("a picture's name and hash")
+    return dict(values)
 
 
 def _video(values: Any) -> dict[str, Any]:

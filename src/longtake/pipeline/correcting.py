@@ -17,7 +17,8 @@ import numpy as np
 from longtake.backend import ops, runtime
 from longtake.pipeline.noise import beside
 from longtake.pipeline.predict import Predictor
-from longtake.pipeline.prepare import Request, Text
+from longtake.pipeline.prepare import Request
+from longtake.pipeline.voices import Voice
 from longtake.plan.history import History
 from longtake.plan.plans import Plan, Section
 
@@ -43,10 +44,12 @@ class Correcting:
         """Tell if what step `step` is about to see is corrected; `levels` are those of all steps."""
         return step in corrected(levels, self.steps, self.level)
 
-    def __call__(self, text: Text, request: Request, latents: Any, step: int, levels: Sequence[float]) -> Any:
+    def __call__(
+        self, voices: Sequence[Voice], request: Request, latents: Any, step: int, levels: Sequence[float]
+    ) -> Any:
         """Latents at the noise level of a step: denoised by the picture's velocity, with fresh noise, float32."""
         sigma = levels[step]
-        velocity = self.predict(text, request.negative, request.image_states, latents, sigma)
+        velocity = self.predict.mixed(voices, request.negative, latents, sigma)
         denoised = runtime.place(latents, dtype="float32") - sigma * velocity
         shape = (1, *(int(length) for length in denoised.shape[1:]))
         drawn = [beside(seed, self._number, 1 + step).standard_normal(shape) for seed in self._seeds]

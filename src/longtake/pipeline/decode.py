@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
@@ -11,16 +12,18 @@ import numpy as np
 
 from longtake.backend import exchange, ops, runtime
 from longtake.errors import LongtakeWarning, MemoryRunError, RunError
-from longtake.events import FramesReady, Moved, SectionDone
+from longtake.events import FramesReady, FramesUnwanted, Moved, SectionDone
 from longtake.models.vae.streaming import StreamingDecoder
+from longtake.models.vae.tiles import Wanted
 from longtake.pipeline.placed import less
 from longtake.pipeline.placement import Placement, Resident, room_for
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.plan.lengths import video_frames
-from longtake.plan.plans import Plan
 
 Convert = Callable[[Any], Any]
 """Decoded frames (B, 3, T, H, W), about [-1, 1] -> what `FramesReady` holds, with T on its second axis."""
+
+Shown = FramesReady | FramesUnwanted | Moved
 
 
 def decode(vae: Any, latents: np.ndarray) -> Any:
@@ -32,37 +35,55 @@ def decode(vae: Any, latents: np.ndarray) -> Any:
 class Decoding:
     """Scaled latents (B, C, T, h, w), pushed in the video's order -> its frames as soon as they are final.
 
-    At most `plan.frames` frames come, each piece as `convert` makes it. `mode` is the decoder's. Frames that are not
-    finite raise a RunError that names the section. Frames of one plain colour cause a warning, unless `plain` says that
-    the video begins so. `first` is the number of the section that the latents begin with.
+    At most `frames` come, each piece as `convert` makes it, after the first `hidden` ones, which are decoded for those
+    behind them and not shown. `mode` is the decoder's. Frames that are not finite raise a RunError that names the
+    section. Frames of one plain colour cause a warning, unless `plain` says that the video begins so. Frames that are
+    not `wanted`, as a function of the first and of the one behind the last tells, are left out where that saves work.
     `placement` brings the autoencoder to where it runs; if memory ends there, it goes on with less, and says so.
     """
 
     def __init__(
         self,
         vae: Any,
-        plan: Plan,
+        frames: int,
         convert: Convert,
         mode: str = "exact",
         plain: bool = False,
-        first: int = 0,
+        hidden: int = 0,
         placement: Placement | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
-        self.start = 0
+        self.start = -hidden
+        self.wanted = wanted
         self._placement = placement or Resident()
-        self._vae, self._plan, self._convert, self._plain, self._first = vae, plan, convert, plain, first
-        self._decoder = StreamingDecoder(vae, mode)
+        self._vae, self._frames, self._convert, self._plain = vae, frames, convert, plain
+        self._decoder = StreamingDecoder(vae, mode, self._is_wanted)
         self._run = 0
+        self._begun, self._end = False, -hidden
+        self._first = -hidden
+        """The frame that the decoder began with."""
+        # The frame behind the last one of each push, and whose frames these are.
+        self._owners: deque[tuple[int, int]] = deque()
 
-    def push(self, latents: np.ndarray) -> Iterator[FramesReady | Moved]:
-        """Take the next latent frames; the frames that are final now."""
-        if self.start < self._plan.frames:
-            yield from self._ready(lambda: self._decoder.push(unscaled(self._vae, latents)))
+    def push(self, latents: np.ndarray, section: int) -> Iterator[Shown]:
+        """Take the next latent frames, which are this section's or come before it; the frames that are final now."""
+        if self.start >= self._frames or not latents.shape[2]:
+            return
+        self._first = self._first if self._begun else self._end
+        self._end += LATENT_FRAMES * latents.shape[2] - (0 if self._begun else LATENT_FRAMES - 1)
+        self._begun = True
+        self._owners.append((self._end, section))
+        yield from self._ready(lambda: self._decoder.push(unscaled(self._vae, latents)))
 
-    def finish(self) -> Iterator[FramesReady | Moved]:
-        """The rest."""
-        if self.start < self._plan.frames:
+    def finish(self) -> Iterator[Shown]:
+        """The rest; the next latent frame that is pushed then stands for one frame, as the first one does."""
+        if self.start < self._frames:
             yield from self._ready(self._decoder.finish)
+        self._begun = False
+
+    def _is_wanted(self, first: int, stop: int) -> bool:
+        """Tell if a frame is wanted, by numbers that count from the one that the decoder began with."""
+        return self.wanted is None or self.wanted(self._first + first, self._first + stop)
 
     def _decoded(self, decoded: Callable[[], list[Any]]) -> Generator[Moved, None, list[Any]]:
         while True:
@@ -79,19 +100,32 @@ class Decoding:
                 moved = less(self._placement, error)
             yield moved
 
-    def _ready(self, decoded: Callable[[], list[Any]]) -> Iterator[FramesReady | Moved]:
+    def _ready(self, decoded: Callable[[], list[Any]]) -> Iterator[Shown]:
         pieces = yield from self._decoded(decoded)
         for piece in pieces:
+            if self.start >= self._frames:
+                return
+            if isinstance(piece, int):
+                yield from self._unwanted(piece)
+                continue
             self._check_finite(piece)
-            piece = piece[:, :, : self._plan.frames - self.start]
+            unseen = min(piece.shape[2], max(0, -self.start))
+            self.start += unseen
+            piece = piece[:, :, unseen : unseen + self._frames - self.start]
             count = piece.shape[2]
             if not count:
-                return
+                continue  # all of it is hidden
             frames = self._convert(piece)
             if not self._plain and isinstance(frames, np.ndarray):
                 self._tell_plain(frames)
             yield FramesReady(self.start, frames)
             self.start += count
+
+    def _unwanted(self, count: int) -> Iterator[FramesUnwanted]:
+        """So many frames that were not decoded; those of them that would be shown are told."""
+        begin, self.start = max(0, self.start), self.start + count
+        if min(self.start, self._frames) > begin:
+            yield FramesUnwanted(begin, min(self.start, self._frames) - begin)
 
     def _check_finite(self, piece: Any) -> None:
         if not is_finite(piece):
@@ -119,9 +153,10 @@ class Decoding:
                 )
 
     def _section(self, frame: int) -> int:
-        """The section that a frame belongs to; the picture's own frame counts to the first."""
-        latent = max(1, -(-frame // LATENT_FRAMES))
-        return self._first + (self._plan.maker(latent) or 0)
+        """The section that a frame belongs to; a picture's own frame counts to the one behind it."""
+        while len(self._owners) > 1 and self._owners[0][0] <= frame:
+            self._owners.popleft()
+        return self._owners[0][1]
 
 
 def unscaled(vae: Any, latents: np.ndarray) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ from longtake.pipeline.loras import set_strengths
 from longtake.pipeline.placement import room_for
 from longtake.pipeline.predict import Predictor
 from longtake.pipeline.prepare import Request
+from longtake.pipeline.voices import Voice
 from longtake.plan.plans import Section
 from longtake.sampling.driven import Solve, driven, schedule_of
 from longtake.sampling.schedule import Schedule
@@ -52,14 +53,17 @@ class Run:
     cache: StepCache | None = None
     correct: Correcting | None = None
 
-    def denoise(self, text: Text, noise: np.ndarray) -> Generator[Event, Change | None, tuple[Any, Text]]:
+    def denoise(
+        self, text: Text, voices: Sequence[Voice], noise: np.ndarray
+    ) -> Generator[Event, Change | None, tuple[Any, Text]]:
         """The section's latents from noise (B, C, T, h, w), and its text with what the consumer changed.
 
-        The latents are None if the consumer stopped. Raises RunError if a step leaves what is not finite.
+        Its text is that of all or some of its `voices`. The latents are None if the consumer stopped. Raises RunError
+        if a step leaves what is not finite.
         """
         if self.cache is not None:
             self.cache.begin()
-        said = [text]
+        said, told = [text], list(voices)
         networks = self.request.networks
         transformer = networks.part("transformer")
 
@@ -72,7 +76,7 @@ class Run:
 
         def velocity(x: Any, sigma: float) -> Any:
             with ready():
-                return self.predict(said[0], self.request.negative, self.request.image_states, x, sigma)
+                return self.predict.mixed(told, self.request.negative, x, sigma)
 
         latents = runtime.place(ops.from_numpy(noise), exchange.device_of(transformer))
         solve, steps = solver_of(self.request, noise.shape)
@@ -89,7 +93,7 @@ class Run:
                 step.sigma,
                 step.latents,
                 step.denoised,
-                *self._velocities(extra),
+                *self._velocities(len(told), extra),
             )
             extra = 0
             latents, sent = step.latents, None
@@ -98,14 +102,15 @@ class Run:
             if change is not None and change.stop:
                 return None, said[0]
             if change is not None and change.prompt_states is not None:
-                said[0] = replace(said[0], states=change.prompt_states)
+                before, said[0] = said[0], replace(said[0], states=change.prompt_states)
+                told[:] = [replace(one, text=said[0]) if one.text is before else one for one in told]
             if change is not None and change.latents is not None:
                 latents = sent = runtime.place(change.latents, exchange.device_of(transformer), "float32")
             following = step.index + 1
             if self.correct is not None and self.correct.is_due(following, levels):
                 with self._room(following), ready():
-                    latents = sent = self.correct(said[0], self.request, latents, following, levels)
-                extra = self._branches
+                    latents = sent = self.correct(told, self.request, latents, following, levels)
+                extra = self._branches * len(told)
                 if self.cache is not None:
                     self.cache.changed()
             step = self._advance(solver, sent, following)
@@ -114,12 +119,13 @@ class Run:
 
     @property
     def _branches(self) -> int:
-        """The branches of guidance: velocities of one step."""
+        """The branches of guidance: velocities of one voice in one step."""
         return 1 if self.request.negative is None else 2
 
-    def _velocities(self, extra: int) -> tuple[int, int]:
+    def _velocities(self, voices: int, extra: int) -> tuple[int, int]:
         """The number of velocities that the step took, and of those that the network computed; `extra` corrected it."""
-        asked, computed = (self._branches, self._branches) if self.cache is None else self.cache.taken()
+        each = self._branches * voices
+        asked, computed = (each, each) if self.cache is None else self.cache.taken()
         return asked + extra, computed + extra
 
     def _room(self, index: int) -> AbstractContextManager[None]:

@@ -19,7 +19,7 @@ from longtake.errors import JobError
 from longtake.models.llama import LlamaModel
 from longtake.models.pretrained import is_untouched
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.noise import Noise
+from longtake.pipeline.noise import Noise, What
 from longtake.processors.siglip import SiglipImageProcessor
 
 # HunyuanVideo's; the model was trained behind these very words.
@@ -122,7 +122,7 @@ def encode_picture(encoder: Any, processor: Any, pixels: np.ndarray, rounded: bo
         return exchange.taken(encoder(seen).last_hidden_state)
 
 
-def encode_latents(vae: Any, pixels: np.ndarray, what: str, noise: Noise, videos: int) -> np.ndarray:
+def encode_latents(vae: Any, pixels: np.ndarray, what: What, noise: Noise, videos: int) -> np.ndarray:
     """A sample of the autoencoder's posterior of pictures (B, 3, H, W): latents (videos, C, 1, h, w), scaled.
 
     Each video takes a sample of its own; `videos` is B or, for one picture, any number.

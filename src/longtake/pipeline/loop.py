@@ -7,7 +7,7 @@ which plan it runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -19,22 +19,27 @@ from longtake.backend import exchange, ops, runtime
 from longtake.errors import JobTypeError, MemoryRunError
 from longtake.events import Encoded, Event, Moved, Planned, Preview, SectionDone
 from longtake.job import Job
-from longtake.pipeline import treating
+from longtake.models.vae.tiles import Wanted
+from longtake.pipeline import together, treating
 from longtake.pipeline.caching import StepCache
 from longtake.pipeline.correcting import Correcting
 from longtake.pipeline.decode import Convert, to_frames
 from longtake.pipeline.denoise import Change, Run
-from longtake.pipeline.encode import Text
+from longtake.pipeline.encode import Text, decode_picture
+from longtake.pipeline.given import seen
 from longtake.pipeline.growing import Output, output_of
 from longtake.pipeline.loras import applied
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import noise_source, seeds_of
 from longtake.pipeline.placed import less
+from longtake.pipeline.placement import room_for
 from longtake.pipeline.predict import Predictor, Readable, Wrap
 from longtake.pipeline.prepare import Asked, Inputs, Request, ask, encode
 from longtake.pipeline.preview import previewer
 from longtake.pipeline.store import Store
+from longtake.pipeline.voices import Voice
 from longtake.pipeline.working import work_of
+from longtake.plan import timeline
 from longtake.plan.history import History
 from longtake.plan.plans import Section
 from longtake.plan.timeline import Direction, direct
@@ -52,6 +57,7 @@ def generate(
     preview: str | None = None,
     convert: Convert | None = to_frames,
     wrap: Wrap | None = None,
+    wanted: Wanted | None = None,
 ) -> Events:
     """Make the videos that the job and its inputs ask for; to cancel is to close the iterator.
 
@@ -64,6 +70,8 @@ def generate(
     Sections that lie in `store` are not made again: their `SectionDone` comes without any `Stepped`. `convert` turns
     decoded frames into what `FramesReady` holds; with None nothing is decoded. `wrap` may replace the velocity; it is
     called anew for each section and branch of guidance, and stands around the job's step cache, if there is one.
+    `wanted` tells of frames, by the first and the one behind the last, if any of them is wanted; those that are not
+    are not decoded where that saves work, and come as `FramesUnwanted`.
 
     Raises JobError, PictureError or ModelError at the call if the request cannot be met, RunError on the way if the
     numbers go wrong or memory ends.
@@ -77,7 +85,7 @@ def generate(
     if store is not None:
         store.begin(asked.job, treating.form_of(asked.job, networks))
     placed = networks.placement.prepare(work_of(asked.job, asked.plan, asked.rows))
-    return _events(asked, placed, store, show, convert, wrap)
+    return _events(asked, placed, store, show, convert, wrap, wanted)
 
 
 def _events(
@@ -87,6 +95,7 @@ def _events(
     show: Callable[[np.ndarray], np.ndarray] | None,
     convert: Convert | None,
     wrap: Wrap | None,
+    wanted: Wanted | None,
 ) -> Events:
     plan, networks = asked.plan, asked.networks
     steps = asked.job.steps if asked.inputs.sigmas is None else len(asked.inputs.sigmas)
@@ -97,7 +106,7 @@ def _events(
         request = yield from _encoded(asked)
         yield Encoded(request.anchors, request.texts[request.job.prompt])
         sections = sample(request, adapters, store, wrap)
-        with output_of(asked, request, store, convert) as output, closing(sections):
+        with output_of(asked, request, store, convert, wanted) as output, closing(sections):
             yield from _frames(request, sections, output, show)
 
 
@@ -164,9 +173,11 @@ def sample(
             strengths = dict(zip(adapters, told.strengths, strict=True))
             run = Run(request, predict, strengths, made, section, cache, correct)
             seeds = _seeds(request, told)
-            seen = treat.seen(section, history, seeds)
-            begin = partial(_begin, run, seen, history, seeds)
-            latents, texts[told.prompt] = yield from _denoised(run, begin, texts[told.prompt], noise)
+            drawn = replace(section, number=job.drawn(section.number))
+            begin = partial(_begin, run, drawn, treat.seen(drawn, history, seeds), history, seeds)
+            text = texts[told.prompt]
+            voices = _voices(request, section, told, texts)
+            latents, texts[told.prompt] = yield from _denoised(run, begin, text, voices, noise)
             if latents is None:
                 return
             finished = np.asarray(ops.to_numpy(latents), dtype=np.float32)
@@ -174,10 +185,12 @@ def sample(
                 kept.write_section(section.number, finished)
         history.write(section.frames, finished)
         treat.add(finished)
+        if section.frames == (0,):
+            yield from _begun(request, finished)
         if made == len(plan) - 1:
             # All may have waited for this section to be decoded, which wants the room.
             predict.forget()
-        change = yield SectionDone(made, section.number, finished)
+        change = yield SectionDone(made, section.number, finished, section.frames[0])
         if change is not None and change.stop:
             return
 
@@ -205,16 +218,51 @@ def _correcting(request: Request) -> Correcting | None:
 
 def _seeds(request: Request, told: Direction) -> Sequence[int]:
     """The seed of each row for what is done to the section's history: the request's, or of a seed of its own."""
-    rows = request.anchors[0].shape[0]
+    rows = request.rows
     own = told.seed != request.job.seed
     return seeds_of(told.seed, rows, told.seed) if own else request.seeds
 
 
-def _begin(run: Run, seen: Readable, history: History, seeds: Sequence[int]) -> None:
-    """Read what the section sees."""
+def _begin(run: Run, drawn: Section, seen: Readable, history: History, seeds: Sequence[int]) -> None:
+    """Read what the section sees; `drawn` is the section by the number that its noise is drawn by."""
     run.predict.begin(run.section, seen)
     if run.correct is not None:
-        run.correct.begin(run.section, history, seeds)
+        run.correct.begin(drawn, history, seeds)
+
+
+def _voices(
+    request: Request, section: Section, told: Direction, texts: Mapping[str, Text]
+) -> tuple[Voice, ...]:
+    """The parts of the section's velocity: with what each is told, and the pictures that are not hidden from it."""
+    pictures = (0,) if request.job.reference else section.pictures
+
+    def voice(one: timeline.Voice) -> Voice:
+        hidden = frozenset(one.hidden)
+        return Voice(one.weight, texts[one.prompt], request.states.of(pictures, hidden), hidden)
+
+    return tuple(voice(one) for one in told.voices)
+
+
+def _begun(request: Request, made: np.ndarray) -> Generator[Event, Change | None, None]:
+    """Note the first frame (B, C, 1, h, w) of a video from text: later sections are told what it looks like."""
+    networks = request.networks
+    if request.plan.count == 1 or request.states.are_known:
+        return
+
+    def states() -> Any:
+        with networks.using("vae") as vae:
+            pixels = decode_picture(vae, made)
+        return seen(networks, pixels)
+
+    while True:
+        try:
+            with room_for("encoding the first frame"):
+                found = states() if networks.ranks is None else together.told(networks.ranks, states)
+            break
+        except MemoryRunError as error:
+            moved = less(networks.placement, error)
+        yield moved
+    request.states.add(0, found)
 
 
 def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
@@ -225,13 +273,13 @@ def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
 
 
 def _denoised(
-    run: Run, begin: Callable[[], None], text: Text, noise: np.ndarray
+    run: Run, begin: Callable[[], None], text: Text, voices: Sequence[Voice], noise: np.ndarray
 ) -> Generator[Event, Change | None, tuple[Any, Text]]:
     """One section's latents and text; if memory ends, made again from the same noise with less on the device."""
     while True:
         begin()
         try:
-            return (yield from run.denoise(text, noise))
+            return (yield from run.denoise(text, voices, noise))
         except MemoryRunError as error:
             run.predict.forget()
             if run.correct is not None:
@@ -243,11 +291,11 @@ def _denoised(
 
 def _noise(request: Request, section: Section, told: Direction) -> np.ndarray:
     """The section's noise (B, C, T, h, w): the request's, or that of a seed of the section's own."""
-    rows, channels, _, height, width = request.anchors[0].shape
+    rows, channels, height, width = request.shape
     shape = (rows, channels, len(section.frames), height, width)
     own = told.seed != request.job.seed
     noise = noise_source(told.seed, rows) if own else request.noise
-    return noise(section.number, shape, "float32")
+    return noise(request.job.drawn(section.number), shape, "float32")
 
 
 def _placed(request: Request, transformer: Any) -> Request:
@@ -261,7 +309,7 @@ def _placed(request: Request, transformer: Any) -> Request:
         request,
         texts={prompt: text(one) for prompt, one in request.texts.items()},
         negative=None if request.negative is None else text(request.negative),
-        image_states=place(request.image_states),
+        states=request.states.placed(place),
     )
 
 

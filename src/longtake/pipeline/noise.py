@@ -2,7 +2,8 @@
 
 A source is a function of what the noise is for, its shape and its dtype. From an int it is keyed: the same section
 of the same seed starts from the same noise whatever was drawn before it. From a generator it is a stream, drawn in
-the order in which diffusers and mindone draw: first picture, last picture, then the sections as they are made.
+the order in which diffusers and mindone draw: first picture, last picture, then the sections as they are made. (Key
+frames, which they do not know, come between the two.)
 """
 
 from __future__ import annotations
@@ -23,8 +24,16 @@ LAST_PICTURE = "last picture"
 KINDS = {PICTURE: (0, 0), LAST_PICTURE: (0, 1)}
 SECTIONS, BESIDE = 1, 2
 
-Noise: TypeAlias = "Callable[[str | int, tuple[int, ...], str], np.ndarray]"
-"""noise(PICTURE, LAST_PICTURE or a section's number, shape (B, C, T, H, W), dtype name): values of that dtype."""
+What: TypeAlias = "str | int | tuple[int, int]"
+"""What noise is for: PICTURE, LAST_PICTURE, a `key_frame`, or a section by its number."""
+
+Noise: TypeAlias = "Callable[[What, tuple[int, ...], str], np.ndarray]"
+"""noise(what it is for, shape (B, C, T, H, W), dtype name): values of that dtype."""
+
+
+def key_frame(frame: int) -> tuple[int, int]:
+    """What the noise of a picture is for that stands at a latent frame within the video, above 0."""
+    return 0, 1 + frame
 
 
 def noise_source(generator: Any, videos: int = 1) -> Noise:
@@ -81,8 +90,10 @@ def keyed(seed: int) -> Noise:
     if seed < 0:
         raise JobError(f"The seed must not be negative; {seed} was asked for.")
 
-    def draw(what: str | int, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
-        branch = KINDS[what] if isinstance(what, str) else (SECTIONS, what)
+    def draw(what: What, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+        branch = (
+            what if isinstance(what, tuple) else KINDS[what] if isinstance(what, str) else (SECTIONS, what)
+        )
         bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=branch))
         return _normal(np.random.Generator(bits), shape, dtype)
 
@@ -103,21 +114,19 @@ def _one(generator: Any) -> Noise:
 
 
 def _by_video(sources: Sequence[Noise]) -> Noise:
-    def draw(what: str | int, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+    def draw(what: What, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
         return np.concatenate([source(what, (1, *shape[1:]), dtype) for source in sources])
 
     return draw
 
 
 def _framework_normal(
-    generator: Any, what: str | int, shape: tuple[int, ...], dtype: str = "float32"
+    generator: Any, what: What, shape: tuple[int, ...], dtype: str = "float32"
 ) -> np.ndarray:
     return np.asarray(ops.to_numpy(runtime.randn(shape, generator, dtype)), dtype=np.float32)
 
 
-def _numpy_normal(
-    generator: Any, what: str | int, shape: tuple[int, ...], dtype: str = "float32"
-) -> np.ndarray:
+def _numpy_normal(generator: Any, what: What, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
     return _normal(generator, shape, dtype)
 
 

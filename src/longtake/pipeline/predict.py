@@ -29,6 +29,7 @@ from longtake.models.transformer import (
     Prompted,
     Sight,
 )
+from longtake.pipeline.voices import EVERYTHING, Voice, Without, mixed
 from longtake.plan.layout import Far, Slot, check_scales
 from longtake.plan.plans import Section
 from longtake.sampling.guidance import cfg
@@ -59,8 +60,8 @@ class Readable(Protocol):
 class Predictor:
     """The velocity of a job's sections: `begin` a section, then call with what it is told, latents and a noise level.
 
-    `wrap` is called anew for each section and each branch of guidance, so that what it keeps belongs to one of them
-    alone.
+    `wrap` is called anew for each section, each voice and each branch of guidance, so that what it keeps belongs to one
+    of them alone.
     """
 
     def __init__(
@@ -78,19 +79,32 @@ class Predictor:
         self.attention_kwargs, self.wrap = attention_kwargs, wrap
         self.revision = adapters.revision(transformer)
         self.texts: dict[tuple[int, int], Known] = {}
-        self.begun: Begun | None = None
+        self.begun: dict[frozenset[int], Begun] = {}
+        """What the section sees, by what is hidden of it; all of them read the same history."""
+        self._source: tuple[Section, Readable] | None = None
+        self._wrapped: dict[int, Velocity] = {}
+        self._current: dict[int, Branch] = {}
         self.levels: Sequence[float] = ()
         """The noise levels of the section's steps, as far as they are known."""
 
     def begin(self, section: Section, history: Readable) -> None:
         """Read what the section sees. Raises JobError for clean frames at a scale that the transformer cannot take."""
         check_scales(section.slots)
-        clean = {
-            scale: (self._placed(history.read(slot)), slot.times) for scale, slot in section.slots.items()
-        }
-        self.begun = Begun(section.times, clean, self._beyond(section.far, history))
-        for known in self.texts.values():
-            known.sight = None
+        self._source, self.begun, self._wrapped, self._current = (section, history), {}, {}, {}
+        self._begun(EVERYTHING)
+
+    def _begun(self, hidden: frozenset[int]) -> Begun:
+        """The section without the frames that are hidden, read at the first use."""
+        if self._source is None:
+            raise RuntimeError("Predictor.begin(section, history) comes before the first step.")
+        if hidden not in self.begun:
+            section, history = self._source
+            seen = Without(history, hidden) if hidden else history
+            clean = {
+                scale: (self._placed(seen.read(slot)), slot.times) for scale, slot in section.slots.items()
+            }
+            self.begun[hidden] = Begun(section.times, clean, self._beyond(section.far, history))
+        return self.begun[hidden]
 
     def _beyond(self, far: Far | None, history: Readable) -> Beyond | None:
         if far is None:
@@ -103,38 +117,48 @@ class Predictor:
         self, text: Text, negative: Text | None, image_states: Any, latents: Any, sigma: float
     ) -> Any:
         """The velocity (B, C, T, H, W), float32; with classifier-free guidance if there is a negative prompt."""
-        if self.begun is None:
-            raise RuntimeError("Predictor.begin(section, history) comes before the first step.")
+        return self.mixed([Voice(1.0, text, image_states)], negative, latents, sigma)
+
+    def mixed(self, voices: Sequence[Voice], negative: Text | None, latents: Any, sigma: float) -> Any:
+        """The mixture (B, C, T, H, W), float32, of what the voices' velocities are, each with guidance of its own."""
         self._forget_what_adapters_changed()
-        told = [text] if negative is None else [text, negative]
         # At every step: a hook may be added between two of them.
         opens = isinstance(self.transformer, HunyuanVideoFramepackTransformer3DModel)
         opens = opens and is_untouched(self.transformer)
-        branches = [Branch(self.begun, one, image_states, opens) for one in told]
+        branches = [self._branches(voice, negative, opens) for voice in voices]
         if opens:
-            self._keep(branches)
+            self._keep([branch for each in branches for branch in each])
+
+        def velocity(place: int, voice: Voice) -> Any:
+            asked = enumerate(branches[place], place * len(branches[place]))
+            found, *against = (self._asked(number, branch)(latents, sigma) for number, branch in asked)
+            if against:
+                found = cfg(found, against[0], self.cfg_scale, self.cfg_rescale)
+            return runtime.place(found, dtype="float32")
+
         scale = self.attention_kwargs if opens else None
         with runtime.no_grad(), adapters.scaled(self.transformer, scale):
-            velocity, *against = (
-                self._asked(number, branch)(latents, sigma) for number, branch in enumerate(branches)
-            )
-            if against:
-                velocity = cfg(velocity, against[0], self.cfg_scale, self.cfg_rescale)
-            return runtime.place(velocity, dtype="float32")
+            return mixed(voices, velocity)
+
+    def _branches(self, voice: Voice, negative: Text | None, opens: bool) -> list[Branch]:
+        """The branches of guidance of one voice."""
+        told = [voice.text] if negative is None else [voice.text, negative]
+        begun = self._begun(voice.hidden)
+        return [Branch(begun, text, voice.image_states, opens) for text in told]
 
     def _asked(self, number: int, branch: Branch) -> Velocity:
         """The velocity of a branch, wrapped if there is a `wrap`; the wrapper lives as long as the section."""
-        begun = branch.begun
-        begun.current[number] = branch
+        current = self._current
+        current[number] = branch
         if self.wrap is None:
-            return partial(self._current, begun, number)
-        if number not in begun.wrapped:
-            begun.wrapped[number] = self.wrap(partial(self._current, begun, number))
-        return begun.wrapped[number]
+            return partial(self._velocity, current, number)
+        if number not in self._wrapped:
+            self._wrapped[number] = self.wrap(partial(self._velocity, current, number))
+        return self._wrapped[number]
 
-    def _current(self, begun: Begun, number: int, latents: Any, sigma: float) -> Any:
+    def _velocity(self, current: Mapping[int, Branch], number: int, latents: Any, sigma: float) -> Any:
         """The velocity for what the branch is told at this step, which a callback may have changed."""
-        branch = begun.current[number]
+        branch = current[number]
         latents = runtime.place(latents, dtype=self.transformer.dtype)
         return (self._opened if branch.opens else self._whole)(branch, latents, sigma)
 
@@ -143,12 +167,12 @@ class Predictor:
         known = self._known(branch)
         if begun.context is None:
             begun.context = network.context(tuple(latents.shape), begun.times, begun.clean, begun.beyond)
-        if known.sight is None:
-            known.sight = network.sight(begun.context, known.prompted)
+        if branch.key not in begun.sights:
+            begun.sights[branch.key] = network.sight(begun.context, known.prompted)
         if sigma not in known.moments:
             self._add_moments(known, begun, latents, sigma)
         moment = known.moments[sigma]
-        tokens = network.tokens(latents, moment, begun.context, known.sight)
+        tokens = network.tokens(latents, moment, begun.context, begun.sights[branch.key])
         complete = moment.modulations is not None and len(moment.modulations) == len(network.blocks)
         with needing(network, REST if complete else ALL):
             window = network.run_blocks(tokens)
@@ -197,7 +221,10 @@ class Predictor:
 
     def _keep(self, branches: Sequence[Branch]) -> None:
         """Forget texts that are no longer asked for."""
-        self.texts = {branch.key: self.texts[branch.key] for branch in branches if branch.key in self.texts}
+        keys = {branch.key for branch in branches}
+        self.texts = {key: known for key, known in self.texts.items() if key in keys}
+        for begun in self.begun.values():
+            begun.sights = {key: sight for key, sight in begun.sights.items() if key in keys}
 
     def _known(self, branch: Branch) -> Known:
         """The results for the branch's text, computed at its first use."""
@@ -210,7 +237,7 @@ class Predictor:
     def forget(self) -> None:
         """Forget all results, which may be on a device without room for them."""
         self.texts.clear()
-        self.begun = None
+        self._source, self.begun, self._wrapped, self._current = None, {}, {}, {}
 
     def _forget_what_adapters_changed(self) -> None:
         """Forget all results if adapters have changed: a callback may weigh or remove them between two steps."""
@@ -218,8 +245,9 @@ class Predictor:
         if revision != self.revision:
             self.revision = revision
             self.texts.clear()
-            if self.begun is not None:
-                self.begun.context = None
+            for begun in self.begun.values():
+                begun.context = None
+                begun.sights.clear()
 
     def _levels(self, begun: Begun, latents: Any, sigma: float) -> tuple[Any, Any]:
         """Timestep and guidance (B,), in thousandths."""
@@ -247,7 +275,7 @@ def check_far(transformer: Any) -> None:
 
 
 class Begun:
-    """One section, and what is computed once for it."""
+    """One section, as a voice sees it, and what is computed once for it."""
 
     def __init__(
         self,
@@ -259,8 +287,7 @@ class Begun:
         self.context: Context | None = None
         self.guidance: Any = None
         self.slots: dict[str, Any] | None = None
-        self.current: dict[int, Branch] = {}
-        self.wrapped: dict[int, Velocity] = {}
+        self.sights: dict[tuple[int, int], Sight] = {}
 
 
 class Branch:
@@ -278,7 +305,6 @@ class Known:
         # Held, so that no other text can take their identity.
         self.held = (branch.text, branch.image_states)
         self.prompted = prompted
-        self.sight: Sight | None = None
         self.moments: dict[float, Moment] = {}
 
 

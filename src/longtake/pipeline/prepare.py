@@ -13,27 +13,34 @@ from typing import Any
 
 import numpy as np
 
-from longtake.backend import ops, runtime
+from longtake.backend import runtime
 from longtake.errors import JobError, LongtakeWarning
-from longtake.job import Anchor, Job
+from longtake.job import Job
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.named import mismatch
 from longtake.pipeline import together, treating
 from longtake.pipeline.caching import cache_of
-from longtake.pipeline.encode import (
-    Text,
-    decode_picture,
-    encode_latents,
-    encode_picture,
-    encode_text,
-    repeated,
+from longtake.pipeline.encode import Text, encode_text, repeated
+from longtake.pipeline.given import (
+    At,
+    Picture,
+    check_count,
+    encoded,
+    given_pictures,
+    latents_of,
+    name_of,
+    pixels_of,
+    with_anchors,
+    with_start,
 )
 from longtake.pipeline.networks import Networks
-from longtake.pipeline.noise import LAST_PICTURE, PICTURE, Noise, noise_source, seeds_of
+from longtake.pipeline.noise import Noise, noise_source, seeds_of
 from longtake.pipeline.placement import room_for
 from longtake.pipeline.predict import check_far
+from longtake.pipeline.states import States
 from longtake.plan import timeline
 from longtake.plan.layout import LATENT_PIXELS, check_scales
+from longtake.plan.pictures import frames_of
 from longtake.plan.plans import Plan, kind_named, names_like, plan_of
 from longtake.processors import pictures
 from longtake.sampling.caching import Cache
@@ -47,10 +54,11 @@ class Inputs:
     """The values that a caller gives beside the job, which JSON cannot hold. Each is one row, or one for each prompt.
 
     Pictures are paths, PIL images, arrays (H, W, C) or tensors (C, H, W), and default to the job's anchors; `latents`
-    (B, C, 1, h, w), scaled, stand in for encoding them. Prompts default to the job's; `text`, `negative` and
-    `image_states` are encodings that need not be made. `generator` is what `noise_source` takes, by default the job's
-    seed. `sigmas` are noise levels before the schedule's shift. A `scheduler` that is given is used itself; else a copy
-    of the model's is used, so that two streams do not disturb each other.
+    (B, C, 1, h, w), scaled, stand in for encoding them. `pictures` are any by their times, in seconds or "end". Prompts
+    default to the job's; `text`, `negative` and `image_states` are encodings that need not be made. `generator` is what
+    `noise_source` takes, by default the job's seed. `sigmas` are noise levels before the schedule's shift. A
+    `scheduler` that is given is used itself; else a copy of the model's is used, so that two streams do not disturb
+    each other.
     """
 
     picture: Any = None
@@ -71,18 +79,22 @@ class Inputs:
     max_tokens: int | None = None
     attention_kwargs: Mapping[str, Any] | None = None
     scheduler: Any = None
+    pictures: Mapping[Any, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that can be met: `job` has its size and dtype, `pixels` are the anchors' (B, 3, H, W) or None."""
+    """A request that can be met: `job` has its size and dtype.
+
+    `pixels` (B, 3, H, W) and `latents` (B, C, 1, h, w) are what is given of its pictures, by their latent frames.
+    """
 
     job: Job
     networks: Networks
     inputs: Inputs
     plan: Plan
-    pixels: tuple[np.ndarray | None, ...]
-    latents: tuple[np.ndarray | None, ...]
+    pixels: Mapping[int, np.ndarray]
+    latents: Mapping[int, np.ndarray]
     prompts: int
     noise: Noise
     cache: Cache | None = None
@@ -98,7 +110,7 @@ class Request:
     """Everything that the sections of one run are made from: B rows.
 
     `texts` are encodings by prompt; those of the rows' own prompts have the job's prompt as their key. `anchors` are
-    latents (B, C, 1, h, w) float32, scaled, by latent frame number; `image_states` (B, N, E).
+    latents (B, C, 1, h, w) float32, scaled, by latent frame number; `states` are SigLIP's of the pictures.
     """
 
     job: Job
@@ -106,7 +118,7 @@ class Request:
     plan: Plan
     texts: Mapping[str, Text]
     negative: Text | None
-    image_states: Any
+    states: States
     anchors: Mapping[int, np.ndarray]
     noise: Noise
     scheduler: Any
@@ -115,6 +127,14 @@ class Request:
     cache: Cache | None = None
     seeds: tuple[int, ...] = ()
     """One for each row, of what is done to the history."""
+    rows: int = 1
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Rows, channels, and the latents' height and width."""
+        job, given = self.job, next(iter(self.anchors.values()), None)
+        channels = self.networks.part("vae").config.latent_channels if given is None else given.shape[1]
+        return self.rows, int(channels), (job.height or 0) // LATENT_PIXELS, (job.width or 0) // LATENT_PIXELS
 
     @property
     def steps(self) -> int:
@@ -129,7 +149,7 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
     """
     width, height = job.width, job.height
     if not (width and height):
-        shape = None if "width" in networks.settings else pictures.size_of(picture)
+        shape = None if picture is None or "width" in networks.settings else pictures.size_of(picture)
         other = pictures.bucket(*shape) if shape else networks.default_size
         width, height = width or other[0], height or other[1]
     dtype, form = networks.dtype_name, networks.quantized
@@ -138,8 +158,8 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
 
 def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     """Check the request as a whole; JobError, PictureError or ModelError in one sentence if it cannot be met."""
-    given = (_first(inputs.picture, job.picture), _first(inputs.last_picture, job.last_picture))
-    job = _with_cache(_with_anchors(job, inputs), networks)
+    job, given = with_start(job, networks, given_pictures(job, inputs))
+    job = _with_cache(with_anchors(job, given), networks)
     job.check()
     if job.dtype not in ("auto", networks.dtype_name):
         raise JobError(
@@ -151,9 +171,7 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
             f"The job asks for quantize {job.quantize} and the transformer's blocks are {networks.quantized}; load "
             "them in that form, or leave it to them (quantize none)."
         )
-    if given[0] is None and inputs.latents is None:
-        raise JobError("A video begins with a picture; none was given.")
-    job = settled(job, networks, given[0])
+    job = settled(job, networks, given[0].source if 0 in given else None)
     job.check()  # again, since its size may be the model's
     note = mismatch(job.sampling, networks.settings.get("sampling"), names_like(job.sampling))
     if note is not None:
@@ -166,21 +184,27 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     cache = cache_of(job, networks, plan)
     treating.check(job, networks, plan)
     count = _prompt_count(inputs)
-    fitted = tuple(_pixels(each, count, name, job) for each, name in zip(given, NAMES, strict=True))
-    latents = tuple(
-        _latents(each, count, f"{name}_latents", job)
-        for each, name in zip((inputs.latents, inputs.last_latents), NAMES, strict=True)
-    )
+    pixels, latents = _fitted(given, frames_of(job, plan), count, job)
     if isinstance(inputs.videos, bool) or not isinstance(inputs.videos, int) or inputs.videos < 1:
         raise JobError(f"Each prompt makes at least 1 video; {inputs.videos!r} were asked for.")
     # The reference's stream is the framework's own; ours is the same on every framework and device.
     seed = runtime.seeded(job.seed) if job.reference else job.seed
     noise = noise_source(_first(inputs.generator, seed), count * inputs.videos)
-    return Asked(job, networks, inputs, plan, fitted, latents, count, noise, cache)
+    return Asked(job, networks, inputs, plan, pixels, latents, count, noise, cache)
 
 
-NAMES = ("image", "last_image")
-GIVEN = "a picture that was given as a value"
+def _fitted(
+    given: Mapping[At, Picture], frames: Mapping[At, int], prompts: int, job: Job
+) -> tuple[dict[int, np.ndarray], dict[int, np.ndarray]]:
+    """The pixels and the latents of what is given, by latent frame."""
+    pixels, latents = {}, {}
+    for at, picture in given.items():
+        frame, name = frames[at], name_of(at)
+        if picture.source is not None:
+            pixels[frame] = pixels_of(picture.source, prompts, name, job)
+        if picture.latents is not None:
+            latents[frame] = latents_of(picture.latents, prompts, f"{name}_latents", job)
+    return pixels, latents
 
 
 def encode(asked: Asked) -> Request:
@@ -191,23 +215,27 @@ def encode(asked: Asked) -> Request:
     else:
         found = together.told(networks.ranks, lambda: _encodings(asked))
         noise = together.told_noise(networks.ranks, noise)
-    texts, negative, states, anchors = found
+    texts, negative, (states, blank, anchors) = found
     scheduler = _first(inputs.scheduler, networks.part("scheduler"))
     if inputs.scheduler is None and not isinstance(scheduler, Schedule):
         scheduler = copy.deepcopy(scheduler)
     return Request(
         asked.job, networks, asked.plan,
         {prompt: Text(*text) for prompt, text in texts.items()}, None if negative is None else Text(*negative),
-        states, dict(zip(asked.plan.anchors, anchors, strict=True)),
+        States(states, asked.rows, inputs.image_states, blank), anchors,
         noise, scheduler, inputs.sigmas, inputs.attention_kwargs, asked.cache,
-        seeds_of(_first(inputs.generator, asked.job.seed), asked.rows, asked.job.seed),
+        seeds_of(_first(inputs.generator, asked.job.seed), asked.rows, asked.job.seed), asked.rows,
     )  # fmt: skip
 
 
 def _encodings(
     asked: Asked,
-) -> tuple[dict[str, tuple[Any, ...]], tuple[Any, ...] | None, Any, list[np.ndarray]]:
-    """The texts by prompt, the negative one, SigLIP's states and the anchors' latents."""
+) -> tuple[
+    dict[str, tuple[Any, ...]],
+    tuple[Any, ...] | None,
+    tuple[dict[int, Any], Any, dict[int, np.ndarray]],
+]:
+    """The texts by prompt, the negative one, and what is made of the pictures (`given.encoded`)."""
     job, networks, inputs, rows = asked.job, asked.networks, asked.inputs, asked.rows
     with room_for("encoding the prompts"):
         own = _encoded(asked, inputs.prompts or [job.prompt], inputs.prompts_2, inputs.text, "prompt")
@@ -221,12 +249,11 @@ def _encodings(
             known, prompts = inputs.negative or Text(), inputs.negatives or [job.negative_prompt]
             negative = _encoded(asked, prompts, inputs.negatives_2, known, "negative_prompt")
     with room_for("encoding the pictures"):
-        states, anchors = _pictures(asked)
+        seen = encoded(asked)
     return (
         {prompt: (text.states, text.mask, text.pooled) for prompt, text in texts.items()},
         None if negative is None else (negative.states, negative.mask, negative.pooled),
-        states,
-        anchors,
+        seen,
     )
 
 
@@ -252,47 +279,6 @@ def _in_rows(text: Text, rows: int) -> Text:
     return Text(*(repeated(part, rows) for part in (text.states, text.mask, text.pooled)))
 
 
-def _pictures(asked: Asked) -> tuple[Any, list[np.ndarray]]:
-    """SigLIP's states of all rows, and the latents of each anchor.
-
-    Unlike the reference: the states are the mean over the anchors (diffusers computes that mean and then drops it);
-    `reference` takes the first picture's alone.
-    """
-    networks, rows = asked.networks, asked.rows
-    anchors: list[np.ndarray] = []
-    seen: list[Any] = []
-    known = asked.inputs.image_states
-    for pixels, latents, what in zip(asked.pixels, asked.latents, (PICTURE, LAST_PICTURE), strict=True):
-        if pixels is None and latents is None:
-            continue
-        if pixels is None:
-            with networks.using("vae") as vae:
-                pixels = decode_picture(vae, latents)
-        if known is None and not (asked.job.reference and seen):
-            with networks.using("image_encoder") as encoder:
-                processor = networks.part("feature_extractor")
-                states = encode_picture(encoder, processor, pixels, rounded=asked.job.reference)
-            seen.append(repeated(states, rows))
-        if latents is None:
-            with networks.using("vae") as vae:
-                latents = encode_latents(vae, pixels, what, asked.noise, rows)
-        anchors.append(repeated(latents, rows))
-    states = repeated(known, rows) if known is not None else seen[0]
-    return (states if len(seen) < 2 else (seen[0] + seen[1]) / 2), anchors
-
-
-def _with_anchors(job: Job, inputs: Inputs) -> Job:
-    """The job with an anchor for each picture that is given as a value, so that plan and checks know of it."""
-    first = inputs.picture is not None or inputs.latents is not None
-    last = inputs.last_picture is not None or inputs.last_latents is not None
-    added: tuple[Anchor, ...] = ()
-    if first and job.picture is None:
-        added += (Anchor(0, GIVEN),)
-    if last and job.last_picture is None:
-        added += (Anchor("end", GIVEN),)
-    return replace(job, anchors=(*job.anchors, *added)) if added else job
-
-
 def _with_cache(job: Job, networks: Networks) -> Job:
     """The job with the transformer's own cache (`enable_cache`), if it names none."""
     transformer = networks.part("transformer")
@@ -305,36 +291,6 @@ def _prompt_count(inputs: Inputs) -> int:
     if inputs.text.states is not None:
         return int(inputs.text.states.shape[0])
     return len(inputs.prompts) if inputs.prompts is not None else 1
-
-
-def _pixels(images: Any, prompts: int, name: str, job: Job) -> np.ndarray | None:
-    if images is None:
-        return None
-    assert job.width is not None and job.height is not None
-    found = pictures.pixels(images, job.width, job.height, job.reference)
-    check_count(found.shape[0], prompts, name)
-    return found
-
-
-def _latents(latents: Any, prompts: int, name: str, job: Job) -> np.ndarray | None:
-    if latents is None:
-        return None
-    assert job.width is not None and job.height is not None
-    array = latents if isinstance(latents, np.ndarray) else ops.to_numpy(latents)
-    wanted = (1, job.height // LATENT_PIXELS, job.width // LATENT_PIXELS)
-    if array.ndim != 5 or array.shape[2:] != wanted:
-        raise JobError(
-            f"{name} has the shape {tuple(array.shape)}; for {job.width} x {job.height} it is "
-            f"(B, C, {', '.join(map(str, wanted))})."
-        )
-    check_count(array.shape[0], prompts, name)
-    return np.asarray(array, dtype=np.float32)
-
-
-def check_count(have: int, prompts: int, name: str) -> None:
-    """Raise JobError unless there is one of what `name` says, or one for each prompt."""
-    if have not in (1, prompts):
-        raise JobError(f"{name} has {have} entries for {prompts} prompts; give one, or one for each prompt.")
 
 
 def _broadcast(texts: Sequence[str], count: int) -> list[str]:

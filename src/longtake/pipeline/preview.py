@@ -5,7 +5,7 @@ Letters: B videos, C channels of the latents, t latent frames of h x w, T frames
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -119,6 +119,20 @@ def projection_of(networks: Networks) -> Projection | None:
             )
         return found
     return HUNYUAN_VIDEO if channels == HUNYUAN_VIDEO.factors.shape[0] else None
+
+
+def projected(latents: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """Colours of scaled latents by the projection in a model's settings, before its networks are there.
+
+    Raises JobError if these have none and the published one is for other latents.
+    """
+    own = Projection.of(settings[LATENT_RGB]) if LATENT_RGB in settings else HUNYUAN_VIDEO
+    if own.factors.shape[0] != latents.shape[1]:
+        raise JobError(
+            f"There is no latent-to-RGB projection for this model's {latents.shape[1]} channels; fit one and put it "
+            f"into the model's settings as {LATENT_RGB!r}."
+        )
+    return colours(latents, own)
 
 
 def previewer(networks: Networks, kind: str) -> Callable[[np.ndarray], np.ndarray]:

@@ -22,7 +22,7 @@ from longtake.job import Job
 from longtake.models.pretrained import Walk
 from longtake.models.transformer import HunyuanVideoFramepackTransformer3DModel
 from longtake.models.vae import AutoencoderKLHunyuanVideo
-from longtake.pipeline.noise import Noise
+from longtake.pipeline.noise import Noise, What
 from longtake.pipeline.placement import Placement
 from longtake.pipeline.store import Store
 from longtake.pipeline.working import Work
@@ -209,7 +209,7 @@ def told(ranks: Ranks, make: Callable[[], Any]) -> Any:
 def told_noise(ranks: Ranks, noise: Noise) -> Noise:
     """Noise that process 0 draws: a stream goes on in one place alone."""
 
-    def draw(what: str | int, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
+    def draw(what: What, shape: tuple[int, ...], dtype: str = "float32") -> np.ndarray:
         return ranks.share(noise(what, shape, dtype) if ranks.rank == 0 else None)
 
     return draw

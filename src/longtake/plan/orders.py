@@ -13,14 +13,17 @@ from dataclasses import dataclass, replace
 
 from longtake.errors import JobError
 from longtake.plan.layout import Far, Packed, Slot
-from longtake.plan.lengths import video_frames
 from longtake.plan.sections import Plan, Section
+from longtake.plan.stretches import Division
 
 NEAR, FAR = 2, 3
 """Most blank windows of time between a section and what it sees across a gap: in the middle of a video, and outermost.
 
 The reference found these caps to look better than the true distances.
 """
+
+Known = Callable[[int], "int | None"]
+"""The frame that lies at a place of the time axis; None if none is there."""
 
 Stretch = tuple[int, tuple[int | None, ...], tuple[int, ...]]
 """A scale, frames and their times."""
@@ -52,141 +55,160 @@ class View:
         return _count(self.behind)
 
 
-def onwards(view: View, sections: int, window: int, end: bool = False) -> Plan:
-    """From the picture onwards: a section sees the frames before it."""
-    _check(sections, window)
-    if end:
+def onwards(view: View, division: Division) -> Plan:
+    """From the picture onwards: a section sees the frames before it, of its own stretch."""
+    if division.behind or division.loop:
         raise JobError("A last picture needs a plan that sees the end; this one never looks ahead.")
 
     def section(number: int) -> Section:
-        first = 1 + window * number
+        own, start = division.frames(number), division.starts[division.stretch(number)]
         # The picture that stays in sight is not among what lies beyond.
-        beyond = range(int(view.picture), max(int(view.picture), first - view.past))
-        found = _section(view, number, window, first, _within(0, first - 1), 1 + view.past)
+        beyond = range(start + view.picture, max(start + view.picture, own.start - view.past))
+        place = Place(number, own, start, (start,))
+        found = _section(view, place, own.start, _within(start, own.start - 1), 1 + view.past)
         return replace(found, far=_far(view, view.before, beyond, 0))
 
     # A frame is seen as soon as it is made, and until it lies further back than the section sees.
-    reach = _reach(view.past, window)
-    return _plan(view, sections, window, section, int, forward=True, horizon=reach, extendable=True)
+    reach = division.reach(view.past)
+    return _plan(view, division, section, int, forward=True, horizon=reach, extendable=True)
 
 
-def backwards(view: View, sections: int, window: int, end: bool = False) -> Plan:
+def backwards(view: View, division: Division) -> Plan:
     """From the end towards the picture: a section sees the picture, across a gap, and the frames behind it.
 
-    With `end`, a picture is given for frame `1 + window * sections`, the one behind the end. The section made first
-    has it as its neighbour; the sections made later do not see it, as in the reference.
+    A last picture is the frame behind the end. The section made first has it as its neighbour; the sections made later
+    do not see it, as in the reference. Frames of a given video behind the end are seen as those that are made are.
     """
-    _check(sections, window)
-    last = window * sections
+    count, last = division.count, division.last
 
     def section(made: int) -> Section:
-        number = sections - 1 - made
-        there = _within(1, last + 1 if end and made == 0 else last)
-        time = 1 + window * padding(number, sections)
-        found = _section(view, number, window, 1 + window * number, there, time)
-        beyond = range(min(last, window * (number + 1) + view.future) + 1, last + 1)
-        return replace(found, far=_far(view, view.behind[::-1], beyond, time + window + view.future))
+        place = _place(division, count - 1 - made)
+        own = place.frames
+        there = _within(1, last + division.behind if division.behind > 1 else last)
+        if made == 0 and place.ahead is not None:
+            there = _with(there, last + 1, place.ahead)
+        blank = division.window * (NEAR if place.ahead is None and made else FAR)
+        time = 1 + min(own.start - place.picture - 1, blank)
+        found = _section(view, place, own.start, there, time)
+        beyond = range(min(last, own.stop - 1 + view.future) + 1, last + 1)
+        return replace(found, far=_far(view, view.behind[::-1], beyond, time + len(own) + view.future))
 
     def order(number: int) -> int:
-        return sections - 1 - number
+        return count - 1 - number
 
-    reach = _reach(view.future, window)
-    return _plan(view, sections, window, section, order, forward=False, horizon=reach, end=end)
+    reach = division.reach(view.future)
+    return _plan(view, division, section, order, forward=False, horizon=reach)
 
 
-def ends_first(
-    view: View, sections: int, window: int, end: bool = False, every: int | None = None, late: int = 0
-) -> Plan:
+def ends_first(view: View, division: Division, every: int | None = None, late: int = 0) -> Plan:
     """An end first, then what lies between, onwards: a section sees what is before it, and the end it goes to.
 
-    Each `every` sections (None: all of the video's) are a stretch that has its last section as its end. The end comes
-    from the picture and the end before it alone, across a gap of time; then its stretch is filled. So a stretch that
-    lies further on is begun when the one before it is there: all ends first would give the same video, since no end
-    sees what was filled, but nothing of it could be shown or forgotten before.
+    Each `every` sections (None: all of a stretch) are a leg that has its last section as its end. The end comes from
+    the picture and the end before it alone, across a gap of time; then its leg is filled. So a leg that lies further on
+    is begun when the one before it is there: all ends first would give the same video, since no end sees what was
+    filled, but nothing of it could be shown or forgotten before.
 
-    With `end`, the last of the ends has a given picture behind it, as in `backwards`. `late` leaves so many sections
-    of the first stretch out: a short video then has two ends, which is what training wants.
+    The last end of a stretch has the next given picture behind it, if there is one, as in `backwards`. `late` leaves so
+    many sections of the first leg out: a short video then has two ends, which is what training wants.
     """
-    _check(sections, window)
-    stride, last = every or sections, window * sections
 
-    def stretch(number: int) -> tuple[int, int]:
-        """The first section of the stretch that a section lies in, and its end."""
-        first = number - (number + late) % stride
-        return max(0, first), min(first + stride, sections) - 1
+    def leg(number: int) -> tuple[int, int]:
+        """The first section of the leg that a section lies in, and its end."""
+        stretch = division.stretch(number)
+        own, left = division.sections(stretch), 0 if stretch else late
+        stride = every or len(own)
+        first = number - (number - own.start + left) % stride
+        return max(own.start, first), min(first + stride, own.stop) - 1
 
     def order(number: int) -> int:
-        first, at_end = stretch(number)
+        first, at_end = leg(number)
         return first if number == at_end else number + 1
 
     def ending(number: int, begun: int) -> Section:
-        """An end: the picture and the end before it, then a gap, the window, and the last picture if there is one."""
-        before = window * begun
-        known = _within(max(0, before - window + 1), before)
-        behind = _within(last + 1, last + 1) if end and number == sections - 1 else _nothing
-        time = 1 + view.past + window * min(number - begun, FAR)
-        return _section(view, number, window, before + 1, known, time, last + 1, behind)
+        """An end: the picture and the end before it, then a gap, the window, and the next picture if there is one."""
+        place, first = _place(division, number), division.frames(begun).start
+        own = place.frames
+        known = _within(division.frames(begun - 1).start if begun else 0, first - 1)
+        behind = _nothing if place.ahead is None else _with(_nothing, own.stop, place.ahead)
+        time = 1 + view.past + min(own.start - first, division.window * FAR)
+        return _section(view, place, first, known, time, own.stop, behind)
 
     def section(made: int) -> Section:
-        # A stretch takes the same places in both orders.
-        begun, at_end = stretch(made)
+        # A leg takes the same places in both orders.
+        begun, at_end = leg(made)
         if made == begun:
             return ending(at_end, begun)
-        number = made - 1
-        first, ahead = 1 + window * number, 1 + window * at_end
-        known, behind = _within(0, first - 1), _within(ahead, ahead + window - 1)
-        gap = window * min(at_end - 1 - number, NEAR) if view.apart else 0
-        nearest = ahead if view.apart else first + window
-        return _section(view, number, window, first, known, 1 + view.past, nearest, behind, gap)
+        place = _place(division, made - 1)
+        own, end = place.frames, division.frames(at_end)
+        known, behind = _within(0, own.start - 1), _within(end.start, end.stop - 1)
+        gap = min(end.start - own.stop, division.window * NEAR) if view.apart else 0
+        nearest = end.start if view.apart else own.stop
+        return _section(view, place, own.start, known, 1 + view.past, nearest, behind, gap)
 
-    # What lies before a section was made at most one place earlier than its number says, and an end a whole stretch.
-    single = stride - late >= sections
-    reach = 1 + _reach(view.past, window) + (0 if single else stride)
-    # The one end of the whole video is seen until the video is there.
-    kept = range(last - window + 1, last - window + 1 + min(view.future, window))
+    # What lies before a section was made at most one place earlier than its number says, and an end a whole leg.
+    single = every is None or (len(division.starts) == 1 and every - late >= division.count)
+    reach = 1 + division.reach(view.past) + (0 if single else every or 0)
+    # The ends of whole stretches are seen until those are there, and by what comes next.
+    ends = [division.frames(division.sections(number)[-1]) for number in range(len(division.starts))]
+    kept = ends[0][: view.future] if len(ends) == 1 else [frame for end in ends for frame in end]
     lasting = frozenset(kept if single else ())
-    given = frozenset({last + 1} if end else ())
-    closed = every is not None and (sections + late) % every == 0
+    given = frozenset([division.last + 1] if division.behind else ())
+    last = division.sections(len(division.starts) - 1)
+    left = late if last.start == 0 else 0
+    closed = every is not None and (len(last) + left) % every == 0
+    goes = division.behind or division.loop
     return _plan(
-        view, sections, window, section, order, False, reach, end, lasting | given, closed and not end
+        view, division, section, order, False, reach, lasting | given, extendable=closed and not goes
     )
 
 
-def padding(number: int, sections: int) -> int:
-    """Blank windows that an inverted plan lets the model see between the picture and a section.
+@dataclass(frozen=True)
+class Place:
+    """The place of a section: its number and latent `frames`, and the `picture` that its stretch begins with.
 
-    Above four sections the distance is capped, which the reference found to look better than the true one.
-
-    >>> [padding(number, 3) for number in range(3)], [padding(number, 6) for number in range(6)]
-    ([0, 1, 2], [0, 1, 2, 2, 2, 3])
+    `pictures` are those that it is told of; `ahead` is the given frame behind it, None if none is.
     """
-    return min(number, FAR if number == sections - 1 else NEAR)
+
+    number: int
+    frames: range
+    picture: int
+    pictures: tuple[int, ...]
+    ahead: int | None = None
+
+
+def _place(division: Division, number: int) -> Place:
+    """The place of a section in a plan that sees the end of each stretch."""
+    stretch = division.stretch(number)
+    start, ahead = division.starts[stretch], division.ahead(stretch)
+    pictures = tuple(sorted({start, start if ahead is None else ahead}))
+    outermost = number == division.sections(stretch)[-1]
+    return Place(number, division.frames(number), start, pictures, ahead if outermost else None)
 
 
 def _section(
     view: View,
-    number: int,
-    window: int,
+    place: Place,
     first: int,
-    before: Callable[[int], bool],
+    before: Known,
     time: int,
     nearest: int | None = None,
-    behind: Callable[[int], bool] | None = None,
+    behind: Known | None = None,
     gap: int = 0,
 ) -> Section:
     """A section whose window begins at `time`.
 
     `first` is the frame behind those that it sees before it, `nearest` the first that it sees behind it (None: the
-    window's neighbour), `gap` the blank times between. `before` and `behind` tell which frames are there.
+    window's neighbour), `gap` the blank times between. `before` and `behind` say which frames are there.
     """
-    own = 1 + window * number
-    stretches: list[Stretch] = [(1, (0,), (0,))] if view.picture else []
+    own = place.frames
+    stretches: list[Stretch] = [(1, (place.picture,), (0,))] if view.picture else []
     stretches += _stretches(view.before, first - view.past, 1, before)
-    begin = own + window if nearest is None else nearest
-    stretches += _stretches(view.behind, begin, time + window + gap, behind or before)
+    begin = own.stop if nearest is None else nearest
+    stretches += _stretches(view.behind, begin, time + len(own) + gap, behind or before)
     scales = sorted({scale for scale, _, _ in stretches})
     slots = {scale: _slot(scale, stretches) for scale in scales}
-    return Section(number, tuple(range(own, own + window)), tuple(range(time, time + window)), slots)
+    times = tuple(range(time, time + len(own)))
+    return Section(place.number, tuple(own), times, slots, pictures=place.pictures)
 
 
 def _far(view: View, packed: tuple[Packed, ...], frames: range, time: int) -> Far | None:
@@ -203,62 +225,45 @@ def _slot(scale: int, stretches: list[Stretch]) -> Slot:
     return Slot(scale, frames, tuple(time for _, _, times in mine for time in times))
 
 
-def _stretches(
-    packed: tuple[Packed, ...], frame: int, time: int, there: Callable[[int], bool]
-) -> Iterator[Stretch]:
+def _stretches(packed: tuple[Packed, ...], frame: int, time: int, known: Known) -> Iterator[Stretch]:
     """Packed frames from a first one and a first time on; None for those that are not there."""
     for each in packed:
-        frames = range(frame, frame + each.frames)
-        seen = tuple(number if there(number) else None for number in frames)
+        seen = tuple(known(number) for number in range(frame, frame + each.frames))
         yield each.scale, seen, tuple(range(time, time + each.frames))
         frame, time = frame + each.frames, time + each.frames
 
 
 def _plan(
     view: View,
-    sections: int,
-    window: int,
+    division: Division,
     section: Callable[[int], Section],
     order: Callable[[int], int],
     forward: bool,
     horizon: int,
-    end: bool = False,
     lasting: frozenset[int] = frozenset(),
     extendable: bool = False,
 ) -> Plan:
-    """A plan whose section p makes the frames 1 + w*p ... w + w*p."""
-    made = video_frames(sections, window)
-    anchors = (0, window * sections + 1) if end else (0,)
-    kept = lasting | {0} if view.picture else lasting
-
-    def owner(frame: int) -> int:
-        return (frame - 1) // window
-
+    """A plan of these sections."""
+    kept = lasting | {0} if view.picture or division.loop else lasting
     return Plan(
-        sections, window, made, made, forward, anchors, horizon, kept, section, order, owner,
-        extendable=extendable,
+        division.count, division.longest, division.made, division.made, forward, division.anchors, horizon,
+        kept | frozenset(division.starts[1:]), section, order, division.owner,
+        extendable=extendable, starts=division.starts, lead=division.lead,
     )  # fmt: skip
-
-
-def _check(sections: int, window: int) -> None:
-    if sections < 1 or window < 1:
-        raise JobError(
-            f"A plan needs at least one section of at least one latent frame, not {sections} of {window}."
-        )
-
-
-def _reach(frames: int, window: int) -> int:
-    """The count of sections further on that see a frame, if each sees so many frames next to it."""
-    return 1 + (frames - 1) // window
 
 
 def _count(packed: tuple[Packed, ...]) -> int:
     return sum(each.frames for each in packed)
 
 
-def _within(first: int, last: int) -> Callable[[int], bool]:
-    return lambda frame: first <= frame <= last
+def _within(first: int, last: int) -> Known:
+    return lambda frame: frame if first <= frame <= last else None
 
 
-def _nothing(frame: int) -> bool:
-    return False
+def _with(known: Known, place: int, frame: int) -> Known:
+    """The same, and a frame that lies at this place."""
+    return lambda number: frame if number == place else known(number)
+
+
+def _nothing(frame: int) -> int | None:
+    return None

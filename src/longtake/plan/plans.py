@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING
 from longtake.errors import JobError
 from longtake.option import shown
 from longtake.plan import sights
+from longtake.plan.cuts import division_of
 from longtake.plan.layout import Generated, Packed, Skipped, Structure, Tail, parse
-from longtake.plan.lengths import WINDOW, nearest_section_count, reference_section_count, section_count
+from longtake.plan.lengths import WINDOW
 from longtake.plan.orders import View, backwards, ends_first, onwards
-from longtake.plan.orders import padding as padding
 from longtake.plan.sections import Plan as Plan
 from longtake.plan.sections import Section as Section
+from longtake.plan.stretches import Division, even
 
 if TYPE_CHECKING:
     from longtake.job import Job
@@ -32,8 +33,9 @@ PACKED = 1000
 class Kind:
     """One kind of plan.
 
-    `lay_out(sections, window, end)` makes the plan, with a picture behind the end or without one; `sees_end` says if it
-    can have one, `extendable` if a finished video of some length can be made longer, `published` if diffusers has it;
+    `lay_out(sections, window, end)` makes the plan of whole windows, with a picture behind the end or without one, and
+    `over(division)` that of any division, whose sections have the sight `view`; `sees_end` says if it can have a last
+    picture, `extendable` if a finished video of some length can be made longer, `published` if diffusers has it;
     `structure` is its name in the paper's way of naming, `every` the sections of a stretch with an end of its own.
     """
 
@@ -44,6 +46,8 @@ class Kind:
     structure: str
     published: bool = False
     every: int | None = None
+    over: Callable[[Division], Plan] | None = None
+    view: View | None = None
 
     @property
     def scales(self) -> tuple[int, ...]:
@@ -67,12 +71,16 @@ def kind_of(structure: Structure, help: str = "", every: int | None = None, publ
     Slot(scale=2, frames=(7, 8), times=(17, 18))
     """
     view, sees_end, extendable = _view(structure), True, every is not None
-    lay_out: Callable[..., Plan] = partial(ends_first, view, every=every)
+    over: Callable[[Division], Plan] = partial(ends_first, view, every=every)
     if not view.behind:
-        lay_out, sees_end, extendable = partial(onwards, view), False, True
+        over, sees_end, extendable = partial(onwards, view), False, True
     elif not view.before and not view.apart:
-        lay_out = partial(backwards, view)
-    return Kind(lay_out, sees_end, extendable, help, str(structure), published, every)
+        over = partial(backwards, view)
+
+    def lay_out(sections: int, window: int, end: bool = False) -> Plan:
+        return over(even(sections, window, end))
+
+    return Kind(lay_out, sees_end, extendable, help, str(structure), published, every, over, view)
 
 
 def _view(structure: Structure) -> View:
@@ -216,16 +224,65 @@ def inverted(sections: int, window: int = WINDOW, end: bool = False) -> Plan:
 
 def plan_of(job: Job) -> Plan:
     """The plan of a job that `check` lets through: its sections, and what will come out."""
-    end = job.last_picture is not None
-    # The end must be the last picture's, so nothing can be cut off there: the nearest length is taken.
-    counted = reference_section_count if job.reference else nearest_section_count if end else section_count
-    laid = kind_named(job.sampling).lay_out(counted(job.frames, job.window), job.window, end)
-    plan = sights.seen(job, laid)
-    frames = plan.made if job.reference or end else job.frames
+    kind = kind_named(job.sampling)
+    division = division_of(job, kind.view or View())
+    laid = _laid(job, kind, division)
+    plan = sights.seen(job, first_made(laid) if job.from_text else laid)
+    ends = division.behind or division.loop
+    frames = plan.made if job.reference or ends else job.frames
     if frames == job.frames:
         return replace(plan, frames=frames)
-    reason = (
-        "the reference never cuts" if job.reference else "a video with a last picture ends with a section"
-    )
+    reason = "the reference never cuts" if job.reference else f"a video with {_goal(job)} ends with a section"
     notice = f"{frames} frames are made instead of {job.frames}: {reason}."
     return replace(plan, frames=frames, notice=notice)
+
+
+def _laid(job: Job, kind: Kind, division: Division) -> Plan:
+    """The plan over this division; JobError for a kind that knows whole windows alone, and for a tail that is cut."""
+    if kind.over is not None:
+        if kind.keeps_tail and len(division.starts) > 1 and not kind.sees_end:
+            raise JobError(
+                f"The sampling {job.sampling} keeps what lies far back, and a picture that it cannot foresee begins "
+                "anew; leave that picture out, or take the same sampling with td."
+            )
+        return kind.over(division)
+    windows = even(division.count, job.window, bool(division.behind))
+    if division.runs != windows.runs or division.anchors != windows.anchors or division.loop:
+        raise JobError(
+            f"The sampling {job.sampling} is made of whole windows alone; leave out what is asked at some second."
+        )
+    return kind.lay_out(division.count, job.window, bool(division.behind))
+
+
+def _goal(job: Job) -> str:
+    return (
+        "a clip behind it" if job.clip else "a last picture" if job.last_picture else "a beginning as its end"
+    )
+
+
+def first_made(plan: Plan) -> Plan:
+    """The same plan, whose frame 0 is not given but made, from the prompt alone, by a section of its own before all.
+
+    >>> plan = first_made(vanilla(2))
+    >>> plan[0], plan[1].number, plan[1].frames == vanilla(2)[0].frames
+    (Section(number=0, frames=(0,), times=(0,), slots={}, far=None, pictures=()), 1, True)
+    """
+
+    def section(made: int) -> Section:
+        if made == 0:
+            return Section(0, (0,), (0,), {}, pictures=())
+        found = plan.section(made - 1)
+        return replace(found, number=found.number + 1)
+
+    def order(number: int) -> int:
+        return 0 if number == 0 else plan.order(number - 1) + 1
+
+    def owner(frame: int) -> int:
+        return 0 if frame == 0 else plan.owner(frame) + 1
+
+    given = tuple(frame for frame in plan.anchors if frame)
+    # What is given is there before frame 0's section, too.
+    horizon = plan.horizon + bool(given)
+    return replace(
+        plan, count=plan.count + 1, anchors=given, horizon=horizon, section=section, order=order, owner=owner
+    )

@@ -9,7 +9,7 @@ its sections it says what the rest of the program needs to know of it; nobody as
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -39,9 +39,9 @@ class Plan:
 
     `count` sections, the longest of `window` latent frames, make `made` video frames, of which the first `frames` come
     out; `notice` says why these are not as many as were asked for. `forward` is true if the sections come in the
-    video's order: frames can leave after each. `anchors` are the latent frames that are given and not made. A frame is
-    read by at most the `horizon` sections that are made next, but for those in `lasting`, which any section may read;
-    what lies in a section's far end does not count, since the history knows it by its sum.
+    video's order: frames can leave after each. `anchors`, ascending, are the latent frames that are given and not made.
+    A frame is read by at most the `horizon` sections that are made next, but for those in `lasting`, which any section
+    may read; what lies in a section's far end does not count, since the history knows it by its sum.
     `extendable` is true if a longer plan of the same kind begins with these very sections.
     `starts` are latent frames that hold one video frame each, as the picture does: the decoder begins anew at each.
     The first `lead` latent frames are the end of a given video, which is not shown again.
@@ -88,7 +88,9 @@ class Plan:
 
     def maker(self, frame: int) -> int | None:
         """Number of the section that makes a latent frame; None for an anchor, which is given."""
-        return None if frame in self.anchors else self.owner(frame)
+        place = bisect_left(self.anchors, frame)
+        given = place < len(self.anchors) and self.anchors[place] == frame
+        return None if given else self.owner(frame)
 
     def shown(self, frame: int) -> range:
         """Numbers of the video frames that one latent frame holds; 0 is the first that is shown, before it is the lead.
@@ -109,7 +111,7 @@ class Plan:
         return range(first, first + LATENT_FRAMES)
 
     def sources(self, section: Section) -> tuple[int, ...]:
-        """Numbers of the sections whose frames this one sees.
+        """Numbers of the sections whose frames this one sees, or is told of.
 
         >>> from longtake.plan.plans import vanilla
         >>> plan = vanilla(5)
@@ -118,5 +120,6 @@ class Plan:
         """
         seen = {frame for slot in section.slots.values() for frame in slot.frames if frame is not None}
         seen.update(section.far.frames if section.far is not None else ())
+        seen.update(section.pictures)
         makers = {self.maker(frame) for frame in seen}
         return tuple(sorted(number for number in makers if number is not None))

@@ -23,7 +23,7 @@ SINK_SCALE = 2
 
 def seen(job: Job, plan: Plan) -> Plan:
     """The plan with what the job's `history` says of the frames seen. Raises JobError if the plan cannot have it."""
-    if job.history and plan[0].far is not None:
+    if job.history and plan[-1].far is not None:
         raise JobError(
             f"Nothing can be done to the history that {job.sampling} keeps beyond its packed frames; leave history "
             "out, or take the same sampling with td."
@@ -51,7 +51,8 @@ def sink_frames(plan: Plan, count: int) -> frozenset[int]:
             f"since it takes the place of far history, which is packed by {far.scale}."
         )
     if _is_before(plan[-1], far):
-        start = min(plan[plan.made_at(0)].frames)
+        # Frame 0 has a section of its own if it is made; it is seen as the picture is.
+        start = min(plan[plan.made_at(int(plan.maker(0) == 0))].frames)
     else:
         start = max(plan[plan.made_at(plan.count - 1)].frames) - count + 1
     return frozenset(range(start, start + count))
@@ -107,7 +108,7 @@ def forgetting(job: Job, plan: Plan, kept: frozenset[int] = frozenset()) -> Plan
 
     def section(made: int) -> Section:
         found = plan.section(made)
-        own = timeline.direct(job, plan, found.number).prompt
+        own = timeline.prompt_of(job, plan, found.number)
         reached: dict[int | None, bool] = {None: True}
 
         def stays(frame: int | None) -> bool:
@@ -129,7 +130,7 @@ def _is_same(job: Job, plan: Plan, prompt: str, number: int, maker: int | None) 
     """Tell if all sections from one to the other have this prompt."""
     assert maker is not None
     first, last = sorted((number, maker))
-    return all(timeline.direct(job, plan, each).prompt == prompt for each in range(first, last + 1))
+    return all(timeline.prompt_of(job, plan, each) == prompt for each in range(first, last + 1))
 
 
 def _far(section: Section) -> Slot | None:

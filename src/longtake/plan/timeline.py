@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from longtake.errors import JobError
+from longtake.plan import pictures
+from longtake.plan.cuts import frame_at
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.spans import Lora, PromptSpan, WeightSpan
 
@@ -46,7 +48,7 @@ def direct(job: Job, plan: Plan, number: int) -> Direction:
     """All that the section at this place in the video is told.
 
     Its prompt is the common one, and the text of the span that holds the middle of its seconds; a change of this very
-    section wins.
+    section wins, and does not blend.
 
     >>> from longtake.job import Job, PromptSpan
     >>> from longtake.plan.plans import plan_of
@@ -54,15 +56,73 @@ def direct(job: Job, plan: Plan, number: int) -> Direction:
     >>> [direct(job, plan_of(job), number).prompt for number in range(4)]
     ['A penguin', 'A penguin', 'A penguin, it jumps', 'A penguin, it jumps']
     """
-    change, middle = job.change_of(number), _middle(job, plan, number)
-    span = _at(job.prompts, middle)
-    prompt = (
-        _joined(job.prompt, "" if span is None else span.text) if change.prompt is None else change.prompt
-    )
+    change, middle = job.change_of(number), _middle(plan, number)
+    span = _at(job.prompts, middle, job.fps)
     seeds = (change.seed, None if span is None else span.seed, job.seed)
     seed = next(seed for seed in seeds if seed is not None)
-    strengths = tuple(_strength(lora, middle, number) for lora in job.loras)
-    return Direction(prompt, seed, strengths)
+    strengths = tuple(_strength(lora, middle, number, job.fps) for lora in job.loras)
+    said = _said(job, plan, number)
+    voices = [
+        Voice(weight * share, prompt, hidden)
+        for weight, hidden in _shown(job, plan, number)
+        for share, prompt in said
+    ]
+    return Direction(said[0][1], seed, strengths, tuple(voices))
+
+
+def prompt_of(job: Job, plan: Plan, number: int) -> str:
+    """The prompt of the section at this place in the video; when one turns into another, the one that is new."""
+    changed = job.change_of(number).prompt
+    return _in_time(job, plan, number) if changed is None else changed
+
+
+def _in_time(job: Job, plan: Plan, number: int) -> str:
+    span = _at(job.prompts, _middle(plan, number), job.fps)
+    return _joined(job.prompt, "" if span is None else span.text)
+
+
+def _said(job: Job, plan: Plan, number: int) -> list[tuple[float, str]]:
+    """The prompt of a section, and the one before while it fades, by their shares.
+
+    Section j of the n after a change (0 first) has the new one with the share (j + 1) / (n + 1).
+    """
+    prompt = prompt_of(job, plan, number)
+    if not job.blend or job.change_of(number).prompt is not None:
+        return [(1.0, prompt)]
+    for since in range(min(job.blend, number)):
+        before = _in_time(job, plan, number - since - 1)
+        if before != prompt:
+            share = (since + 1) / (job.blend + 1)
+            return [(share, prompt), (1 - share, before)]
+    return [(1.0, prompt)]
+
+
+def _shown(job: Job, plan: Plan, number: int) -> list[tuple[float, tuple[int, ...]]]:
+    """The pictures of another strength than 1 that a section is made without, as parts of a mixture: weight, hidden.
+
+    All that are at least so strong are shown together, from the strongest on: so n pictures cost at most n + 1 passes,
+    each picture is shown with its own strength in all, and equal ones come and go together.
+    """
+    strong = strengths_of(job, plan)
+    if not strong:
+        return [(1.0, ())]
+    section = plan[plan.made_at(number)]
+    seen = {frame for slot in section.slots.values() for frame in slot.frames} | {*section.pictures}
+    found = sorted(((strength, frame) for frame, strength in strong.items() if frame in seen), reverse=True)
+    levels = [1.0, *(strength for strength, _ in found), 0.0]
+    parts = [
+        (levels[place] - levels[place + 1], tuple(sorted(frame for _, frame in found[place:])))
+        for place in range(len(found) + 1)
+    ]
+    return [(weight, hidden) for weight, hidden in reversed(parts) if weight]
+
+
+def strengths_of(job: Job, plan: Plan) -> dict[int, float]:
+    """The strength of each picture that has another one than 1, by its latent frame."""
+    if all(anchor.strength == 1 for anchor in job.anchors):
+        return {}
+    frames = pictures.frames_of(job, plan)
+    return {frames[anchor.at]: anchor.strength for anchor in job.anchors if anchor.strength != 1}
 
 
 def prompts(job: Job, plan: Plan) -> tuple[str, ...]:
@@ -79,14 +139,21 @@ def check(job: Job, plan: Plan) -> None:
             raise JobError(
                 f"There is no section {change.section}; this video has the sections 0 to {plan.count - 1}."
             )
+    if job.origin >= plan.count:
+        raise JobError(
+            f"{job.origin} sections were put before the first one of this job, and its video has {plan.count}; none "
+            "that it began with is left: begin the job anew."
+        )
     for lora in job.loras:
         if len(lora.weights) > plan.count and not lora.spans:
             raise JobError(
                 f"The LoRA {lora.path!r} has {len(lora.weights)} weights, one for each section; this video has "
                 f"{plan.count} sections: leave the last weights out."
             )
+        for weight in lora.spans:
+            _check_span(job, plan, weight, f"The weight of the LoRA {lora.path!r}", "holds")
     for span in job.prompts:
-        _check_span(job, plan, span)
+        _check_span(job, plan, span, "A prompt", "is said")
 
 
 def seconds(job: Job, plan: Plan, number: int) -> tuple[float, float]:
@@ -98,24 +165,55 @@ def seconds(job: Job, plan: Plan, number: int) -> tuple[float, float]:
     >>> [seconds(job, plan_of(job), number) for number in range(3)]
     [(0.1, 3.7), (3.7, 7.3), (7.3, 10.0)]
     """
-    made = plan[plan.made_at(number)].frames
-    first, end = plan.shown(min(made)).start, min(plan.shown(max(made)).stop, plan.frames)
+    first, end = shown(plan, number)
     return first / job.fps, end / job.fps
+
+
+def sections_in(job: Job, plan: Plan, begin: float, end: float | None) -> range:
+    """The sections whose middle lies in these seconds; if there is none, the one that is seen at `begin`.
+
+    >>> from longtake.job import Job
+    >>> from longtake.plan.plans import plan_of
+    >>> job = Job("", frames=145, fps=36)
+    >>> [sections_in(job, plan_of(job), *each) for each in ((1, 3), (0, 0), (2.9, 3.1), (2, None), (9, None))]
+    [range(1, 3), range(0, 1), range(2, 3), range(2, 4), range(0, 0)]
+    """
+    numbers = range(plan.count)
+    if begin >= plan.frames / job.fps:
+        return range(0)
+    first = bisect_left(numbers, begin, key=lambda number: _middle(plan, number) / job.fps)
+    last = (
+        plan.count
+        if end is None
+        else bisect_left(numbers, end, key=lambda number: _middle(plan, number) / job.fps)
+    )
+    if first < last:
+        return range(first, last)
+    shown = bisect_right(numbers, begin, key=lambda number: seconds(job, plan, number)[0])
+    return range(max(0, shown - 1), max(1, shown))
+
+
+def shown(plan: Plan, number: int) -> tuple[int, int]:
+    """The video frames of a section, from the first one to the one behind the last; what is cut off does not count."""
+    made = plan[plan.made_at(number)].frames
+    return plan.shown(min(made)).start, min(plan.shown(max(made)).stop, plan.frames)
 
 
 T = TypeVar("T", PromptSpan, WeightSpan)
 
 
-def _at(spans: Sequence[T], middle: float) -> T | None:
-    """The span that holds this second; None if none does."""
-    found = (span for span in spans if span.start <= middle and (span.end is None or middle < span.end))
-    return next(found, None)
+def _at(spans: Sequence[T], middle: float, fps: int) -> T | None:
+    """The span that holds this video frame; None if none does."""
+    for span in spans:
+        if frame_at(span.start, fps) <= middle and (span.end is None or middle < frame_at(span.end, fps)):
+            return span
+    return None
 
 
-def _strength(lora: Lora, middle: float, number: int) -> float:
-    """The weight of a LoRA at this second, in the section with this number."""
+def _strength(lora: Lora, middle: float, number: int, fps: int) -> float:
+    """The weight of a LoRA at this video frame, in the section with this number."""
     if lora.spans:
-        span = _at(lora.spans, middle)
+        span = _at(lora.spans, middle, fps)
         return 0.0 if span is None else span.weight
     # The last weight repeats.
     weight = lora.weights[min(number, len(lora.weights) - 1)]
@@ -127,22 +225,24 @@ def _joined(common: str, text: str) -> str:
     return ", ".join(filter(None, (common, text)))
 
 
-def _middle(job: Job, plan: Plan, number: int) -> float:
-    return sum(seconds(job, plan, number)) / 2
+def _middle(plan: Plan, number: int) -> float:
+    """The middle of a section, in video frames."""
+    return sum(shown(plan, number)) / 2
 
 
-def _check_span(job: Job, plan: Plan, span: PromptSpan) -> None:
-    """Raise JobError unless the span lies in the video and is said in one section at least."""
+def _check_span(job: Job, plan: Plan, span: PromptSpan | WeightSpan, name: str, does: str) -> None:
+    """Raise JobError unless the span lies in the video and holds for one section at least."""
     # Up to the end of what the last section makes: whoever counts in whole seconds need not know where it is cut.
-    length, made = plan.frames / job.fps, plan.made / job.fps
+    length, made = plan.frames / job.fps, max(plan.made, job.frames) / job.fps
     if span.start >= length or (span.end or 0) > made:
         raise JobError(
-            f"A prompt is said from {span.start} s to {'the end' if span.end is None else f'{span.end} s'}; this "
+            f"{name} {does} from {span.start} s to {'the end' if span.end is None else f'{span.end} s'}; this "
             f"video has {length:g} s."
         )
-    first = bisect_left(range(plan.count), span.start, key=lambda number: _middle(job, plan, number))
-    if first == plan.count or (span.end is not None and _middle(job, plan, first) >= span.end):
+    start = frame_at(span.start, job.fps)
+    first = bisect_left(range(plan.count), start, key=lambda number: _middle(plan, number))
+    if first == plan.count or (span.end is not None and _middle(plan, first) >= frame_at(span.end, job.fps)):
         raise JobError(
-            f"The prompt from {span.start} s on is said in no section, since it holds the middle of none; sections "
-            f"are {LATENT_FRAMES * plan.window / job.fps:g} s long here."
+            f"{name} from {span.start} s on {does} in no section, since it holds the middle of none; a section has "
+            f"at least {LATENT_FRAMES} frames ({LATENT_FRAMES / job.fps:g} s)."
         )

@@ -80,10 +80,14 @@ def new_file(place: str | Fragments, kind: Container, job: Job | Mapping[str, An
 def remux(fragments: BinaryIO, path: Path, kind: Container, job: Job | Mapping[str, Any] | None) -> None:
     """Write the packets of a video that grew, as they are and one at a time, to an ordinary one."""
     fragments.seek(0)
-    reader = "matroska" if kind.format == "webm" else "mp4"
-    with av.open(fragments, "r", format=reader) as grown, new_file(str(path), kind, job) as whole:
+    with av.open(fragments, "r", format=reader_of(kind)) as grown, new_file(str(path), kind, job) as whole:
         stream = whole.add_stream_from_template(grown.streams.video[0])
         for packet in grown.demux(video=0):
             if packet.dts is not None:  # the last one is empty: it flushes decoders
                 packet.stream = stream
                 whole.mux(packet)
+
+
+def reader_of(kind: Container) -> str:
+    """FFmpeg's name for what reads a kind of file."""
+    return "matroska" if kind.format == "webm" else "mp4"

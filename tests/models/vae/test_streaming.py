@@ -230,3 +230,37 @@ def test_what_users_hang_on_the_autoencoder_takes_effect(filled, torch_only):
     network.encode = lambda x, return_dict=True: None
     with pytest.raises(ModelError, match="Encoding in a stream"):
         StreamingEncoder(network)
+
+
+@settings(EXAMPLES, max_examples=12 if TORCH else 2)
+@given(
+    length=st.integers(1, 30),
+    lengths=pieces,
+    spans=st.lists(st.tuples(st.integers(0, 120), st.integers(1, 30)), max_size=3),
+)
+def test_frames_that_nobody_wants_cost_nothing_and_change_no_other(network, length, lengths, spans):
+    latents = noise(1, 4, length, 2, 3)
+    whole, asked, decoded_tiles = decoded(network, latents), [(n, n + count) for n, count in spans], []
+
+    def wanted(first, stop):
+        return any(begin < stop and first < end for begin, end in asked)
+
+    stream = StreamingDecoder(network, wanted=wanted)
+    decode = stream._tiles.function
+    stream._tiles.function = lambda z: decoded_tiles.append(z) or decode(z)
+    start, at, found = 0, 0, []
+    for count in [*lengths, length]:
+        found += stream.push(ops.from_numpy(latents[:, :, start : start + count]))
+        start = min(length, start + count)
+        if start == length:
+            break
+    for each in [*found, *stream.finish()]:
+        if isinstance(each, int):
+            assert not wanted(at, at + each)
+            at += each
+        else:
+            np.testing.assert_array_equal(ops.to_numpy(each), whole[:, :, at : at + each.shape[2]])
+            at += each.shape[2]
+    assert at == whole.shape[2]
+    # A tile gives 12 frames: those that lie in a span, and one before each.
+    assert len(decoded_tiles) <= sum((end - begin) // 12 + 3 for begin, end in asked)

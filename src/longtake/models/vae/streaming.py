@@ -17,7 +17,7 @@ from longtake.errors import ModelError
 from longtake.models.pretrained import is_untouched
 from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior
 from longtake.models.vae.causal import Memory
-from longtake.models.vae.tiles import UNCUT, TimeTiles
+from longtake.models.vae.tiles import UNCUT, TimeTiles, Wanted
 
 Tensor = ops.Tensor
 MODES = ("exact", "causal")
@@ -33,10 +33,11 @@ def is_own(vae: AutoencoderKLHunyuanVideo, method: str) -> bool:
 class StreamingDecoder:
     """Latents (B, C, t, h, w), unscaled, in pieces of any length -> frames (B, 3, T, H, W), final and in order.
 
-    All pieces together give 1 + 4 (t - 1) frames.
+    All pieces together give 1 + 4 (t - 1) frames. In exact mode, frames that are not `wanted` come as their number and
+    cost nothing, as far as tiles allow it; in causal mode all are made, since each frame needs those before it.
     """
 
-    def __init__(self, vae: Any, mode: str = "exact") -> None:
+    def __init__(self, vae: Any, mode: str = "exact", wanted: Wanted | None = None) -> None:
         if mode not in MODES:
             raise ModelError(f"mode is {mode!r}; known modes of decoding: {', '.join(MODES)}.")
         opened = isinstance(vae, AutoencoderKLHunyuanVideo) and is_own(vae, "decode")
@@ -50,16 +51,17 @@ class StreamingDecoder:
         self._tiles = (
             vae.decoded_tiles() if opened else TimeTiles(UNCUT, lambda z: vae.decode(z, return_dict=False)[0])
         )
+        self._tiles.wanted = wanted
         self._memories: list[Memory] = []
 
-    def push(self, latents: Tensor) -> list[Tensor]:
+    def push(self, latents: Tensor) -> list[Tensor | int]:
         """Take the next latent frames; the frames that are final now, maybe none."""
         with runtime.no_grad():
             if self.mode == "exact":
                 return list(self._tiles.push(latents))
             return [self._continued(latents)] if latents.shape[2] else []
 
-    def finish(self) -> list[Tensor]:
+    def finish(self) -> list[Tensor | int]:
         """The rest of the frames; afterwards another video may begin."""
         self._memories = []
         with runtime.no_grad():

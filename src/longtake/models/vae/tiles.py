@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 from longtake.backend import ops
 from longtake.errors import JobError
@@ -60,6 +61,12 @@ UNCUT = Grid(sys.maxsize, sys.maxsize, sys.maxsize, 0)
 """One tile, as long as the video."""
 
 
+Wanted = Callable[[int, int], bool]
+"""wanted(first, stop): tells if anybody wants one of these frames, of which 0 is the video's first."""
+
+LATENT_FRAMES = 4
+"""Frames that a latent frame becomes."""
+
 Over = Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterator[Tensor]]
 """Applies a function to tiles, as `map` does: the results in order, each made when it is asked for, or some at once."""
 
@@ -69,14 +76,25 @@ class TimeTiles:
 
     The frame that a tile begins with was the last one of the tile before: it primes the causal convolutions and is
     dropped from the result. Held between pieces: fewer frames than a tile has, and the frames to fade from.
+
+    Frames of the result that are not `wanted` come as their number, tile by tile, and cost nothing but the tile before
+    one that is wanted, which that one fades from.
     """
 
-    def __init__(self, grid: Grid, function: Callable[[Tensor], Tensor], over: Over = map) -> None:
-        self.grid, self.function, self.over = grid, function, over
+    def __init__(
+        self,
+        grid: Grid,
+        function: Callable[[Tensor], Tensor],
+        over: Over = map,
+        wanted: Wanted | None = None,
+    ) -> None:
+        self.grid, self.function, self.over, self.wanted = grid, function, over, wanted
         self._waiting: Tensor | None = None
         self._before: Tensor | None = None
+        self._next = 0
+        """The number of the tile that comes next."""
 
-    def push(self, x: Tensor) -> Iterator[Tensor]:
+    def push(self, x: Tensor) -> Iterator[Any]:
         """Take the next frames (B, C, T, H, W); the results that are final now, in order."""
         grid = self.grid
         x = x if self._waiting is None else ops.cat([self._waiting, x], 2)
@@ -85,30 +103,50 @@ class TimeTiles:
             cuts.append(x[:, :, start : start + grid.size + 1])
             start += grid.stride
         self._waiting = _own(x[:, :, start:])
-        for done in self.over(self.function, cuts):
-            yield self._final(done)
+        yield from self._results(cuts, False)
 
-    def finish(self) -> Iterator[Tensor]:
+    def finish(self) -> Iterator[Any]:
         """The rest of the results; nothing can be pushed afterwards."""
         x, grid = self._waiting, self.grid
         if x is None:
             return
-        if self._before is None:
-            yield self.function(x)  # shorter than a tile
-        else:
-            # A tile of one frame primes nothing: the reference computes it and drops it.
-            starts = range(0, x.shape[2] - 1, grid.stride)
-            for done in self.over(self.function, [x[:, :, n : n + grid.size + 1] for n in starts]):
-                yield self._final(done)
-        self._waiting = self._before = None
+        # A tile of one frame primes nothing: the reference computes it and drops it.
+        starts = range(0, x.shape[2] - 1, grid.stride) if self._next else (0,)
+        yield from self._results([x[:, :, n : n + grid.size + 1] for n in starts], True)
+        self._waiting, self._before, self._next = None, None, 0
 
-    def _final(self, done: Tensor) -> Tensor:
+    def _results(self, cuts: list[Tensor], rest: bool) -> Iterator[Any]:
+        """The results of the next tiles, which are the `rest` of the video or not."""
+        numbers = range(self._next, self._next + len(cuts))
+        needed = [self._is_wanted(number) or self._is_wanted(number + 1) for number in numbers]
+        done = iter(self.over(self.function, [cut for cut, each in zip(cuts, needed, strict=True) if each]))
+        for number, cut, each in zip(numbers, cuts, needed, strict=True):
+            self._next = number + 1
+            if not each:
+                self._before = None
+                yield self._frames(number, cut, rest)
+                continue
+            result = self._final(next(done), number == 0, rest)
+            yield result if self._is_wanted(number) else int(result.shape[2])
+
+    def _is_wanted(self, number: int) -> bool:
+        """Tell if a tile's own frames are wanted."""
+        stride = self.grid.out_stride
+        return self.wanted is None or self.wanted(stride * number + (number > 0), stride * (number + 1) + 1)
+
+    def _frames(self, number: int, cut: Tensor, rest: bool) -> int:
+        """The number of frames of a tile's result, for latents."""
+        count = LATENT_FRAMES * (cut.shape[2] - 1)
+        return (count if rest else min(count, self.grid.out_stride)) + (number == 0)
+
+    def _final(self, done: Tensor, first: bool, rest: bool) -> Tensor:
         """The part of a tile's result that is final."""
         before, grid = self._before, self.grid
+        done = done if first else done[:, :, 1:]
         if before is not None:
-            done = blend(before, done[:, :, 1:], grid.overlap, 2)
+            done = blend(before, done, grid.overlap, 2)
         self._before = _own(done[:, :, max(done.shape[2] - grid.overlap, 0) :])
-        return done[:, :, : grid.out_stride + (before is None)]
+        return done if first and rest else done[:, :, : grid.out_stride + first]
 
 
 def _own(x: Tensor) -> Tensor:
