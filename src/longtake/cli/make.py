@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.allowance import check_allowance
+from longtake.cli.captions import has_timeline, of_frames
 from longtake.cli.change import Change
 from longtake.cli.company import company, met, speaking
 from longtake.cli.follow import Make
@@ -29,7 +30,7 @@ from longtake.machine import is_cpu
 from longtake.named import mismatch, tempo, trained_for
 from longtake.picture import contact_sheet, load_image, save_picture, spread
 from longtake.plan.layout import check_scales
-from longtake.plan.plans import kind_named, names_like
+from longtake.plan.plans import kind_named, names_like, plan_of
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
 from longtake.sampling.ways import discrete_of
@@ -152,7 +153,8 @@ def write(job: Job, events: Iterator[Any], outputs: Outputs) -> int:
                 end = event.start + event.frames.shape[1]
                 kept += [event.frames[0, n - event.start].copy() for n in chosen if event.start <= n < end]
     if outputs.sheet:
-        save_picture(contact_sheet(kept), outputs.sheet)
+        told = of_frames(job, plan_of(job), chosen) if has_timeline(job) else {}
+        save_picture(contact_sheet(kept, captions=told), outputs.sheet)
     return writer.frames
 
 
