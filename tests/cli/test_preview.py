@@ -13,8 +13,8 @@ from longtake.errors import LongtakeWarning, PictureError
 from longtake.events import Planned, Preview, SectionDone
 from longtake.job import Anchor, Job, PromptSpan
 from longtake.picture import CAPTION, contact_sheet
-from longtake.plan.plans import plan_of
 from longtake.plan import timeline
+from longtake.plan.plans import plan_of
 from longtake.video import read_metadata, read_video
 
 

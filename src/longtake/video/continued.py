@@ -11,11 +11,11 @@ import av
 import numpy as np
 from PIL import Image
 
+from longtake.video.containers import MP4
 from longtake.video.edges import beginning, ending
 from longtake.video.parameters import ParameterSets, parameter_sets
 from longtake.video.reading import opened, pixels
 from longtake.video.timed import UNTURNED, Outline, frames, main_stream
-from longtake.video.writing import check_size
 
 PIXEL_FORMATS = (
     "yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv420p10le", "yuv422p10le",
@@ -98,7 +98,7 @@ def form_of(path: str | os.PathLike[str]) -> Form:
     reason = _why_anew(path)
     if reason is not None:
         width, height = seen.width + seen.width % 2, seen.height + seen.height % 2
-        check_size(width, height)
+        MP4.check_size(width, height, 1)
         return Form(width, height, seen, reason=reason)
     with opened(path) as container:
         stream = main_stream(container)

@@ -23,12 +23,13 @@ from longtake import disk
 from longtake.errors import PictureError
 from longtake.job import Job
 from longtake.picture import frames_of, reason
+from longtake.video.containers import CRF, MP4
 from longtake.video.continued import at_edge, form_of
 from longtake.video.fading import FADE, Fading
-from longtake.video.growing import Fragments, new_mp4
+from longtake.video.growing import Fragments, new_file
 from longtake.video.muxing import Joint, NotCopied, NotWritten, join
 from longtake.video.transcoding import encoded_anew
-from longtake.video.writing import CRF, check_writable
+from longtake.video.writer import check_writable
 
 
 class JoinedWriter:
@@ -64,8 +65,8 @@ class JoinedWriter:
         self._fading = None if edge is None else self._difference(edge)
         self._waiting: deque[np.ndarray] = deque()
         self._hidden = disk.part_of(self.path)
-        self._fragments = Fragments(self.partial or disk.part_of(self._hidden))
-        self._container = new_mp4(self._fragments, job)
+        self._fragments = Fragments(self.partial or disk.part_of(self._hidden), MP4)
+        self._container = new_file(self._fragments, MP4, job)
         self._stream = self._container.add_stream("libx264", rate=self._rate)
         self.form.prepare(self._stream, crf)
 
