@@ -38,7 +38,7 @@ def carried(name="v.mp4", job=JOB, zoom=2):
 def test_a_video_is_made_again_from_what_it_carries(pipeline, name, capsys):
     assert main(["generate", "--like", carried(name), "-o", "again.mp4"]) == 0
     assert pipeline.job == JOB
-    assert pipeline.inputs.picture.size == pipeline.inputs.last_picture.size == (64, 64)
+    assert {each.size for each in pipeline.inputs.pictures.values()} == {(64, 64)}
     again = read_metadata("again.mp4")
     assert again.job == JOB and (again.width, again.height) == (128, 96)  # the zoom is the video's
     assert main(["show", name]) == 0

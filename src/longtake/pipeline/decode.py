@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from longtake.errors import LongtakeWarning, MemoryRunError, RunError
 from longtake.events import FramesReady, FramesUnwanted, Moved, SectionDone
 from longtake.models.vae.streaming import StreamingDecoder
 from longtake.models.vae.tiles import Wanted
+from longtake.pipeline.joint import Joint
 from longtake.pipeline.placed import less
 from longtake.pipeline.placement import Placement, Resident, room_for
 from longtake.plan.layout import LATENT_FRAMES
@@ -40,6 +41,7 @@ class Decoding:
     section. Frames of one plain colour cause a warning, unless `plain` says that the video begins so. Frames that are
     not `wanted`, as a function of the first and of the one behind the last tells, are left out where that saves work.
     `placement` brings the autoencoder to where it runs; if memory ends there, it goes on with less, and says so.
+    `joint` is that with a clip.
     """
 
     def __init__(
@@ -52,9 +54,10 @@ class Decoding:
         hidden: int = 0,
         placement: Placement | None = None,
         wanted: Wanted | None = None,
+        joint: Joint | None = None,
     ) -> None:
         self.start = -hidden
-        self.wanted = wanted
+        self.wanted, self._joint = wanted, joint
         self._placement = placement or Resident()
         self._vae, self._frames, self._convert, self._plain = vae, frames, convert, plain
         self._decoder = StreamingDecoder(vae, mode, self._is_wanted)
@@ -79,6 +82,8 @@ class Decoding:
         """The rest; the next latent frame that is pushed then stands for one frame, as the first one does."""
         if self.start < self._frames:
             yield from self._ready(self._decoder.finish)
+        if self._joint is not None:
+            yield from self._shown(self._joint.rest())
         self._begun = False
 
     def _is_wanted(self, first: int, stop: int) -> bool:
@@ -115,11 +120,16 @@ class Decoding:
             count = piece.shape[2]
             if not count:
                 continue  # all of it is hidden
+            passed = ((self.start, piece),) if self._joint is None else self._joint.passed(piece, self.start)
+            yield from self._shown(passed)
+            self.start += count
+
+    def _shown(self, pieces: Iterable[tuple[int, Any]]) -> Iterator[FramesReady]:
+        for start, piece in pieces:
             frames = self._convert(piece)
             if not self._plain and isinstance(frames, np.ndarray):
-                self._tell_plain(frames)
-            yield FramesReady(self.start, frames)
-            self.start += count
+                self._tell_plain(frames, start)
+            yield FramesReady(start, frames)
 
     def _unwanted(self, count: int) -> Iterator[FramesUnwanted]:
         """So many frames that were not decoded; those of them that would be shown are told."""
@@ -136,7 +146,7 @@ class Decoding:
                 section,
             )
 
-    def _tell_plain(self, frames: np.ndarray) -> None:
+    def _tell_plain(self, frames: np.ndarray, start: int) -> None:
         """Warn once of plain frames, as many in a row as one latent frame holds; fewer may be a cut or a fade."""
         row = frames[:, :, 0]
         for number, plain in enumerate((row == row[:, :, :1]).all(axis=(0, 2, 3))):
@@ -144,7 +154,7 @@ class Decoding:
             plain = bool(plain) and bool((frames[:, number] == frames[:, number, :1, :1]).all())
             self._run = self._run + 1 if plain else 0
             if self._run == LATENT_FRAMES:
-                begin = self.start + number + 1 - LATENT_FRAMES
+                begin = start + number + 1 - LATENT_FRAMES
                 warnings.warn(
                     f"Every pixel has one colour from frame {begin} on, in section {self._section(begin)}; if that is "
                     "no fade that was asked for, make the section again with another seed.",

@@ -1,4 +1,4 @@
-"""A clip that a video goes on from, or leads to: its frames beside the joint, in the video's size, and their latents."""
+"""A clip that a video goes on from or leads to: its frames beside the joint, in the video's size, and their latents."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ MULTIPLE = 16
 class Footage:
     """The frames of a clip that sections see, in the order of time, and in the size of the video.
 
-    `first` (H, W, 3) uint8 is the first of them, whose latent frame is a picture's; `edge` is the one at the joint: the
-    last one, or, if the clip comes `behind` the video, the first one. `frames` (T, H, W, 3) are all, T = 1 + 4 (K - 1);
-    `latents` (1, C, K, h, w), scaled, are made of them, and one of both is enough.
+    `first` (H, W, 3) uint8 is the first of them, whose latent frame is a picture's; `pair` (2, H, W, 3) are the two at
+    the joint: the last two, or, if the clip comes `behind` the video, the first two (one twice if there is one alone).
+    `frames` (T, H, W, 3) are all, T = 1 + 4 (K - 1); `latents` (1, C, K, h, w), scaled, are made of them, and one of
+    both is enough.
     """
 
     first: np.ndarray = field(repr=False)
-    edge: np.ndarray = field(repr=False)
+    pair: np.ndarray = field(repr=False)
     behind: bool
     frames: np.ndarray | None = field(default=None, repr=False)
     latents: np.ndarray | None = field(default=None, repr=False)
@@ -53,7 +54,13 @@ class Footage:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height."""
-        return self.edge.shape[1], self.edge.shape[0]
+        return self.first.shape[1], self.first.shape[0]
+
+    @property
+    def edge(self) -> np.ndarray:
+        """The frame (H, W, 3) at the joint."""
+        edge: np.ndarray = self.pair[0 if self.behind else -1]
+        return edge
 
     def encoded(self, networks: Networks) -> Footage:
         """The same with latents: the posterior's mean of the frames, by the streaming encoder."""
@@ -91,7 +98,9 @@ def shaped(area: int, ratio: float) -> tuple[int, int]:
     height = math.sqrt(area / ratio)
     rows = {MULTIPLE * max(1, math.floor(height / MULTIPLE) + more) for more in (0, 1)}
     sizes = [(MULTIPLE * max(1, round(row * ratio / MULTIPLE)), row) for row in rows]
-    return min(sizes, key=lambda size: (abs(math.log(size[0] / size[1] / ratio)), abs(size[0] * size[1] - area)))
+    return min(
+        sizes, key=lambda size: (abs(math.log(size[0] / size[1] / ratio)), abs(size[0] * size[1] - area))
+    )
 
 
 def footage_of(job: Job) -> Footage:
@@ -102,14 +111,21 @@ def footage_of(job: Job) -> Footage:
     assert job.clip is not None and job.width is not None and job.height is not None
     view = kind_named(job.sampling).view
     if view is None:
-        raise JobError(f"The sampling {job.sampling} does not say what a section sees; it cannot go on from a clip.")
+        raise JobError(
+            f"The sampling {job.sampling} does not say what a section sees; it cannot go on from a clip."
+        )
     behind = not view.before
     seen = job.clip.latents or (max(1, view.future) if behind else 1 + view.past)
     size = (job.width, job.height)
     frames = read_edge(
-        job.clip.video, 1 + LATENT_FRAMES * (seen - 1), job.fps, not behind, lambda frame: fitted(frame, *size)
+        job.clip.video,
+        1 + LATENT_FRAMES * (seen - 1),
+        job.fps,
+        not behind,
+        lambda frame: fitted(frame, *size),
     )
-    return Footage(frames[0], frames[0 if behind else -1], behind, frames)
+    pair = frames[:2] if behind else frames[-2:]
+    return Footage(frames[0], np.concatenate([pair, pair])[-2:], behind, frames)
 
 
 def near(size: tuple[int, int], other: tuple[int, int]) -> bool:
@@ -129,13 +145,32 @@ def fitted(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     return np.asarray(cover(picture, width, height))
 
 
-def check_fits(footage: Footage, job: Job) -> None:
-    """Raise JobError for footage that a caller gives, of another size than the video's."""
+def with_clip(job: Job, networks: Networks, given: Footage | None) -> tuple[Job, Footage | None]:
+    """The job and what its sections see of its clip, read from the file unless a caller gives it.
+
+    The job then has its size and says how many latent frames of the clip there are. Raises PictureError if the clip
+    cannot be read, JobError for what does not go with it.
+    """
+    if job.clip is None:
+        if given is not None:
+            raise JobError("Frames of a clip are given, and the job names no clip; give it one.")
+        return job, None
+    if job.reference:
+        raise JobError(
+            "The reference goes on from a picture and from no clip; leave the clip out, or reference."
+        )
+    named, job = job.clip, with_size(job, networks)
+    clip = given or footage_of(job)
+    _check_fits(clip, job)
+    return replace(job, clip=replace(named, latents=clip.count)), clip
+
+
+def _check_fits(footage: Footage, job: Job) -> None:
+    """Raise JobError for footage of another size than the video's."""
     width, height = footage.size
-    wanted = None if footage.latents is None else footage.latents.shape[3:]
-    if (width, height) != (job.width, job.height) or wanted not in (
-        None, (height // LATENT_PIXELS, width // LATENT_PIXELS)
-    ):  # fmt: skip
+    inner = (height // LATENT_PIXELS, width // LATENT_PIXELS)
+    other = footage.latents is not None and footage.latents.shape[3:] != inner
+    if (width, height) != (job.width, job.height) or other:
         raise JobError(
             f"The clip's frames were fitted to {width} x {height}, and the video has {job.width} x {job.height}; read "
             "them anew."

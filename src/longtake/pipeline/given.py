@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,13 @@ from PIL import Image
 from longtake.backend import ops
 from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Anchor, Job
+from longtake.pipeline.decode import from_frames
 from longtake.pipeline.encode import decode_picture, encode_latents, encode_picture, repeated
+from longtake.pipeline.footage import Footage
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import LAST_PICTURE, PICTURE, What, key_frame
 from longtake.plan.layout import LATENT_PIXELS
+from longtake.plan.pictures import frames_of
 from longtake.plan.plans import Plan
 from longtake.processors import pictures
 
@@ -27,6 +30,9 @@ GIVEN = "a picture that was given as a value"
 END = "end"
 FROM_TEXT = "from_text"
 """The setting of a model that was trained to make the first picture, too."""
+
+PLAIN = (16, 16)
+"""The size of a plain picture, which is then the video's."""
 
 At = Any
 """A picture's time: seconds, or "end"."""
@@ -62,22 +68,32 @@ def given_pictures(job: Job, inputs: Inputs) -> dict[At, Picture]:
     return found
 
 
-def with_start(job: Job, networks: Networks, found: Mapping[At, Picture]) -> tuple[Job, dict[At, Picture]]:
-    """The job and its pictures, with what the video begins with if no picture is given for its beginning.
+def begun(
+    job: Job, networks: Networks, begins: bool, clip: Footage | None = None
+) -> tuple[Job, Image.Image | None]:
+    """The job, and a picture to begin with if it needs one; `begins` tells if one is given.
 
-    A model that was trained from text makes that, too. For any other it is a plain picture, which a warning says:
+    A video goes on from its clip; one that leads to a clip begins as that does, which a warning says. Without a clip, a
+    model that was trained from text makes the first picture, too. Any other gets a plain one, which a warning says:
     FramePack's applications begin with plain black, and the video comes out of it within some frames. Raises JobError
     for a job that asks for something else.
     """
-    told = bool(networks.settings.get(FROM_TEXT))
-    if 0 in found or job.clip is not None:
-        return job, dict(found)
+    if begins or (clip is not None and not clip.behind):
+        return job, None
+    if clip is not None and not job.from_text:
+        warnings.warn(
+            "No picture was given for the beginning of a video that leads to a clip: it begins with the clip's first "
+            "frame.",
+            LongtakeWarning,
+            stacklevel=3,
+        )
+        return job, Image.fromarray(clip.first)
     if job.reference:
         raise JobError(
             "The reference begins with a picture, and none was given; give one, or make the video without reference."
         )
-    if told:
-        return replace(job, from_text=True), dict(found)
+    if networks.settings.get(FROM_TEXT):
+        return replace(job, from_text=True), None
     if job.from_text:
         raise JobError(
             "The job begins from text, and this model was not trained to; give it a picture to begin with."
@@ -88,7 +104,7 @@ def with_start(job: Job, networks: Networks, found: Mapping[At, Picture]) -> tup
         LongtakeWarning,
         stacklevel=3,
     )
-    return job, {0: Picture(Image.new("RGB", (16, 16))), **found}
+    return job, Image.new("RGB", PLAIN)
 
 
 def with_anchors(job: Job, found: Mapping[At, Picture]) -> Job:
@@ -143,7 +159,9 @@ def encoded(asked: Asked) -> tuple[dict[int, Any], Any, dict[int, np.ndarray]]:
         if frame not in pixels:
             with networks.using("vae") as vae:
                 pixels[frame] = decode_picture(vae, asked.latents[frame])
-    states = _states(asked, {frame: pixels[frame] for frame in frames})
+    if asked.clip is not None:
+        pixels[_clipped(asked)[0]] = from_frames(asked.clip.first[None, None])[:, :, 0]
+    states = _states(asked, pixels)
     blank = None if states or asked.inputs.image_states is not None else seen(asked.networks, _blank(asked))
     anchors: dict[int, np.ndarray] = {}
     for frame in frames:
@@ -152,7 +170,19 @@ def encoded(asked: Asked) -> tuple[dict[int, Any], Any, dict[int, np.ndarray]]:
             with networks.using("vae") as vae:
                 found = encode_latents(vae, pixels[frame], _what(asked.plan, frame), asked.noise, asked.rows)
         anchors[frame] = repeated(found, asked.rows)
+    if asked.clip is not None:
+        latents = asked.clip.encoded(networks).latents
+        assert latents is not None
+        for place, frame in enumerate(_clipped(asked)):
+            anchors[frame] = repeated(latents[:, :, place : place + 1], asked.rows)
     return states, blank, anchors
+
+
+def _clipped(asked: Asked) -> Sequence[int]:
+    """The latent frames that are the clip's."""
+    assert asked.clip is not None
+    anchors, count = asked.plan.anchors, asked.clip.count
+    return anchors[-count:] if asked.clip.behind else anchors[:count]
 
 
 def seen(networks: Networks, pixels: np.ndarray, rounded: bool = False) -> Any:
@@ -163,7 +193,11 @@ def seen(networks: Networks, pixels: np.ndarray, rounded: bool = False) -> Any:
 
 def _states(asked: Asked, pixels: Mapping[int, np.ndarray]) -> dict[int, Any]:
     """The states of each picture; as in the reference, with `reference`, of the first one alone."""
-    if asked.inputs.image_states is not None:
+    known = asked.inputs.image_states
+    if isinstance(known, Mapping):
+        frames = frames_of(asked.job, asked.plan)
+        return {frames[at]: states for at, states in known.items()}
+    if known is not None:
         return {}
     wanted = [0] if asked.job.reference else pixels
     return {frame: seen(asked.networks, pixels[frame], asked.job.reference) for frame in wanted}

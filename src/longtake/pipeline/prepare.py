@@ -21,9 +21,11 @@ from longtake.named import mismatch
 from longtake.pipeline import together, treating
 from longtake.pipeline.caching import cache_of
 from longtake.pipeline.encode import Text, encode_text, repeated
+from longtake.pipeline.footage import Footage, with_clip
 from longtake.pipeline.given import (
     At,
     Picture,
+    begun,
     check_count,
     encoded,
     given_pictures,
@@ -31,7 +33,6 @@ from longtake.pipeline.given import (
     name_of,
     pixels_of,
     with_anchors,
-    with_start,
 )
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import Noise, noise_source, seeds_of
@@ -55,10 +56,10 @@ class Inputs:
 
     Pictures are paths, PIL images, arrays (H, W, C) or tensors (C, H, W), and default to the job's anchors; `latents`
     (B, C, 1, h, w), scaled, stand in for encoding them. `pictures` are any by their times, in seconds or "end". Prompts
-    default to the job's; `text`, `negative` and `image_states` are encodings that need not be made. `generator` is what
-    `noise_source` takes, by default the job's seed. `sigmas` are noise levels before the schedule's shift. A
-    `scheduler` that is given is used itself; else a copy of the model's is used, so that two streams do not disturb
-    each other.
+    default to the job's; `text`, `negative` and `image_states` (of all pictures, or by their times) are encodings that
+    need not be made. `generator` is what `noise_source` takes, by default the job's seed. `sigmas` are noise levels
+    before the schedule's shift. A `scheduler` that is given is used itself; else a copy of the model's is used, so that
+    two streams do not disturb each other.
     """
 
     picture: Any = None
@@ -80,6 +81,8 @@ class Inputs:
     attention_kwargs: Mapping[str, Any] | None = None
     scheduler: Any = None
     pictures: Mapping[Any, Any] = field(default_factory=dict)
+    clip: Footage | None = None
+    """The job's clip, read already."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Asked:
     prompts: int
     noise: Noise
     cache: Cache | None = None
+    clip: Footage | None = None
 
     @property
     def rows(self) -> int:
@@ -158,7 +162,11 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
 
 def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     """Check the request as a whole; JobError, PictureError or ModelError in one sentence if it cannot be met."""
-    job, given = with_start(job, networks, given_pictures(job, inputs))
+    given = given_pictures(job, inputs)
+    job, clip = with_clip(job, networks, inputs.clip)
+    job, plain = begun(job, networks, 0 in given, clip)
+    if plain is not None:
+        given = {0: Picture(plain), **given}
     job = _with_cache(with_anchors(job, given), networks)
     job.check()
     if job.dtype not in ("auto", networks.dtype_name):
@@ -190,7 +198,7 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     # The reference's stream is the framework's own; ours is the same on every framework and device.
     seed = runtime.seeded(job.seed) if job.reference else job.seed
     noise = noise_source(_first(inputs.generator, seed), count * inputs.videos)
-    return Asked(job, networks, inputs, plan, pixels, latents, count, noise, cache)
+    return Asked(job, networks, inputs, plan, pixels, latents, count, noise, cache, clip)
 
 
 def _fitted(
@@ -222,7 +230,7 @@ def encode(asked: Asked) -> Request:
     return Request(
         asked.job, networks, asked.plan,
         {prompt: Text(*text) for prompt, text in texts.items()}, None if negative is None else Text(*negative),
-        States(states, asked.rows, inputs.image_states, blank), anchors,
+        States(states, asked.rows, None if states else inputs.image_states, blank), anchors,
         noise, scheduler, inputs.sigmas, inputs.attention_kwargs, asked.cache,
         seeds_of(_first(inputs.generator, asked.job.seed), asked.rows, asked.job.seed), asked.rows,
     )  # fmt: skip

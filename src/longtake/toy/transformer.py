@@ -181,6 +181,7 @@ class TransformerStage:
                 "width": SIZE,
                 "height": SIZE,
                 "fps": toyworld.FPS,
+                "from_text": True,
                 "about": "longtake's toy model: cartoons of 64 pixels",
             },
             codebook=self.codebook,
