@@ -21,7 +21,7 @@ USAGE = "[PROMPT] [options]"
 EXAMPLES = """\
 longtake plan --seconds 5
 longtake plan "A penguin [0s-2s: walks] [2s: jumps]" --keyframe 2=b.png --blend 1
-longtake plan --timeline walk.json --seconds 20
+longtake plan "0:A penguin walks;;;2:it jumps" --sampling vanilla
 longtake plan --frames 145 --sampling vanilla --size 640x608
 longtake plan --seconds 5 --last-image --json
 """
@@ -133,7 +133,11 @@ def _begun(job: Job, plan: Plan) -> str:
     elif job.clip:
         lasting += f", {plan.anchors[1]}-{plan.anchors[-1]} are the beginning of the clip"
     keys = plan.starts[1:]
-    return lasting + (f", {', '.join(map(str, keys))} are key frames" if keys else "")
+    if not keys:
+        return lasting
+    return (
+        f"{lasting}, {', '.join(map(str, keys))} {'is a key frame' if len(keys) == 1 else 'are key frames'}"
+    )
 
 
 def traits(job: Job, plan: Plan) -> str:

@@ -42,7 +42,7 @@ class Plan:
     video's order: frames can leave after each. `anchors`, ascending, are the latent frames that are given and not made.
     A frame is read by at most the `horizon` sections that are made next, but for those in `lasting`, which any section
     may read; what lies in a section's far end does not count, since the history knows it by its sum.
-    `extendable` is true if a longer plan of the same kind begins with these very sections.
+    `extendable` is true if a longer plan of the same kind begins with these very sections, unless more is asked of it.
     `starts` are latent frames that hold one video frame each, as the picture does: the decoder begins anew at each.
     The first `lead` latent frames are the end of a given video, which is not shown again.
 

@@ -72,7 +72,8 @@ def _edge(plan: Plan, asked: float) -> int:
 def begin_of(plan: Plan, number: int) -> int:
     """The video frame with which a section begins; a picture before it counts to it."""
     first = plan.latents(number)[0]
-    return plan.shown(first - 1 if first - 1 in plan.starts and not plan.lead else first).start
+    pictured = first - 1 >= plan.lead and first - 1 in plan.starts
+    return plan.shown(first - 1 if pictured else first).start
 
 
 def values_of(job: Job, plan: Plan, number: int) -> dict[str, Any]:
