@@ -143,7 +143,7 @@ def test_a_sheet_says_what_changes_when(tmp_path, monkeypatch):
     job = Job("A star", prompts=(PromptSpan("it spins", 1.2), PromptSpan("it rests", 3.6)), blend=1)
     job = replace(job, prompts=(replace(job.prompts[0], end=3.6), job.prompts[1]))
     told = of_sections(job, plan_of(job), range(4))
-    assert told == {0: "0.0 s  A star", 1: "1.2 s  it spins", 2: "2.4 s", 3: "3.6 s  it rests"}
+    assert told == {0: "0.0 s: A star", 1: "1.2 s: it spins", 2: "2.4 s", 3: "3.6 s: it rests"}
     for asked in (job, Job("A star")):
         file = cli.PreviewWriter(tmp_path / "a.png", asked)
         file.tell(Planned(4, 145, 25))

@@ -29,7 +29,7 @@ def of_sections(job: Job, plan: Plan, numbers: Iterable[int]) -> dict[int, str]:
     >>> from longtake.plan.plans import plan_of
     >>> job = Job("A penguin", prompts=(PromptSpan("it jumps", 2.4),))
     >>> of_sections(job, plan_of(job), range(4))
-    {0: '0.0 s  A penguin', 1: '1.2 s', 2: '2.4 s  it jumps', 3: '3.6 s'}
+    {0: '0.0 s: A penguin', 1: '1.2 s', 2: '2.4 s: it jumps', 3: '3.6 s'}
     """
     from longtake.plan.timeline import prompt_of, seconds
 
@@ -37,8 +37,9 @@ def of_sections(job: Job, plan: Plan, numbers: Iterable[int]) -> dict[int, str]:
     for number in numbers:
         begin, end = seconds(job, plan, number)
         said = prompt_of(job, plan, number)
-        words = [f"{0.0 if number == 0 else begin:.1f} s", *_pictures(job, until, end)]
-        found[number] = "  ".join([*words, _own(job, said)] if said != before else words)
+        words = [*_pictures(job, until, end), *([_own(job, said)] if said != before else [])]
+        when = f"{0.0 if number == 0 else begin:.1f} s"
+        found[number] = f"{when}: {' '.join(words)}" if words else when
         before, until = said, end
     return found
 
