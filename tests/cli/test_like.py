@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from longtake.cli import main
-from longtake.job import Anchor, Job, Lora, PromptSpan
+from longtake.cli import main, parser
+from longtake.cli.like import filled
+from longtake.job import Anchor, Clip, Job, Lora, PromptSpan
 from longtake.video import export_to_video, read_metadata
 
 FIRST = Anchor(0, "a.png")
@@ -208,3 +209,19 @@ def test_a_video_made_again_has_the_same_frames(tmp_path, monkeypatch, request):
     assert len(pictures[0]) == 19
     assert np.array_equal(pictures[0], pictures[1]) and np.array_equal(pictures[0], pictures[2])
     assert not np.array_equal(pictures[0], pictures[3])
+
+
+def test_what_a_video_begins_with_is_one_thing(place):
+    carried("clip.mp4", Job("x", clip=Clip("c.mp4"), width=64, height=48, sampling="vanilla"))
+    carried("first.mp4", Job("x", anchors=(FIRST,), width=64, height=48))
+    for like, picture, clip, told in (
+        ("clip.mp4", None, None, (None, Clip("c.mp4"), ())),
+        ("clip.mp4", "b.png", None, ("b.png", None, ())),
+        ("first.mp4", None, None, (None, None, (FIRST,))),
+        ("first.mp4", None, Clip("d.mp4"), (None, Clip("d.mp4"), ())),
+    ):
+        args = parser().parse_args(["generate", "--like", like])
+        args.picture, args.prompt, args.clip = picture, None, clip
+        assert filled(args)
+        assert (args.picture, args.clip, tuple(args.anchors or ())) == told
+        assert args.zoom == (None if like == "clip.mp4" else 2)  # a joined video has its clip's size

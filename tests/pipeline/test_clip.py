@@ -14,7 +14,7 @@ from longtake.backend import ops
 from longtake.errors import JobError, LongtakeWarning, PictureError
 from longtake.events import Encoded, FramesReady, Planned, SectionDone
 from longtake.job import Job
-from longtake.pipeline.footage import Footage, footage_of, with_clip, with_size
+from longtake.pipeline.footage import Footage, footage_of, with_clip, with_latents, with_size
 from longtake.pipeline.joint import Joint
 from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
@@ -77,7 +77,7 @@ def test_what_is_read_once_need_not_be_read_again(made: Path, networks: Networks
     job = job_of(made, sampling)
     inputs = Inputs(picture=np.zeros((8, 8, 3), np.uint8)) if sampling == "inverted" else Inputs()
     _, frames = run(Job.from_json(job.to_json()), networks, inputs)
-    known = footage_of(job).encoded(networks)
+    known = with_latents(footage_of(job), networks)
     assert known.frames is None
     gone = replace(job, clip=Clip("no longer there.mp4"))
     assert np.array_equal(frames, run(gone, networks, replace(inputs, clip=known))[1])

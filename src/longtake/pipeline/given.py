@@ -15,7 +15,7 @@ from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Anchor, Job
 from longtake.pipeline.decode import from_frames
 from longtake.pipeline.encode import decode_picture, encode_latents, encode_picture, repeated
-from longtake.pipeline.footage import Footage
+from longtake.pipeline.footage import Footage, with_latents
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import LAST_PICTURE, PICTURE, What, key_frame
 from longtake.plan.layout import LATENT_PIXELS
@@ -171,7 +171,7 @@ def encoded(asked: Asked) -> tuple[dict[int, Any], Any, dict[int, np.ndarray]]:
                 found = encode_latents(vae, pixels[frame], _what(asked.plan, frame), asked.noise, asked.rows)
         anchors[frame] = repeated(found, asked.rows)
     if asked.clip is not None:
-        latents = asked.clip.encoded(networks).latents
+        latents = with_latents(asked.clip, networks).latents
         assert latents is not None
         for place, frame in enumerate(_clipped(asked)):
             anchors[frame] = repeated(latents[:, :, place : place + 1], asked.rows)
