@@ -234,6 +234,10 @@ def test_a_clip_lies_behind_what_looks_ahead() -> None:
             {"anchors": KEYS[:2], "sampling": "vanilla", "unforeseen": "restart", "history": "sink:4"},
             "sees nothing that lies across the picture at 2 s",
         ),
+        (
+            {"anchors": KEYS[:2], "sampling": "f1k1_g9_f1k1f4k2f1k1", "history": "sink:4"},
+            "sees nothing that lies across the picture at 2 s",
+        ),
         ({"loras": (Lora("a", (1.0, WeightSpan(1.0))),)}, "weights for sections and weights in seconds"),
         (
             {"loras": (Lora("a", (WeightSpan(1.0), WeightSpan(1.0, 2.0))),)},
