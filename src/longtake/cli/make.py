@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.allowance import check_allowance
+from longtake.cli.captions import has_timeline, of_frames
 from longtake.cli.change import Change
 from longtake.cli.clip import is_joined, joined_writer
 from longtake.cli.company import company, met, speaking
@@ -27,10 +28,10 @@ from longtake.jobs.folder import JobFolder
 from longtake.jobs.section import DONE
 from longtake.jobs.stored import read_job
 from longtake.machine import is_cpu
-from longtake.named import mismatch, trained_for
+from longtake.named import mismatch, tempo, trained_for
 from longtake.picture import contact_sheet, save_picture, spread
 from longtake.plan.layout import check_scales
-from longtake.plan.plans import kind_named, names_like
+from longtake.plan.plans import kind_named, names_like, plan_of
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
 from longtake.sampling.ways import discrete_of
@@ -173,7 +174,8 @@ def write(job: Job, events: Iterator[Any], outputs: Outputs, clip: Footage | Non
                 end = event.start + event.frames.shape[1]
                 kept += [event.frames[0, n - event.start].copy() for n in chosen if event.start <= n < end]
     if outputs.sheet:
-        save_picture(contact_sheet(kept), outputs.sheet)
+        told = of_frames(job, plan_of(job), chosen) if has_timeline(job) else {}
+        save_picture(contact_sheet(kept, captions=told), outputs.sheet)
     return writer.frames
 
 
@@ -247,6 +249,9 @@ def _settled(job: Job, networks: Networks, picture: Any, progress: Progress) -> 
     from longtake.pipeline.prepare import settled
 
     job = settled(job, networks, picture)
+    note = tempo(job.fps, networks.settings)
+    if note is not None:
+        warnings.warn(note, LongtakeWarning, stacklevel=2)
     progress.loaded(job)
     return job
 
