@@ -45,7 +45,7 @@ def test_a_job_is_begun_stopped_and_resumed(pipeline, place, capsys, monkeypatch
     lines = [line.split(" in ")[0] for line in resumed.err.splitlines()]
     assert lines == ["100 frames", "section 1/3 kept", "section 2/3 kept", "section 3/3 done"]
     assert "video.mp4: 100 frames, 64 x 48 (enlarged 2 times, to 128 x 96)" in resumed.out
-    assert pipeline.inputs.picture.size == (64, 64) and pipeline.inputs.last_picture is None
+    assert {at: each.size for at, each in pipeline.inputs.pictures.items()} == {0: (64, 64)}
     assert {number: sections(".")[number] for number in before} == before
     meta = read_metadata("video.mp4")
     assert (meta.width, meta.frames, meta.job) == (128, 100, pipeline.job)
@@ -209,15 +209,15 @@ def test_a_picture_is_replaced_and_comes_back(pipeline, place, capsys):
         "sections to make again: 0, 1, 2; kept: 0\n"
         in said(capsys, ["redo", "job", "--picture", "b.png"]).err
     )
-    assert pipeline.job.picture == "b.png" and pipeline.inputs.picture.getpixel((0, 0)) == (0, 0, 255)
+    assert pipeline.job.picture == "b.png" and pipeline.inputs.pictures[0].getpixel((0, 0)) == (0, 0, 255)
     # As if the process had been killed before the file was replaced.
     Path("job/first.png").write_bytes(first)
     said(capsys, ["resume", "job"])
-    assert pipeline.inputs.picture.getpixel((0, 0)) == (0, 0, 255)
+    assert pipeline.inputs.pictures[0].getpixel((0, 0)) == (0, 0, 255)
     said(capsys, ["redo", "job", "--last-image", "a.png"])
-    assert pipeline.inputs.last_picture is not None and pipeline.job.last_picture == "a.png"
+    assert "end" in pipeline.inputs.pictures and pipeline.job.last_picture == "a.png"
     said(capsys, ["undo", "job"])
-    assert pipeline.inputs.last_picture is None and not Path("job/last.png").exists()
+    assert "end" not in pipeline.inputs.pictures and not Path("job/last.png").exists()
     said(capsys, ["undo", "job"])
     assert Path("job/first.png").read_bytes() == first and sections() == before
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from longtake.cli.allowance import check_allowance
 from longtake.cli.change import Change
 from longtake.cli.company import company, met, speaking
+from longtake.cli.film import Film, Whole, pieces_for
 from longtake.cli.follow import Make
 from longtake.cli.info import describe_model
 from longtake.cli.outputs import SHEET_FRAMES, Outputs, outputs_in
@@ -20,7 +21,7 @@ from longtake.cli.place import Place
 from longtake.cli.preview import previewing
 from longtake.cli.progress import Progress
 from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
-from longtake.events import FramesReady, Planned
+from longtake.events import FramesReady, FramesUnwanted, Planned
 from longtake.job import Job
 from longtake.jobs.folder import JobFolder
 from longtake.jobs.section import DONE
@@ -41,6 +42,7 @@ from longtake.weights.hub import HubOptions
 from longtake.weights.lora import find_file
 
 if TYPE_CHECKING:
+    from longtake.jobs.pieces import Pieces
     from longtake.machine import Machine
     from longtake.pipeline.networks import Networks
     from longtake.pipeline.prepare import Inputs
@@ -70,8 +72,9 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
             folder = stack.enter_context(JobFolder.create(place, found, picture, last_picture, mark, kept))
             job = found = folder.job
         stack.enter_context(company(networks))
-        events = _events(found, networks, Inputs(picture, last_picture), outputs, folder)
-        run(job, events, outputs, folder, progress)
+        pieces = pieces_for(folder, outputs, networks)
+        events = _events(found, networks, Inputs(picture, last_picture), outputs, folder, pieces)
+        run(job, events, outputs, folder, progress, pieces)
 
 
 def go_on(place: Place, change: Callable[[JobFolder], Change], progress: Progress) -> None:
@@ -93,8 +96,9 @@ def go_on(place: Place, change: Callable[[JobFolder], Change], progress: Progres
         _settled(folder.job, networks, folder.picture, progress)
         folder.log("resumed")
         with company(networks):
-            events = _events(folder.job, networks, folder.inputs, outputs, folder)
-            run(folder.job, events, outputs, folder, progress)
+            pieces = pieces_for(folder, outputs, networks)
+            events = _events(folder.job, networks, folder.inputs, outputs, folder, pieces)
+            run(folder.job, events, outputs, folder, progress, pieces)
 
 
 def load(job: Job, machine: Machine, progress: Progress) -> Networks:
@@ -126,29 +130,48 @@ def load(job: Job, machine: Machine, progress: Progress) -> Networks:
     return networks
 
 
-def run(job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress) -> None:
+def run(
+    job: Job,
+    events: Any,
+    outputs: Outputs,
+    folder: JobFolder | None,
+    progress: Progress,
+    pieces: Pieces | None = None,
+) -> None:
     """Follow the events of a job and write what comes; in the end, say what it cost."""
     told = progress.follow(events)
     with contextlib.closing(events), _under_way(folder, progress), contextlib.closing(told):
-        frames = write(job, told, outputs)
+        frames = write(job, told, outputs, pieces)
     if folder is not None:
+        if pieces is not None:
+            pieces.tidy(folder.made.takes * folder.sections)
         folder.log("video_written", file=str(outputs.video), frames=frames)
     _summarise(job, outputs, frames, folder, progress)
 
 
-def write(job: Job, events: Iterator[Any], outputs: Outputs) -> int:
-    """Write the frames as they come, and the sheet at the end; returns how many came."""
+def write(job: Job, events: Iterator[Any], outputs: Outputs, pieces: Pieces | None = None) -> int:
+    """Write the frames as they come, and the sheet at the end; returns how many the video has.
+
+    With `pieces`, each section is encoded apart, unless its piece is there.
+    """
     chosen: list[int] = []
     kept = []
     zoom = outputs.zoom or 1
-    writer = writer_for(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True)
+    writer: Film | Whole
+    if pieces is not None:
+        writer = Film(outputs, job, pieces)
+    else:
+        writer = Whole(writer_for(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True))
     with writer, previewing(outputs.preview, job) as show:
         for event in events:
             show(event)
             if isinstance(event, Planned) and outputs.sheet:
                 chosen = spread(event.frames, SHEET_FRAMES)
+                if pieces is not None:
+                    pieces.also = chosen
+            if isinstance(event, FramesReady | FramesUnwanted):
+                writer.tell(event)
             if isinstance(event, FramesReady):
-                writer.write(event.frames[0])
                 end = event.start + event.frames.shape[1]
                 kept += [event.frames[0, n - event.start].copy() for n in chosen if event.start <= n < end]
     if outputs.sheet:
@@ -207,7 +230,14 @@ def _checked_model(job: Job, kept: bool, progress: Progress) -> str:
     return ""
 
 
-def _events(job: Job, networks: Networks, inputs: Inputs, outputs: Outputs, folder: JobFolder | None) -> Any:
+def _events(
+    job: Job,
+    networks: Networks,
+    inputs: Inputs,
+    outputs: Outputs,
+    folder: JobFolder | None,
+    pieces: Pieces | None,
+) -> Any:
     from longtake.pipeline.loop import generate
 
     shown = None if outputs.preview is None else outputs.preview.by
@@ -218,7 +248,8 @@ def _events(job: Job, networks: Networks, inputs: Inputs, outputs: Outputs, fold
         ranks.share(Make(job, (inputs.picture, inputs.last_picture), shown, folder is not None))
         store = None if folder is None else TheirStore(folder, ranks)
         return generate(job, networks, inputs, store=store, preview=shown)
-    return generate(job, networks, inputs, store=folder, preview=shown)
+    wanted = None if pieces is None else pieces.wanted
+    return generate(job, networks, inputs, store=folder, preview=shown, wanted=wanted)
 
 
 def _settled(job: Job, networks: Networks, picture: Any, progress: Progress) -> Job:
