@@ -102,13 +102,12 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uninterrupted(
     driver: Driver, picture: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[np.ndarray, float]]:
-    """The frames of the video made in one go and without a folder, by sampling, and the seconds that it took."""
+    """The frames of the video made in one go, by sampling, and the seconds that it took."""
     place, found = tmp_path_factory.mktemp("whole"), {}
     for sampling in ("inverted", "vanilla"):
-        file = place / f"{sampling}.mp4"
-        code, seconds = driver.run("generate", picture, *JOB, "--sampling", sampling, "-o", file)
+        code, seconds = driver.run(*generate(picture, sampling, place / sampling))
         assert code == 0, driver.said()
-        found[sampling] = read_video(file)[0], seconds
+        found[sampling] = read_video(place / sampling / "video.mp4")[0], seconds
     return found
 
 
@@ -120,6 +119,8 @@ def tear(folder: Path, chance: random.Random) -> str:
     """Cut a file of the job somewhere, as a disk may that was not told to write in time; job.json and pictures stay."""
     names = [
         *folder.glob("sections/*"),
+        *folder.glob("takes/*"),
+        *folder.glob("pieces/*"),
         *folder.glob("log.jsonl"),
         *folder.glob("video.mp4"),
         *folder.glob(".*.part"),
