@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,11 @@ def number_of(frame: np.ndarray) -> int:
 def clip(
     path: Path, frames: int = 40, rate: Any = 30, marks: Any = None, turn: Any = None, **kind: Any
 ) -> Path:
-    """Write a video; `marks` are times in thousandths of a second, `turn` (degrees, mirrored), `kind` the codec's."""
+    """Write a video; `marks` are times in thousandths of a second, `turn` (degrees, mirrored), `kind` the codec's.
+
+    `sound` is the codec of a tone that it has, as long as `lasts` says (by default, as the video).
+    """
+    sound, lasts = kind.pop("sound", None), kind.pop("lasts", None)
     size = kind.pop("size", (WIDTH, HEIGHT))
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(kind.pop("codec", "libx264"), rate=rate)
@@ -43,6 +48,7 @@ def clip(
         if turn is not None:
             stream.set_display_rotation(turn[0], hflip=turn[1])
         assert not kind, kind
+        heard: Any = container.add_stream(sound, rate=48000, layout="mono") if sound else None
         for number in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(number, *size), "rgb24")
             if marks is not None:
@@ -51,4 +57,19 @@ def clip(
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
+        if heard is not None:
+            for packet in tone(heard, lasts or frames / float(rate)):
+                container.mux(packet)
     return path
+
+
+def tone(stream: Any, seconds: float) -> Iterator[Any]:
+    """The packets of a tone whose pitch goes up."""
+    size = 1024
+    for begin in range(0, round(seconds * 48000), size):
+        times = np.arange(begin, begin + size) / 48000
+        wave = np.sin(2 * np.pi * (300 + 20 * times) * times) / 2
+        frame = av.AudioFrame.from_ndarray((wave * 32767).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48000, begin, Fraction(1, 48000)
+        yield from stream.encode(frame)
+    yield from stream.encode(None)

@@ -221,21 +221,7 @@ class Job:
     @classmethod
     def of(cls, values: Any) -> Job:
         """The job of such values as this longtake or 0.1.0 wrote them, checked; JobError for anything else."""
-        if isinstance(values, dict):
-            values = dict(values)
-            if not {"anchors", "keyframes"} & values.keys():
-                # 0.1.0 had two names for the only two anchors.
-                old = [(0, values.pop("picture", None)), ("end", values.pop("last_picture", None))]
-                values["keyframes"] = [{"at": at, "image": image} for at, image in old if image is not None]
-            for name, kind in LISTS.items():
-                if name in values:
-                    entries = _entries(values[name], name)
-                    values[name] = tuple(_read(kind, entry, f"an entry of {name}") for entry in entries)
-            if "clip" in values and values["clip"] is not None:
-                values["clip"] = _read(Clip, values["clip"], "clip")
-            if "keyframes" in values and "anchors" not in values:
-                values["anchors"] = values.pop("keyframes")
-        job = _read(cls, values, "it")
+        job = _read(cls, fields_of(values) if isinstance(values, dict) else values, "it")
         job.check()
         return job
 
@@ -259,6 +245,25 @@ JSON_NAMES = {"start": "from", "end": "to"}
 """Fields of what stands in time that have another name in JSON; `from` is a word of Python."""
 
 IN_TIME = (PromptSpan, WeightSpan)
+
+
+def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as JSON has them, by the names of a job's fields; what stands in time is read, and nothing is checked."""
+    values = dict(values)
+    if not {"anchors", "keyframes"} & values.keys():
+        # 0.1.0 had two names for the only two anchors.
+        old = [(0, values.pop("picture", None)), ("end", values.pop("last_picture", None))]
+        if any(image is not None for _, image in old):
+            values["keyframes"] = [{"at": at, "image": image} for at, image in old if image is not None]
+    for name, kind in LISTS.items():
+        if name in values:
+            entries = _entries(values[name], name)
+            values[name] = tuple(_read(kind, entry, f"an entry of {name}") for entry in entries)
+    if values.get("clip") is not None:
+        values["clip"] = _read(Clip, values["clip"], "clip")
+    if "keyframes" in values and "anchors" not in values:
+        values["anchors"] = values.pop("keyframes")
+    return values
 
 
 def _in_time(span: Mapping[str, Any], *names: str) -> dict[str, Any]:

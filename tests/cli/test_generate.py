@@ -29,7 +29,7 @@ def test_generate_writes_what_the_pipeline_makes(pipeline, place, capsys):
     for words in ("load ", "sampling ", "decoding ", "writing ", "peak memory: "):
         assert words in said.out
     lines = said.err.splitlines()
-    assert lines[:2] == ["45 frames in 2 sections of 3 steps", "note: a notice."]
+    assert lines[:2] == ["45 frames (1.5 s at 30 fps) in 2 sections of 3 steps", "note: a notice."]
     assert [line.split(" done")[0] for line in lines[2:]] == ["section 1/2", "section 2/2"]
 
     assert (pipeline.dtype, pipeline.device) == ("bfloat16", "cuda:1")

@@ -127,7 +127,7 @@ def test_bad_pictures(place, capsys, picture, words, monkeypatch):
     [
         ([], "arguments are required: VERB"),
         (["dance"], "invalid choice: 'dance'"),
-        (["generate"], "arguments are required: PICTURE, PROMPT"),
+        (["generate"], "A video needs a PROMPT"),
         (["resume"], "arguments are required: DIR"),
         (["resume", "none"], "a job begins with: longtake generate … --job none"),
         (["resume", "model"], "model holds no job"),

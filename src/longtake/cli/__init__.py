@@ -25,6 +25,7 @@ from longtake.cli import (
     redo,
     resume,
     scene,
+    show,
     takes,
     train,
     undo,
@@ -38,7 +39,7 @@ from longtake.option import check_text
 VERBS = {
     "generate": generate, "resume": resume, "extend": extend, "redo": redo,
     "takes": takes, "undo": undo,
-    "plan": plan, "scene": scene, "train": train, "encode": encode, "info": info,
+    "plan": plan, "show": show, "scene": scene, "train": train, "encode": encode, "info": info,
     "quantize": quantize, "calibrate": calibrate, "finetune": finetune,
     "codebook": codebook, "evaluate": evaluate,
 }  # fmt: skip

@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longtake.cli.options import add_json, add_machine, add_option, machine_of, mute_hub, parts_of, size
+from longtake.cli.bars import Row
+from longtake.cli.options import add_json, add_machine, add_option, machine_of, parts_of, size
 from longtake.errors import JobError, ModelError
 from longtake.named import named
 from longtake.option import check_number
@@ -19,6 +20,7 @@ from longtake.sampling.ways import MOST, MOST_GROUPS, name_of, numbers_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from longtake.cli.progress import Progress
     from longtake.pipeline.fitting import Clip
 
 CODEBOOK = "codebook"
@@ -84,7 +86,9 @@ def run(args: argparse.Namespace) -> None:
         check_number(f"--{name}", getattr(args, name), int, least)
     output, machine = _output(args), machine_of(args)
     parts = {name: place for name, place in parts_of(args.parts or ()).items() if name == "vae"}
-    mute_hub(args.json)
+    from longtake.cli.progress import progress_for
+
+    progress = progress_for(args.json)
     from longtake.pipeline.fitting import clips_of, fitted, size_of
     from longtake.weights.codebook import write_codebook
 
@@ -98,7 +102,7 @@ def run(args: argparse.Namespace) -> None:
     clips = clips_of(args.data, args.frames, args.scenes, size)
     say = _silent if args.json else _say
     say(f"{len(clips)} videos at {size[0]} x {size[1]} pixels")
-    books = fitted(_latents(networks.vae, clips, size), counts, args.seed, args.pixels)
+    books = fitted(_latents(networks.vae, clips, size, progress), counts, args.seed, args.pixels)
     for count, book in zip(counts, books, strict=True):
         if count == counts[0]:
             say(f"{book.facts['pixels']} latent pixels of {book.facts['videos']} videos")
@@ -153,19 +157,20 @@ def _output(args: argparse.Namespace) -> Path:
     return output
 
 
-def _latents(vae: Any, clips: Sequence[Clip], size: tuple[int, int]) -> Iterator[np.ndarray]:
+def _latents(
+    vae: Any, clips: Sequence[Clip], size: tuple[int, int], progress: Progress
+) -> Iterator[np.ndarray]:
     """The latents of the clips that can be read; the others are named."""
     from longtake.pipeline.fitting import latents_of
 
     for number, (clip, found) in enumerate(latents_of(vae, clips, size), 1):
         if isinstance(found, str):
+            progress.clear()
             print(f"{clip.name} is skipped: {found}", file=sys.stderr)
             continue
-        if sys.stderr.isatty():
-            print(f"\r{number} of {len(clips)} videos are encoded", end="", file=sys.stderr, flush=True)
+        progress.show(Row(f"{number} of {len(clips)} videos are encoded", number, len(clips)))
         yield found
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    progress.clear()
 
 
 def _say(sentence: str) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from longtake.cli.bars import Row
 from longtake.cli.options import (
     SIZE,
     add_json,
@@ -18,6 +19,7 @@ from longtake.cli.options import (
     parts_of,
     size,
 )
+from longtake.cli.pace import Pace, time_left
 from longtake.option import options
 from longtake.training.settings import Settings
 
@@ -92,15 +94,15 @@ def run(args: argparse.Namespace) -> None:
 
 def telling(progress: Progress, clock: Callable[[], float] = time.perf_counter) -> Callable[[Encoded], None]:
     """A function that tells people and machines what is encoded, with the time left."""
-    begun: dict[str, float] = {}
+    paces: dict[str, Pace] = {}
 
     def tell(event: Encoded) -> None:
-        first = begun.setdefault(event.kind, clock())
-        rate = (clock() - first) / (event.done - 1) if event.done > 1 else None
-        left = None if rate is None else round(rate * (event.total - event.done), 1)
+        pace = paces.setdefault(event.kind, Pace(event.total, event.done, clock))
+        pace.at(event.done)
+        left = None if pace.left is None else round(pace.left, 1)
         progress.emit("encoded", **vars(event), seconds_left=left)
-        time_left = "" if left is None else f"  {left:.0f} s left"
-        progress.show(f"encoding {event.kind} {event.done}/{event.total}{time_left}")
+        told = f"encoding {event.kind} {event.done}/{event.total}  {time_left(left)}"
+        progress.show(Row(told, event.done, event.total))
         if event.note:
             progress.say(f"note: {event.note}")
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.arms import FLOORS, RESULTS, Asked, asked_of
+from longtake.cli.bars import Row
 from longtake.cli.options import OPTIONS, add_job_options, add_json, add_machine, machine_of
+from longtake.cli.pace import Pace, time_left
 from longtake.errors import JobError
 from longtake.job import Job
 from longtake.plan.plans import PLANS
@@ -219,8 +220,7 @@ class Telling:
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress, self._total = progress, total
-        self._begun: float | None = None
-        self._kept = self._done = 0.0
+        self._pace: Pace | None = None
         self._arms: dict[str, float] = {}
         self._said: dict[str, int] = {}
 
@@ -233,27 +233,20 @@ class Telling:
 
     def progressed(self, at: Progressed) -> None:
         """Tell how far an arm is."""
-        from longtake.cli.progress import time_left
-
-        now = time.perf_counter()
-        if self._begun is None and at.arm not in FLOORS:
-            # What was kept came before the first step.
-            self._begun, self._kept = now, at.done
         if at.arm not in FLOORS:
+            self._pace = self._pace or Pace(self._total)
+            if at.arm in self._arms:
+                self._pace.at(self._pace.done + at.done - self._arms[at.arm])
+            else:  # what was kept comes before an arm's first step
+                self._pace.skip(at.done)
             self._arms[at.arm] = at.done
-        self._done = sum(self._arms.values())
-        new = self._done - self._kept
-        left = (
-            None
-            if self._begun is None or new <= 0
-            else (now - self._begun) / new * (self._total - self._done)
-        )
+        left = None if self._pace is None else self._pace.left
         self._progress.emit(
             "progressed", arm=at.arm, done=round(at.done, 3), total=at.total,
             seconds_left=None if left is None else round(left, 1),
         )  # fmt: skip
         text = f"{at.arm}: {at.done:.1f} of {at.total} videos  {time_left(left)}"
-        self._progress.show(text)
+        self._progress.show(Row(text, at.done, at.total))
         step = int(at.done / at.total / SHOWN)
         if self._progress.style == "log" and step > self._said.get(at.arm, 0):
             self._said[at.arm] = step

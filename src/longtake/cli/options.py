@@ -75,7 +75,8 @@ def add_one(group: Any, name: str, option: Option, help: str) -> None:
     """The option of one field; what is not given stays None."""
     flag = option.flag or f"--{name.replace('_', '-')}"
     if option.kind is bool:
-        group.add_argument(flag, dest=name, action="store_true", default=None, help=help)
+        # With a --no-…, since a preset or --like may have switched it on.
+        group.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=help)
         return
     kind, metavar = KINDS[option.kind]
     group.add_argument(

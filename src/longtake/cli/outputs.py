@@ -125,7 +125,7 @@ def outputs_of(args: argparse.Namespace, job: Job) -> Iterator[Outputs]:
         elif args.job is not None:
             video = _video_in(args.job)
         else:
-            video = stack.enter_context(_claimed(args.picture))
+            video = stack.enter_context(_claimed(args.picture or args.like or "video"))
         check_kind(video, job.fps, args.crf)
         pictures = (job.picture, job.last_picture)
         sheet = None if args.sheet is None else check_writable(args.sheet, ".png")
@@ -183,7 +183,7 @@ def _claimed(picture: str) -> Iterator[Path]:
 
 
 def free_names(picture: str) -> Iterator[str]:
-    """Names for the video of a picture, the first one best."""
+    """Names for the video of a picture, or of one that it shall be like, the first one best."""
     web = picture.lower().startswith(("http://", "https://"))
     stem = Path(urlsplit(picture).path if web else picture).stem or "video"
     return itertools.chain([f"{stem}.mp4"], (f"{stem}-{count}.mp4" for count in itertools.count(2)))

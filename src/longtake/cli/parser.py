@@ -28,6 +28,19 @@ longtake plan --seconds 5 --sampling inverted
 class Parser(argparse.ArgumentParser):
     """argparse's parser, whose complaints are errors of ours: one sentence instead of the usage."""
 
+    intermixed = False
+    """True for a verb whose words may stand between its options although it can do without some of them."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """argparse's own, which gives what it cannot take to the next chunk of words only where that is asked for."""
+        if not self.intermixed:
+            return super().parse_known_args(args, namespace)
+        self.intermixed = False  # it calls this again
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.intermixed = True
+
     def error(self, message: str) -> NoReturn:
         raise JobError(f"{message[0].upper()}{message[1:]}; see: {self.prog} --help.")
 
@@ -86,6 +99,7 @@ def add_verb(choices: Any, name: str, verb: ModuleType) -> None:
         allow_abbrev=False,
     )
     parser.set_defaults(run=verb.run)
+    parser.intermixed = getattr(verb, "INTERMIXED", False)
     verb.add_arguments(parser)
 
 

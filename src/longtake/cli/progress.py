@@ -1,4 +1,4 @@
-"""The telling of events: a line that moves on a terminal, a line for each section in a log, JSON for machines.
+"""The telling of events: bars on a terminal, a line for each section in a log, JSON for machines.
 
 It sees every event, so it also measures: what loading, sampling, decoding and writing took.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from longtake.cli.bars import Bars, Row
 from longtake.cli.options import mute_hub
+from longtake.cli.pace import Pace, time_left
 from longtake.events import Encoded, Event, FramesReady, Moved, Planned, Preview, SectionDone, Stepped
 from longtake.weights.transfer import gigabytes
 
@@ -31,30 +32,28 @@ SAID = 10**7
 class Progress:
     """Follows the events and tells them through `show` (what moves), `say` (what stays) and `emit` (JSON).
 
-    The time left is the mean time of the steps so far, times the steps that are left; decoding shows its own share.
-    `seconds` says what the time was spent on.
+    A bar is for all steps of the video, with the time left until the last one, and one for the section; decoding shows
+    its own share. `seconds` says what the time was spent on.
     """
 
     def __init__(self, style: str, clock: Callable[[], float] = time.perf_counter) -> None:
         self.style = style
         self.seconds = dict.fromkeys(("load", "sampling", "decoding", "writing"), 0.0)
         self._clock = clock
-        self._begun = self._section_begun = clock()
+        self._section_begun = clock()
         self._planned: Planned | None = None
-        self._steps_done = self._steps_kept = 0
+        self._pace = Pace(0, clock=clock)
+        self._fps: float | None = None
         # Velocities: with two branches of guidance two for each step. Those that a step cache gave are not computed.
         self.asked = self.computed = 0
         self._stepped = False
-        self._wide = False
+        self._bars = Bars()
         self._tenths: dict[str, int] = {}
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the last step, or None before the first."""
-        if self._planned is None or not self._steps_done:
-            return None
-        left = self._planned.sections * self._planned.steps - self._steps_done - self._steps_kept
-        return (self._clock() - self._begun) / self._steps_done * left
+        return self._pace.left
 
     @property
     def has_begun(self) -> bool:
@@ -85,18 +84,16 @@ class Progress:
             rate=None if at.rate is None else round(at.rate),
             seconds_left=None if left is None else round(left, 1),
         )
-        share = f"{100 * at.done / at.total:.0f}%" if at.total else ""
         rate = f"{gigabytes(at.rate)}/s" if at.rate else "…"
-        self.show(
-            f"downloading {at.name}: {gigabytes(at.done)} of {gigabytes(at.total)}  {share}  {rate}  {time_left(left)}"
+        told = (
+            f"downloading {at.name}: {gigabytes(at.done)} of {gigabytes(at.total)}  {rate}  {time_left(left)}"
         )
+        self.show(Row(told, at.done, at.total))
         if at.done >= at.total:
             self._tell_fetched(at)
         elif self.style == "log" and (said := int(10 * at.done / at.total)) > self._tenths.get(at.name, 0):
             self._tenths[at.name] = said
-            self.say(
-                f"downloading {at.name}: {gigabytes(at.done)} of {gigabytes(at.total)}  {rate}  {time_left(left)}"
-            )
+            self.say(told)
 
     def _tell_fetched(self, at: Downloading) -> None:
         self._tenths.pop(at.name, None)
@@ -106,6 +103,7 @@ class Progress:
 
     def loaded(self, job: Job) -> None:
         """Tell the job as it will be made, with its size and dtype."""
+        self._fps = job.fps
         self.emit("loaded", seconds=round(self.seconds["load"], 2), job=json.loads(job.to_json()))
 
     def runs_on(self, device: str, kernel: str) -> None:
@@ -152,19 +150,20 @@ class Progress:
 
     def _tell_planned(self, event: Planned) -> None:
         self._planned = event
-        self._steps_done = self._steps_kept = 0
-        self._begun = self._section_begun = self._clock()
+        self._section_begun = self._clock()
+        self._pace = Pace(event.sections * event.steps, clock=self._clock)
         self.emit(
             "planned", sections=event.sections, frames=event.frames, steps=event.steps, notice=event.notice
         )
+        length = "" if self._fps is None else f" ({event.frames / self._fps:.4g} s at {self._fps:g} fps)"
         self.say(
-            f"{event.frames} frames in {count(event.sections, 'section')} of {count(event.steps, 'step')}"
+            f"{event.frames} frames{length} in {count(event.sections, 'section')} of {count(event.steps, 'step')}"
         )
         if event.notice:
             self.say(f"note: {event.notice}")
 
     def _tell_stepped(self, event: Stepped) -> None:
-        self._steps_done += 1
+        self._pace.at(self._pace.done + 1)
         self.asked += event.velocities
         self.computed += event.computed
         self._stepped = True
@@ -177,16 +176,17 @@ class Progress:
             sigma=round(float(event.sigma), 6),
             seconds_left=None if left is None else round(left, 1),
         )
-        section = f"section {event.section + 1}/{self._planned.sections if self._planned else '?'}"
-        self.show(f"{section}  step {event.step + 1}/{event.steps}  {time_left(left)}")
+        self.show(
+            self._whole(event.section, time_left(left)),
+            Row(f"step {event.step + 1}/{event.steps}", event.step + 1, event.steps, "section"),
+        )
 
     def _tell_section(self, event: SectionDone) -> None:
         took, self._section_begun = self._clock() - self._section_begun, self._clock()
         # A section without steps was kept by a job that goes on.
         kept, self._stepped = not self._stepped, False
         if kept and self._planned:
-            self._steps_kept += self._planned.steps
-            self._begun = self._begun if self._steps_done else self._clock()
+            self._pace.skip(self._planned.steps)
         left = self.seconds_left
         self.emit(
             "section_done",
@@ -198,16 +198,21 @@ class Progress:
         )
         sections = self._planned.sections if self._planned else "?"
         if kept:
-            self.show(f"section {event.section + 1}/{sections} kept")
+            self.show(self._whole(event.section, "kept"))
         if self.style == "log":
             how = "kept" if kept else f"done in {took:.1f} s, {time_left(left)}"
             self.say(f"section {event.section + 1}/{sections} {how}")
 
+    def _whole(self, section: int, told: str) -> Row:
+        """The row of the whole video, at a section by its place in the order of generation."""
+        sections = self._planned.sections if self._planned else "?"
+        return Row(f"section {section + 1}/{sections}  {told}", self._pace.done, self._pace.total, "video")
+
     def _tell_frames(self, event: FramesReady) -> None:
         count = event.frames.shape[1]
         self.emit("frames_ready", start=event.start, count=count)
-        total = self._planned.frames if self._planned else "?"
-        self.show(f"frame {event.start + count}/{total} decoded")
+        done, total = event.start + count, self._planned.frames if self._planned else 0
+        self.show(Row(f"frame {done}/{total or '?'} decoded", done, total, "frames"))
 
     def changed(self, dropped: list[int], kept: int) -> None:
         """Tell which sections a change of the job makes anew, and how many stay."""
@@ -220,19 +225,15 @@ class Progress:
         self.emit("stopped", folder=str(folder))
         self.say(f"what is finished is kept; go on by: longtake resume {shlex.quote(str(folder))}")
 
-    def show(self, text: str) -> None:
-        """Text that the next one replaces; on a terminal alone."""
+    def show(self, *rows: Row | str) -> None:
+        """Rows that the next ones replace; on a terminal alone."""
         if self.style == "terminal":
-            room = shutil.get_terminal_size().columns - 1
-            sys.stderr.write(f"\r\x1b[K{text[:room]}")
-            sys.stderr.flush()
-            self._wide = True
+            self._bars.show(*(Row(row) if isinstance(row, str) else row for row in rows))
 
     def say(self, text: str) -> None:
         """A line that stays, for people."""
         if self.style != "json":
-            self.clear()
-            print(text, file=sys.stderr, flush=True)
+            self._bars.say(text)
 
     def emit(self, event: str, **fields: Any) -> None:
         """A line of JSON on standard output, for machines."""
@@ -241,10 +242,7 @@ class Progress:
 
     def clear(self) -> None:
         """Take away what moves."""
-        if self._wide:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._wide = False
+        self._bars.clear()
 
 
 def progress_for(as_json: bool) -> Progress:
@@ -256,12 +254,3 @@ def progress_for(as_json: bool) -> Progress:
 def count(number: int, noun: str) -> str:
     """So many of what a noun names: `1 step`, `2 steps`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def time_left(seconds: float | None) -> str:
-    """Words for the seconds that are left."""
-    if seconds is None:
-        return "time left unknown"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02} left" if hours else f"{minutes}:{rest:02} left"

@@ -1,4 +1,4 @@
-"""The telling of a fine-tuning: a line that moves, lines that stay, JSON for machines; and what Ctrl-C does to it."""
+"""The telling of a fine-tuning: a bar that moves, lines that stay, JSON for machines; and what Ctrl-C does to it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longtake.cli.progress import Progress, count, time_left
+from longtake.cli.bars import Row
+from longtake.cli.pace import Pace, time_left
+from longtake.cli.progress import Progress, count
 
 if TYPE_CHECKING:
     from longtake.training.course import Event
@@ -57,6 +59,7 @@ class Telling:
         self.progress = progress
         self.step = self.steps = 0
         self.done = False
+        self._encoded: dict[str, Pace] = {}
 
     def tell(self, event: Event) -> None:
         """Tell one event, by its own method."""
@@ -76,7 +79,10 @@ class Telling:
         self.progress.say(f"memory: {'; '.join(event.lines)}")
 
     def _encoding(self, event: Any) -> None:
-        self.progress.show(f"encoding {event.kind} {event.done}/{event.total}")
+        pace = self._encoded.setdefault(event.kind, Pace(event.total, event.done))
+        pace.at(event.done)
+        told = f"encoding {event.kind} {event.done}/{event.total}  {time_left(pace.left)}"
+        self.progress.show(Row(told, event.done, event.total))
         if event.note:
             self.progress.say(event.note)
 
@@ -94,7 +100,7 @@ class Telling:
     def _learnt(self, event: Any) -> None:
         self.step = event.step
         text = f"step {event.step}/{self.steps}  loss {event.loss:.4f}  {time_left(event.seconds_left)}"
-        self.progress.show(text)
+        self.progress.show(Row(text, event.step, self.steps))
         if self.progress.style == "log" and event.step % max(1, self.steps // 20) == 0:
             self.progress.say(text)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from longtake.errors import JobError
+from longtake.plan import pictures
 from longtake.plan.cuts import frame_at
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.spans import Lora, PromptSpan, WeightSpan
@@ -107,13 +108,11 @@ def _shown(job: Job, plan: Plan, number: int) -> list[tuple[float, tuple[int, ..
         return [(1.0, ())]
     section = plan[plan.made_at(number)]
     seen = {frame for slot in section.slots.values() for frame in slot.frames} | {*section.pictures}
-    pictures = sorted(
-        ((strength, frame) for frame, strength in strong.items() if frame in seen), reverse=True
-    )
-    levels = [1.0, *(strength for strength, _ in pictures), 0.0]
+    found = sorted(((strength, frame) for frame, strength in strong.items() if frame in seen), reverse=True)
+    levels = [1.0, *(strength for strength, _ in found), 0.0]
     parts = [
-        (levels[place] - levels[place + 1], tuple(sorted(frame for _, frame in pictures[place:])))
-        for place in range(len(pictures) + 1)
+        (levels[place] - levels[place + 1], tuple(sorted(frame for _, frame in found[place:])))
+        for place in range(len(found) + 1)
     ]
     return [(weight, hidden) for weight, hidden in reversed(parts) if weight]
 
@@ -122,11 +121,8 @@ def strengths_of(job: Job, plan: Plan) -> dict[int, float]:
     """The strength of each picture that has another one than 1, by its latent frame."""
     if all(anchor.strength == 1 for anchor in job.anchors):
         return {}
-    inside = sorted((each for each in job.anchors if each.at not in (0, "end")), key=lambda each: each.at)
-    placed = [*zip(plan.starts[1:], inside, strict=True)]
-    placed += [(0, each) for each in job.anchors if each.at == 0]
-    placed += [(plan.anchors[-1], each) for each in job.anchors if each.at == "end"]
-    return {frame: anchor.strength for frame, anchor in placed if anchor.strength != 1}
+    frames = pictures.frames_of(job, plan)
+    return {frames[anchor.at]: anchor.strength for anchor in job.anchors if anchor.strength != 1}
 
 
 def prompts(job: Job, plan: Plan) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ Frames come upright and with square pixels, whatever the file says of its turn a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,8 @@ class Outline:
 
     `times` (T,) are the seconds, from the first frame on, at which frames are shown, in that order; the last one lasts
     `lasting` seconds. `marks` are the same as the file counts them, None if it does not. `turn` (a, b, c, d) says where
-    a pixel is shown: (a x + c y, b x + d y). `note` says what is unusual, or is empty.
+    a pixel is shown: (a x + c y, b x + d y). `note` says what is unusual, or is empty. `partial` is true of the outline
+    of one stretch, whose first frame need not be the file's.
     """
 
     width: int
@@ -41,6 +42,7 @@ class Outline:
     marks: np.ndarray | None = field(repr=False)
     turn: tuple[int, int, int, int] = UNTURNED
     note: str = ""
+    partial: bool = False
 
     @property
     def seconds(self) -> float:
@@ -56,25 +58,39 @@ class Outline:
 def outline(path: str | os.PathLike[str]) -> Outline:
     """The outline of a video by its packets and first frame. Raises PictureError if it is none, or damaged there."""
     with opened(path) as container:
-        stream = _main(container)
-        packets = [
-            (packet.pts, packet.duration)
-            for packet in container.demux(stream)
-            if packet.size and not packet.is_discard
-        ]
+        stream = main_stream(container)
+        packets = [(packet.pts, packet.duration) for packet in container.demux(stream) if shows(packet)]
         base, rate = stream.time_base, stream.average_rate
+    return outlined(path, packets, base, rate)
+
+
+def shows(packet: Any) -> bool:
+    """Tell if a packet holds a frame that is shown."""
+    return bool(packet.size) and not packet.is_discard
+
+
+def outlined(
+    path: str | os.PathLike[str], packets: list[tuple[Any, Any]], base: Any, rate: Any, partial: bool = False
+) -> Outline:
+    """The outline of these packets (mark, duration), in units of `base` seconds."""
     if not packets:
         raise PictureError(f"{path} holds no frames.")
     usual = 1 / float(rate or 30)
     marks = None
     times, lasting = np.arange(len(packets)) * usual, usual
     if base is not None and all(mark is not None for mark, _ in packets):
-        packets.sort()
+        packets = sorted(packets)
         marks = np.array([mark for mark, _ in packets], np.int64)
         times = (marks - marks[0]) * float(base)
         lasting = float((packets[-1][1] or 0) * base) or usual
+    width, height, turn, note = look(path)
+    return Outline(width, height, times, lasting, marks, turn, note, partial)
+
+
+def look(path: str | os.PathLike[str]) -> tuple[int, int, tuple[int, int, int, int], str]:
+    """The width and height as a video is seen, its turn and what is unusual, by its first frame."""
     with opened(path) as container:
-        stream = _main(container)
+        stream = main_stream(container)
         frame = next(container.decode(stream), None)
         if frame is None:
             raise PictureError(f"{path} cannot be read as a video: none of its frames can be decoded.")
@@ -86,42 +102,50 @@ def outline(path: str | os.PathLike[str]) -> Outline:
     note = (
         f"it is of high dynamic range ({kind}), and its colours are taken as they are stored" if kind else ""
     )
-    return Outline(width, height, times, lasting, marks, turn, note)
+    return width, height, turn, note
 
 
-def frames(path: str | os.PathLike[str], known: Outline, wanted: Sequence[int]) -> Iterator[np.ndarray]:
-    """The frames (H, W, 3) uint8 with these numbers, which do not descend and may repeat.
+def frames(
+    path: str | os.PathLike[str],
+    known: Outline,
+    wanted: Sequence[int],
+    taken: Callable[[Any, Outline], np.ndarray] | None = None,
+) -> Iterator[np.ndarray]:
+    """The frames (H, W, 3) uint8 with these numbers, which do not descend and may repeat; upright unless `taken` says.
 
     Raises PictureError at the first one that is missing or damaged: those before it have come.
     """
     if not len(wanted):
         return
-    found = _numbered(path, known, int(wanted[0]))
-    number, shown = next(found, (-1, None))
-    if number > wanted[0]:  # the file's index leads to a key frame behind
-        found = _numbered(path, known, 0)
-        number, shown = next(found, (-1, None))
     place = 0
-    while shown is not None:
-        if number == wanted[place]:
-            picture = _upright(shown, known)
-            while number == wanted[place]:
-                yield picture
-                place += 1
-                if place == len(wanted):
-                    return
-        if number > wanted[place]:
-            break
-        number, shown = next(found, (-1, None))
-    raise PictureError(f"{path} is damaged: its frame {int(wanted[place])} cannot be decoded.")
+    # Some key frames give nothing whole without what lies before them, and some indices lead behind.
+    for jump in (True, False) if _jumps(known, wanted) else (False,):
+        for number, shown in _numbered(path, known, int(wanted[place]) if jump else None):
+            if number > wanted[place]:
+                break
+            if number == wanted[place]:
+                picture = (taken or upright)(shown, known)
+                while number == wanted[place]:
+                    yield picture
+                    place += 1
+                    if place == len(wanted):
+                        return
+    which = "one of the frames that are wanted of it" if known.partial else f"its frame {int(wanted[place])}"
+    raise PictureError(f"{path} is damaged: {which} cannot be decoded.")
 
 
-def _numbered(path: str | os.PathLike[str], known: Outline, first: int) -> Iterator[tuple[int, Any]]:
-    """Decoded frames with their numbers, from `first` or before it on."""
+def _jumps(known: Outline, wanted: Sequence[int]) -> bool:
+    return known.marks is not None and bool(known.partial or wanted[0] > NEAR)
+
+
+def _numbered(path: str | os.PathLike[str], known: Outline, first: int | None) -> Iterator[tuple[int, Any]]:
+    """Decoded frames with their numbers, to the first damaged one: from `first` or before it, or from the start."""
     with opened(path) as container:
-        stream = _main(container)
+        stream = main_stream(container)
         places = None if known.marks is None else {int(mark): n for n, mark in enumerate(known.marks)}
-        if places is not None and known.marks is not None and first > NEAR:
+        if first is not None and known.marks is not None:
+            # Old x264 said in its first frame alone that it is old, and its frames are decoded otherwise.
+            next(container.decode(stream), None)
             container.seek(int(known.marks[first]), stream=stream, backward=True)
         begun = False
         for count, frame in enumerate(container.decode(stream)):
@@ -131,11 +155,11 @@ def _numbered(path: str | os.PathLike[str], known: Outline, first: int) -> Itera
             if number is None or not begun:
                 continue
             if frame.is_corrupt:
-                raise PictureError(f"{path} is damaged: its frame {number} cannot be decoded.")
+                return
             yield number, frame
 
 
-def _main(container: Any) -> Any:
+def main_stream(container: Any) -> Any:
     """The stream that players show, which a picture for the cover is not."""
     return container.streams.best("video") or container.streams.video[0]
 
@@ -163,7 +187,7 @@ def _turn(frame: Any) -> tuple[int, int, int, int]:
     return UNTURNED
 
 
-def _upright(frame: Any, known: Outline) -> np.ndarray:
+def upright(frame: Any, known: Outline) -> np.ndarray:
     """A decoded frame as it is shown."""
     a, b, c, d = known.turn
     across, down = (known.width, known.height) if a else (known.height, known.width)

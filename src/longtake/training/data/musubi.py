@@ -7,13 +7,12 @@ taken where it is switched off.
 from __future__ import annotations
 
 import difflib
-import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from longtake import strictjson
+from longtake import strictjson, toml
 from longtake.errors import JobError, LongtakeError
 from longtake.option import check_choice, check_number, check_text, shown
 from longtake.training.data.sizes import Sizes
@@ -169,22 +168,7 @@ def _parsed(file: Path) -> dict[str, Any]:
         if not isinstance(values, dict):
             raise JobError(f"{file.name} is no dataset configuration: it is no JSON object.")
         return values
-    try:
-        return dict(_toml().loads(text))
-    except ValueError as error:
-        raise JobError(f"{file} is no TOML: {str(error).rstrip('.')}.") from None
-
-
-def _toml() -> Any:
-    """The reader of TOML: Python's own since 3.11, before that the package it came from."""
-    for name in ("tomllib", "tomli"):
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError:
-            continue
-    raise JobError(
-        "Python 3.10 reads TOML with another package: pip install longtake[toml]; or write it as JSON."
-    )
+    return toml.parse(text, str(file))
 
 
 def _block(file: Path, number: int, own: dict[str, Any], general: dict[str, Any]) -> _Block:

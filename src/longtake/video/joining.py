@@ -1,0 +1,162 @@
+"""A clip and the new frames that go on from it, or that come before it, as one MP4.
+
+The clip's own frames and its sound are not decoded: their packets are copied, where an MP4 can hold them beside ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from longtake import disk
+from longtake.errors import PictureError
+from longtake.job import Job
+from longtake.picture import frames_of, reason
+from longtake.video.continued import at_edge, form_of
+from longtake.video.fading import FADE, Fading
+from longtake.video.growing import Fragments, new_mp4
+from longtake.video.muxing import Joint, NotCopied, NotWritten, join
+from longtake.video.transcoding import encoded_anew
+from longtake.video.writing import CRF, check_writable
+
+
+class JoinedWriter:
+    """An MP4 of a clip with new frames behind it, or `before` it, that takes its name when it is whole.
+
+    Used as `VideoWriter` is. New frames, of any one size and upright, are written as large as the clip's, at `fps` a
+    second, in the clip's kind of H.264; the clip's own packets and its sound are copied. If they cannot be, the clip is
+    encoded anew at `crf`, and `reason` says why. `edge` (H, W, 3) is what the new frames take for the clip's frame at
+    the joint: what it lacks of that frame is given to them and faded out.
+
+    With `growing`, what is there of the new frames can be played from `partial`, as in `VideoWriter`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        clip: str | os.PathLike[str],
+        fps: float = 30,
+        *,
+        before: bool = False,
+        edge: np.ndarray | None = None,
+        crf: float = CRF,
+        job: Job | Mapping[str, Any] | None = None,
+        growing: bool = False,
+    ) -> None:
+        self.path, self.clip = check_writable(path, ".mp4"), Path(clip)
+        self.form = form_of(clip)
+        self.size, self.frames = (self.form.width, self.form.height), 0
+        self.reason = self.form.reason
+        self.partial = self.path.with_name(f"{self.path.stem[:100]}.partial.mp4") if growing else None
+        self._rate = Fraction(fps).limit_denominator(1001)
+        self._before, self._crf, self._job = before, crf, job
+        self._fading = None if edge is None else self._difference(edge)
+        self._waiting: deque[np.ndarray] = deque()
+        self._hidden = disk.part_of(self.path)
+        self._fragments = Fragments(self.partial or disk.part_of(self._hidden))
+        self._container = new_mp4(self._fragments, job)
+        self._stream = self._container.add_stream("libx264", rate=self._rate)
+        self.form.prepare(self._stream, crf)
+
+    def __enter__(self) -> JoinedWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._abandon()
+
+    def write(self, frames: Any) -> None:
+        """Append new frames: (T, H, W, 3), a list of pictures or arrays, or a generator of them."""
+        for pixels in frames_of(frames):
+            self.frames += 1
+            if not self._before:
+                self._encode(pixels, self.frames)
+                continue
+            # Those beside the clip, which comes behind them, are known as such when there are no more.
+            self._waiting.append(pixels)
+            if len(self._waiting) > FADE:
+                self._encode(self._waiting.popleft())
+
+    def _difference(self, edge: np.ndarray) -> Fading:
+        own = at_edge(self.clip, self.form, end=not self._before)
+        return Fading.between(own, self.form.shaped(edge))
+
+    def _encode(self, pixels: np.ndarray, distance: int = 0) -> None:
+        """Encode one frame, which lies so many from the clip; 0 is far."""
+        frame = self.form.shaped(pixels)
+        if self._fading is not None and distance:
+            frame = self._fading.added(frame, distance)
+        self._mux(self.form.encodable(frame))
+
+    def _mux(self, frame: av.VideoFrame | None) -> None:
+        with self._sentence():
+            for packet in self._stream.encode(frame):
+                self._container.mux(packet)
+
+    def _finish(self) -> None:
+        if not self.frames:
+            raise PictureError(f"There are no frames to write to {self.path}.")
+        while self._waiting:
+            self._encode(self._waiting.popleft(), len(self._waiting) + 1)
+        self._mux(None)
+        with self._sentence():
+            self._container.close()
+            self._join()
+            disk.publish(self._hidden, self.path)
+            self._fragments.remove()
+
+    def _join(self) -> None:
+        """Write the whole file: the clip's own packets, or, where these cannot be copied, others of the same frames."""
+        joint = Joint(self.clip, self.clip, self.clip, self.frames / self._rate, self._rate, self._before)
+        if not self.reason:
+            try:
+                join(joint, self._fragments.file, self._hidden, self._job)
+                return
+            except NotCopied as error:
+                self.reason = str(error)
+        anew = disk.part_of(self._hidden)
+        try:
+            start = encoded_anew(self.clip, anew, self.form, self._crf)
+            like = anew if self.form.sets is None else self.clip
+            joint = replace(joint, shown=anew, like=like, start=start)
+            join(joint, self._fragments.file, self._hidden, self._job)
+        finally:
+            anew.unlink(missing_ok=True)
+
+    def _abandon(self) -> None:
+        """Leave the fragments of a growing file that are finished, and nothing else; after `_finish`, nothing."""
+        with contextlib.suppress(OSError, ValueError, av.error.FFmpegError):
+            for packet in self._stream.encode(None):
+                self._container.mux(packet)
+        with contextlib.suppress(OSError, ValueError, av.error.FFmpegError):
+            self._container.close()
+        self._hidden.unlink(missing_ok=True)
+        if self.partial is None and not self._fragments.file.closed:
+            self._fragments.remove()
+        self._fragments.close()
+
+    @contextlib.contextmanager
+    def _sentence(self) -> Any:
+        try:
+            yield
+        except (OSError, NotWritten, av.error.FFmpegError) as error:
+            kept = ""
+            if self.partial is not None and self._fragments.count:
+                kept = f"; what is finished of the new frames is in {self.partial}"
+            raise PictureError(f"{self.path} cannot be written: {reason(error)}{kept}.") from error
