@@ -91,7 +91,9 @@ def shaped(area: int, ratio: float) -> tuple[int, int]:
     height = math.sqrt(area / ratio)
     rows = {MULTIPLE * max(1, math.floor(height / MULTIPLE) + more) for more in (0, 1)}
     sizes = [(MULTIPLE * max(1, round(row * ratio / MULTIPLE)), row) for row in rows]
-    return min(sizes, key=lambda size: (abs(math.log(size[0] / size[1] / ratio)), abs(size[0] * size[1] - area)))
+    return min(
+        sizes, key=lambda size: (abs(math.log(size[0] / size[1] / ratio)), abs(size[0] * size[1] - area))
+    )
 
 
 def footage_of(job: Job) -> Footage:
@@ -102,12 +104,18 @@ def footage_of(job: Job) -> Footage:
     assert job.clip is not None and job.width is not None and job.height is not None
     view = kind_named(job.sampling).view
     if view is None:
-        raise JobError(f"The sampling {job.sampling} does not say what a section sees; it cannot go on from a clip.")
+        raise JobError(
+            f"The sampling {job.sampling} does not say what a section sees; it cannot go on from a clip."
+        )
     behind = not view.before
     seen = job.clip.latents or (max(1, view.future) if behind else 1 + view.past)
     size = (job.width, job.height)
     frames = read_edge(
-        job.clip.video, 1 + LATENT_FRAMES * (seen - 1), job.fps, not behind, lambda frame: fitted(frame, *size)
+        job.clip.video,
+        1 + LATENT_FRAMES * (seen - 1),
+        job.fps,
+        not behind,
+        lambda frame: fitted(frame, *size),
     )
     return Footage(frames[0], frames[0 if behind else -1], behind, frames)
 

@@ -38,4 +38,7 @@ class Joint:
         if self._lost is None or not weights.any():
             return piece
         shape = (1, 1, len(weights), 1, 1)
-        return piece + ops.from_numpy(weights.astype(np.float32).reshape(shape), like=piece) * self._lost[:, :, None]
+        return (
+            piece
+            + ops.from_numpy(weights.astype(np.float32).reshape(shape), like=piece) * self._lost[:, :, None]
+        )
