@@ -133,7 +133,7 @@ def test_bad_pictures(place, capsys, picture, words, monkeypatch):
         (["resume", "model"], "model holds no job"),
         (["extend", "model"], "arguments --seconds --frames is required"),
         (["extend", "model", "--seconds", "2"], "model holds no job"),
-        (["redo", "model"], "arguments are required: --section"),
+        (["redo", "model"], "Name what is made again"),
         (["redo", "model", "--section", "1"], "model holds no job"),
         (["plan", "--frames", "0"], "frames must be at least 1"),
         (["plan", "--size", "60"], "multiple of 16; 60"),
