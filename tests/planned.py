@@ -65,6 +65,7 @@ def knows_its_sections_without_a_list(plan):
     assert in_order or not plan.forward
     for made, section in enumerate(sections):
         assert plan.made_at(section.number) == made
+        assert tuple(plan.latents(section.number)) == section.frames
         assert all(plan.maker(frame) == section.number for frame in section.frames)
     assert all(plan.maker(frame) is None for frame in plan.anchors)
     for outside in (len(plan), -len(plan) - 1):

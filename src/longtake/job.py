@@ -140,12 +140,18 @@ class Job:
         (), "sections with a seed or a prompt of their own", kind=SectionChange, group=None, most=ITEMS
     )
     blend: int = option(
-        0, "sections over which one prompt in time turns into the next", group=None, least=0, most=ITEMS
+        0,
+        "sections over which one prompt in time turns into the next (default: 0, at once)",
+        group="video",
+        least=0,
+        most=ITEMS,
     )
-    loop: bool = option(False, "the end meets the beginning", group=None)
+    loop: bool = option(
+        False, "a video that can be played round and round: its end meets its beginning", group="video"
+    )
     unforeseen: str = option(
-        "refuse", "a picture at a time that the sampling cannot look ahead to: refuse it, or restart there (a cut)",
-        choices=UNFORESEEN, group=None,
+        "refuse", "what to do with a --keyframe that the sampling does not look ahead to: refuse it, or let the "
+        "video begin anew there (a cut)", choices=UNFORESEEN, group="video",
     )  # fmt: skip
     clip: Clip | None = option(None, "a video to go on from", kind=Clip, group=None)  # noqa: RUF009
     from_text: bool = option(False, "the model makes the first frame, too, from the prompt alone", group=None)

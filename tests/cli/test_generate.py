@@ -35,7 +35,7 @@ def test_generate_writes_what_the_pipeline_makes(pipeline, place, capsys):
     assert (pipeline.dtype, pipeline.device) == ("bfloat16", "cuda:1")
     expected = Job("It moves.", anchors=(FIRST,), frames=45, width=64, height=48, seed=3, dtype="bfloat16")
     assert pipeline.job == expected
-    assert pipeline.inputs.picture.size == (64, 64) and pipeline.inputs.last_picture is None
+    assert pipeline.inputs.pictures[0].size == (64, 64) and len(pipeline.inputs.pictures) == 1
     assert read_metadata("out.mp4").job == expected
     frames, fps = read_video("out.mp4")
     assert frames.shape == (45, 288, 384, 3) and fps == 30

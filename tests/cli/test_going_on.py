@@ -45,7 +45,7 @@ def test_a_job_is_begun_stopped_and_resumed(pipeline, place, capsys, monkeypatch
     lines = [line.split(" in ")[0] for line in resumed.err.splitlines()]
     assert lines == ["100 frames", "section 1/3 kept", "section 2/3 kept", "section 3/3 done"]
     assert "video.mp4: 100 frames, 64 x 48 (enlarged 2 times, to 128 x 96)" in resumed.out
-    assert {at: each.size for at, each in pipeline.inputs.pictures.items()} == {0: (64, 64)}
+    assert pipeline.inputs.pictures[0].size == (64, 64) and len(pipeline.inputs.pictures) == 1
     assert {number: sections(".")[number] for number in before} == before
     meta = read_metadata("video.mp4")
     assert (meta.width, meta.frames, meta.job) == (128, 100, pipeline.job)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from longtake.cli import VERBS, main, parser
+from longtake.cli.generate import named
 from longtake.cli.options import job_of
 from longtake.cli.parser import EXAMPLES
 
@@ -77,6 +78,8 @@ def examples():
 def test_examples_of_the_help_can_be_parsed(words):
     args = parser().parse_args(words[1:])
     assert words[0] == "longtake" and args.run is VERBS[words[1]].run
+    if words[1] == "generate":
+        args.picture, args.prompt = named(args.words)
     if words[1] in ("generate", "plan"):
         job_of(args)  # and asks for what can be done
 

@@ -31,7 +31,10 @@ longtake evaluate clip.mp4 other.mp4 --plot
 longtake evaluate clip.mp4 --reference original.mp4
 longtake evaluate study/results.json runs/second -o both --against vanilla
 """
-FIELDS = tuple(OPTIONS.keys() - {"prompt", "model", "anchors", "sampling", "reference", "fps"})
+FIELDS = tuple(
+    OPTIONS.keys()
+    - {"prompt", "model", "anchors", "sampling", "reference", "fps", "blend", "loop", "unforeseen"}
+)
 """The fields of a job that options give to all arms; a file of arms may name every field."""
 
 PLOT, SHEET, KEPT = "curves.png", "sheet.png", "videos"

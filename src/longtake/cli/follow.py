@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +37,7 @@ class Make:
     """Process 0's word to make the video of this job."""
 
     job: Job
-    pictures: tuple[Any, Any]
+    pictures: Mapping[Any, Any]
     preview: str | None
     keeps: bool
     """True if process 0 has a store of finished sections."""
@@ -122,7 +122,7 @@ def make(word: Make, networks: Any) -> Any:
 
     store = TheirStore(None, networks.ranks) if word.keeps else None
     events = generate(
-        word.job, networks, Inputs(*word.pictures), store=store, preview=word.preview, convert=_unseen
+        word.job, networks, Inputs(pictures=word.pictures), store=store, preview=word.preview, convert=_unseen
     )
     for _ in events:
         pass

@@ -19,6 +19,8 @@ EXAMPLES = """\
 longtake generate penguin.png "A penguin dances in the snow." -o penguin.mp4
 longtake generate penguin.png "A penguin dances." --seconds 20 --sampling vanilla --job penguin
 longtake generate first.png "A bird lands." --last-image last.png --seed 7 --preview
+longtake generate a.png "A penguin [0s-2s: walks] [2s: jumps]" --keyframe 2=b.png --blend 1
+longtake generate penguin.png "A penguin dances." --loop
 longtake generate penguin.png "A penguin dances." --negative "blur" --cfg 3 --lora walk.safetensors:0.8
 longtake generate penguin.png "A penguin dances." -o penguin.webm --preset fast.json
 longtake generate --like penguin.mp4 --seed 8 --seconds 10
@@ -45,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Check what is asked, and make it."""
     args.picture, args.prompt = named(args.words)
+    args.typed = args.prompt is not None
     if not filled(args):
         print(f"{args.save_preset}: a preset; use it by --preset {args.save_preset}")
         return

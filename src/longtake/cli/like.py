@@ -86,9 +86,9 @@ def job_like(name: str) -> tuple[Job, dict[str, Any]]:
 
 def _in_folder(job: Job, folder: Path) -> Job:
     """The job with the pictures that its folder keeps."""
-    from longtake.jobs.stored import FIRST, LAST
+    from longtake.jobs.pictures import file_of
 
-    kept: dict[Any, Path] = {0: folder / FIRST, "end": folder / LAST}
+    kept: dict[Any, Path] = {anchor.at: folder / file_of(anchor.at) for anchor in job.anchors}
     files = {at: str(file) for at, file in kept.items() if file.is_file()}
     anchors = (replace(anchor, image=files.get(anchor.at, anchor.image)) for anchor in job.anchors)
     return replace(job, anchors=tuple(anchors))

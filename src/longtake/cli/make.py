@@ -53,7 +53,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
 
     Whatever can be refused is refused before the model loads: pictures, LoRAs, and what the model's headers say.
     """
-    picture, last_picture = (load_image(at) if at else None for at in (job.picture, job.last_picture))
+    pictures: dict[Any, Any] = {anchor.at: load_image(anchor.image) for anchor in job.anchors}
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     _check_cache(job)
     _check_codes(job, progress)
@@ -61,19 +61,24 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     mark = _checked_model(job, place is not None, progress)
     check_allowance(job, machine)
     networks = load(job, machine, progress)
-    job = _settled(job, networks, picture, progress)
-    outputs = outputs.sized(job)
+    from longtake.pipeline.given import begun
     from longtake.pipeline.prepare import Inputs
+
+    job, plain = begun(job, networks, 0 in pictures)
+    pictures |= {} if plain is None else {0: plain}
+    job = _settled(job, networks, pictures.get(0), progress)
+    outputs = outputs.sized(job)
 
     with contextlib.ExitStack() as stack:
         found, folder = replace(job, loras=loras), None
         if place is not None:
             kept = outputs.kept_in(place)
-            folder = stack.enter_context(JobFolder.create(place, found, picture, last_picture, mark, kept))
+            began = JobFolder.create(place, found, model=mark, video=kept, pictures=pictures)
+            folder = stack.enter_context(began)
             job = found = folder.job
         stack.enter_context(company(networks))
         pieces = pieces_for(folder, outputs, networks)
-        events = _events(found, networks, Inputs(picture, last_picture), outputs, folder, pieces)
+        events = _events(found, networks, Inputs(pictures=pictures), outputs, folder, pieces)
         run(job, events, outputs, folder, progress, pieces)
 
 
@@ -245,7 +250,7 @@ def _events(
     if ranks is not None:
         from longtake.pipeline.together import TheirStore
 
-        ranks.share(Make(job, (inputs.picture, inputs.last_picture), shown, folder is not None))
+        ranks.share(Make(job, inputs.pictures, shown, folder is not None))
         store = None if folder is None else TheirStore(folder, ranks)
         return generate(job, networks, inputs, store=store, preview=shown)
     wanted = None if pieces is None else pieces.wanted

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from longtake.cli.directing import add_directing, directed
 from longtake.errors import JobError
 from longtake.job import Anchor, Job, Lora
 from longtake.machine import Machine
@@ -53,6 +54,8 @@ def add_job_options(parser: argparse.ArgumentParser, names: Collection[str] = tu
                 length.add_argument("--seconds", type=number, metavar="X", help="length in seconds")
             else:
                 add_option(section, name)
+            if name == "anchors":
+                add_directing(section)
 
 
 def add_option(group: Any, name: str, help: str | None = None) -> None:
@@ -119,8 +122,7 @@ def job_of(args: argparse.Namespace) -> Job:
             "parts": parts_of(values.get("parts", ())),
         }
     )
-    job.check()
-    return job
+    return directed(job, args)
 
 
 def parts_of(pairs: Collection[tuple[str, str]]) -> dict[str, str]:

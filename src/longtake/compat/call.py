@@ -14,6 +14,7 @@ from longtake.backend import exchange, ops, runtime
 from longtake.compat.arguments import FramepackSamplingType, Side, check_call, plan_name
 from longtake.compat.outputs import OUTPUTS, Collected, HunyuanVideoFramepackPipelineOutput
 from longtake.compat.stepping import alone, driven, run
+from longtake.compat.timeline import directed
 from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Job
 from longtake.named import SIZE
@@ -26,6 +27,7 @@ from longtake.pipeline.encode import (
     encode_text,
     repeated,
 )
+from longtake.pipeline.given import given_pictures
 from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.predict import Wrap
@@ -180,11 +182,14 @@ class FramepackCall:
         sampling_type: str = FramepackSamplingType.INVERTED_ANTI_DRIFTING,
         reference: bool = False,
         decoding: str = "exact",
+        timeline: Any = None,
+        loop: bool = False,
     ) -> Any:
         """Make videos from pictures and prompts.
 
         image, last_image: the video's beginning and (inverted sampling) its end: PIL, arrays (H, W, C), tensors
-            (C, H, W), paths, or lists with one for each prompt.
+            (C, H, W), paths, or lists with one for each prompt. Without an image the video begins from the prompt
+            alone, or, if the model was not trained to, from plain black.
         prompt, prompt_2: for Llama and for CLIP (the first if there is no second); lists make several videos.
         negative_prompt, negative_prompt_2: with `true_cfg_scale` above 1, what to guide away from.
         height, width: pixels, multiples of 16; by default the model's own (FramePack's table), else 720 x 1280.
@@ -201,6 +206,9 @@ class FramepackCall:
         sampling_type: "inverted_anti_drifting" or "vanilla", as the model was trained.
         reference: do as diffusers does, number for number.
         decoding: "exact", or "causal", which is faster and near to it.
+        timeline: prompts, pictures and LoRA weights in time (docs/timeline.md): a dict {"prompts": [{"from": 1, "to":
+            3, "text": …}], "keyframes": [{"at": 2, "image": …}], …}, a text such as "[1s-3s: it jumps]", or a file.
+        loop: let the end meet the beginning (a sampling that sees the end).
 
         Raises JobError or PictureError for a request that cannot be met, RunError for a run that fails on its way.
         """
@@ -209,7 +217,7 @@ class FramepackCall:
         positive = Side(prompt, prompt_2, Text(prompt_embeds, prompt_attention_mask, pooled_prompt_embeds))
         against = Text(negative_prompt_embeds, negative_prompt_attention_mask, negative_pooled_prompt_embeds)
         negative = Side(negative_prompt, negative_prompt_2, against, "negative_")
-        if not positive.given:
+        if not positive.given and timeline is None:
             raise JobError("There is no prompt; give prompt or prompt_embeds.")
         if negative.given and true_cfg_scale <= 1:
             warnings.warn(
@@ -232,8 +240,10 @@ class FramepackCall:
             decoding=decoding,
             cache=self._cache,
         )
-        job.check()
+        job, given = directed(job, timeline, loop)
+        _check_side(job, positive)
         inputs = Inputs(
+            pictures=given,
             picture=image,
             last_picture=last_image,
             latents=image_latents,
@@ -281,15 +291,15 @@ class FramepackCall:
             if job.cfg_scale > 1:
                 inputs = replace(inputs, negative=self._encoded(inputs, job, negative))
         if not self._is_own("encode_image"):
-            pairs = [(inputs.picture, inputs.latents), (inputs.last_picture, inputs.last_latents)]
-            seen = [self._seen(*pair, job) for pair in pairs if pair != (None, None)]
-            states = [
-                self.encode_image(ops.from_numpy(pixels), device=exchange.device_of(self.transformer))
-                for pixels in seen
-            ]
-            if states:
-                mean = states[0] if job.reference or len(states) == 1 else (states[0] + states[1]) / 2
-                inputs = replace(inputs, image_states=mean)
+            seen = {
+                at: self._seen(picture.source, picture.latents, job)
+                for at, picture in given_pictures(job, inputs).items()
+            }
+            states = {
+                at: self.encode_image(ops.from_numpy(pixels), device=exchange.device_of(self.transformer))
+                for at, pixels in seen.items()
+            }
+            inputs = replace(inputs, image_states=states or None)
         return inputs
 
     def _encoded(self, inputs: Inputs, job: Job, side: Side) -> Text:
@@ -324,3 +334,15 @@ class FramepackCall:
         if code is None or hasattr(function, "__wrapped__"):
             return False
         return code.co_name == name and code.co_filename in self._sources
+
+
+def _check_side(job: Job, side: Side) -> None:
+    """Raise JobError for prompts in time that go with no one text that is said in the whole video."""
+    if not side.given and not job.prompt and not job.prompts:
+        raise JobError("There is no prompt; give prompt or prompt_embeds, or say something in the timeline.")
+    several = len(side.prompts or ()) > 1 or side.prompt_2 is not None or side.text.states is not None
+    if job.prompts and several:
+        raise JobError(
+            "Prompts in time go with one prompt, as a text; there are several, a second one, or encodings: make one "
+            "video at a time, or leave the prompts out of the timeline."
+        )

@@ -17,6 +17,7 @@ from longtake.pipeline.encode import decode_picture, encode_latents, encode_pict
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import LAST_PICTURE, PICTURE, What, key_frame
 from longtake.plan.layout import LATENT_PIXELS
+from longtake.plan.pictures import frames_of
 from longtake.plan.plans import Plan
 from longtake.processors import pictures
 
@@ -27,6 +28,9 @@ GIVEN = "a picture that was given as a value"
 END = "end"
 FROM_TEXT = "from_text"
 """The setting of a model that was trained to make the first picture, too."""
+
+PLAIN = (16, 16)
+"""The size of a plain picture, which is then the video's."""
 
 At = Any
 """A picture's time: seconds, or "end"."""
@@ -62,22 +66,21 @@ def given_pictures(job: Job, inputs: Inputs) -> dict[At, Picture]:
     return found
 
 
-def with_start(job: Job, networks: Networks, found: Mapping[At, Picture]) -> tuple[Job, dict[At, Picture]]:
-    """The job and its pictures, with what the video begins with if no picture is given for its beginning.
+def begun(job: Job, networks: Networks, begins: bool) -> tuple[Job, Image.Image | None]:
+    """The job, and a picture to begin with if it needs one; `begins` tells if one is given.
 
-    A model that was trained from text makes that, too. For any other it is a plain picture, which a warning says:
+    A model that was trained from text makes the first picture, too. Any other gets a plain one, which a warning says:
     FramePack's applications begin with plain black, and the video comes out of it within some frames. Raises JobError
     for a job that asks for something else.
     """
-    told = bool(networks.settings.get(FROM_TEXT))
-    if 0 in found or job.clip is not None:
-        return job, dict(found)
+    if begins or job.clip is not None:
+        return job, None
     if job.reference:
         raise JobError(
             "The reference begins with a picture, and none was given; give one, or make the video without reference."
         )
-    if told:
-        return replace(job, from_text=True), dict(found)
+    if networks.settings.get(FROM_TEXT):
+        return replace(job, from_text=True), None
     if job.from_text:
         raise JobError(
             "The job begins from text, and this model was not trained to; give it a picture to begin with."
@@ -88,7 +91,7 @@ def with_start(job: Job, networks: Networks, found: Mapping[At, Picture]) -> tup
         LongtakeWarning,
         stacklevel=3,
     )
-    return job, {0: Picture(Image.new("RGB", (16, 16))), **found}
+    return job, Image.new("RGB", PLAIN)
 
 
 def with_anchors(job: Job, found: Mapping[At, Picture]) -> Job:
@@ -163,7 +166,11 @@ def seen(networks: Networks, pixels: np.ndarray, rounded: bool = False) -> Any:
 
 def _states(asked: Asked, pixels: Mapping[int, np.ndarray]) -> dict[int, Any]:
     """The states of each picture; as in the reference, with `reference`, of the first one alone."""
-    if asked.inputs.image_states is not None:
+    known = asked.inputs.image_states
+    if isinstance(known, Mapping):
+        frames = frames_of(asked.job, asked.plan)
+        return {frames[at]: states for at, states in known.items()}
+    if known is not None:
         return {}
     wanted = [0] if asked.job.reference else pixels
     return {frame: seen(asked.networks, pixels[frame], asked.job.reference) for frame in wanted}

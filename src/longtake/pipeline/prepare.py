@@ -24,6 +24,7 @@ from longtake.pipeline.encode import Text, encode_text, repeated
 from longtake.pipeline.given import (
     At,
     Picture,
+    begun,
     check_count,
     encoded,
     given_pictures,
@@ -31,7 +32,6 @@ from longtake.pipeline.given import (
     name_of,
     pixels_of,
     with_anchors,
-    with_start,
 )
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import Noise, noise_source, seeds_of
@@ -55,10 +55,10 @@ class Inputs:
 
     Pictures are paths, PIL images, arrays (H, W, C) or tensors (C, H, W), and default to the job's anchors; `latents`
     (B, C, 1, h, w), scaled, stand in for encoding them. `pictures` are any by their times, in seconds or "end". Prompts
-    default to the job's; `text`, `negative` and `image_states` are encodings that need not be made. `generator` is what
-    `noise_source` takes, by default the job's seed. `sigmas` are noise levels before the schedule's shift. A
-    `scheduler` that is given is used itself; else a copy of the model's is used, so that two streams do not disturb
-    each other.
+    default to the job's; `text`, `negative` and `image_states` (of all pictures, or by their times) are encodings that
+    need not be made. `generator` is what `noise_source` takes, by default the job's seed. `sigmas` are noise levels
+    before the schedule's shift. A `scheduler` that is given is used itself; else a copy of the model's is used, so that
+    two streams do not disturb each other.
     """
 
     picture: Any = None
@@ -158,7 +158,10 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
 
 def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     """Check the request as a whole; JobError, PictureError or ModelError in one sentence if it cannot be met."""
-    job, given = with_start(job, networks, given_pictures(job, inputs))
+    given = given_pictures(job, inputs)
+    job, plain = begun(job, networks, 0 in given)
+    if plain is not None:
+        given = {0: Picture(plain), **given}
     job = _with_cache(with_anchors(job, given), networks)
     job.check()
     if job.dtype not in ("auto", networks.dtype_name):
@@ -222,7 +225,7 @@ def encode(asked: Asked) -> Request:
     return Request(
         asked.job, networks, asked.plan,
         {prompt: Text(*text) for prompt, text in texts.items()}, None if negative is None else Text(*negative),
-        States(states, asked.rows, inputs.image_states, blank), anchors,
+        States(states, asked.rows, None if states else inputs.image_states, blank), anchors,
         noise, scheduler, inputs.sigmas, inputs.attention_kwargs, asked.cache,
         seeds_of(_first(inputs.generator, asked.job.seed), asked.rows, asked.job.seed), asked.rows,
     )  # fmt: skip

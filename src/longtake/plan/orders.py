@@ -248,7 +248,7 @@ def _plan(
     return Plan(
         division.count, division.longest, division.made, division.made, forward, division.anchors, horizon,
         kept | frozenset(division.starts[1:]), section, order, division.owner,
-        extendable=extendable, starts=division.starts, lead=division.lead,
+        extendable=extendable, starts=division.starts, lead=division.lead, made_by=division.frames,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ A plan's structure name says what its sections see; from that follows the order 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
@@ -280,9 +280,13 @@ def first_made(plan: Plan) -> Plan:
     def owner(frame: int) -> int:
         return 0 if frame == 0 else plan.owner(frame) + 1
 
+    def made_by(number: int) -> Sequence[int]:
+        return range(1) if number == 0 else plan.latents(number - 1)
+
     given = tuple(frame for frame in plan.anchors if frame)
     # What is given is there before frame 0's section, too.
     horizon = plan.horizon + bool(given)
     return replace(
-        plan, count=plan.count + 1, anchors=given, horizon=horizon, section=section, order=order, owner=owner
-    )
+        plan, count=plan.count + 1, anchors=given, horizon=horizon, section=section, order=order, owner=owner,
+        made_by=made_by,
+    )  # fmt: skip

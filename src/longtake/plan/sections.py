@@ -10,7 +10,7 @@ its sections it says what the rest of the program needs to know of it; nobody as
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from longtake.plan.layout import LATENT_FRAMES, Far, Slot
@@ -42,12 +42,13 @@ class Plan:
     video's order: frames can leave after each. `anchors`, ascending, are the latent frames that are given and not made.
     A frame is read by at most the `horizon` sections that are made next, but for those in `lasting`, which any section
     may read; what lies in a section's far end does not count, since the history knows it by its sum.
-    `extendable` is true if a longer plan of the same kind begins with these very sections.
+    `extendable` is true if a longer plan of the same kind begins with these very sections, unless more is asked of it.
     `starts` are latent frames that hold one video frame each, as the picture does: the decoder begins anew at each.
     The first `lead` latent frames are the end of a given video, which is not shown again.
 
-    Three more are functions: the section made at a place in the order of generation; the order of the section at
-    a place in the video; the section, by its place in the video, that makes a latent frame.
+    Four more are functions: the section made at a place in the order of generation; the order of the section at
+    a place in the video; the section, by its place in the video, that makes a latent frame; and the latent frames of
+    the section at a place in the video, which are found from the section where this is left out.
     """
 
     count: int
@@ -65,6 +66,7 @@ class Plan:
     extendable: bool = False
     starts: tuple[int, ...] = (0,)
     lead: int = 0
+    made_by: Callable[[int], Sequence[int]] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.count
@@ -85,6 +87,12 @@ class Plan:
                 f"There is no section {number}; this video has the sections 0 to {self.count - 1}."
             )
         return self.order(number)
+
+    def latents(self, number: int) -> Sequence[int]:
+        """The latent frames of the section at this place in the video, ascending."""
+        if self.made_by is not None:
+            return self.made_by(number)
+        return sorted(self.section(self.made_at(number)).frames)
 
     def maker(self, frame: int) -> int | None:
         """Number of the section that makes a latent frame; None for an anchor, which is given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from longtake.plan.layout import Far, end_tokens, slot_tokens, token_count
 from longtake.plan.plans import Plan, Section
@@ -35,10 +35,8 @@ def table(plan: Plan, height: int, width: int) -> str:
           0  1-9 @20-28    0, 0 @0, 19  2 zeros @17-18  16 zeros @1-16         184
           1  10-18 @20-28  0, 9 @0, 19  7-8 @17-18      9 zeros, 0-6 @1-16     184
     """
-    half = LINES // 2
-    left_out = max(0, len(plan) - LINES)
-    first = range(half if left_out else len(plan))
-    last = range(len(plan) - half, len(plan)) if left_out else ()
+    first, last = halves(len(plan))
+    left_out = len(plan) - len(first) - len(last)
     sections = [plan[made] for made in (*first, *last)]
     scales = sorted({scale for section in sections for scale in section.slots})
     far = any(section.far is not None for section in sections)
@@ -49,9 +47,11 @@ def table(plan: Plan, height: int, width: int) -> str:
         *(f"sees {scale}x" for scale in scales),
         "tokens",
     )
-    lines = _aligned([head, *(_row(section, scales, far, height, width) for section in sections)])
+    lines = aligned(
+        [head, *(_row(section, scales, far, height, width) for section in sections)], (0, len(head) - 1)
+    )
     if left_out:
-        lines.insert(1 + half, f"… {left_out} sections more …")
+        lines.insert(1 + len(first), f"… {left_out} sections more …")
     return "\n".join(lines)
 
 
@@ -71,12 +71,23 @@ def _beyond(far: Far | None) -> str:
     return f"{frames if far.appended else f'mean of {frames}'} @{far.time}"
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines: the first and the last column to the right, the others to the left."""
+def halves(count: int) -> tuple[range, range]:
+    """The places of so many lines that are shown, those from the beginning and those from the end.
+
+    >>> halves(7), halves(2000)
+    ((range(0, 7), range(0, 0)), (range(0, 500), range(1500, 2000)))
+    """
+    if count <= LINES:
+        return range(count), range(0)
+    return range(LINES // 2), range(count - LINES // 2, count)
+
+
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> list[str]:
+    """Rows as lines: the columns at these places to the right, the others to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            cell.rjust(size) if place in (0, len(row) - 1) else cell.ljust(size)
+            cell.rjust(size) if place in right else cell.ljust(size)
             for place, (cell, size) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows

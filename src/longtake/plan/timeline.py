@@ -195,8 +195,8 @@ def sections_in(job: Job, plan: Plan, begin: float, end: float | None) -> range:
 
 def shown(plan: Plan, number: int) -> tuple[int, int]:
     """The video frames of a section, from the first one to the one behind the last; what is cut off does not count."""
-    made = plan[plan.made_at(number)].frames
-    return plan.shown(min(made)).start, min(plan.shown(max(made)).stop, plan.frames)
+    made = plan.latents(number)
+    return plan.shown(made[0]).start, min(plan.shown(made[-1]).stop, plan.frames)
 
 
 T = TypeVar("T", PromptSpan, WeightSpan)
@@ -205,6 +205,9 @@ T = TypeVar("T", PromptSpan, WeightSpan)
 def _at(spans: Sequence[T], middle: float, fps: int) -> T | None:
     """The span that holds this video frame; None if none does."""
     for span in spans:
+        # Most are far away, which is seen at once.
+        if span.start * fps > middle + 1 or (span.end is not None and span.end * fps < middle - 1):
+            continue
         if frame_at(span.start, fps) <= middle and (span.end is None or middle < frame_at(span.end, fps)):
             return span
     return None

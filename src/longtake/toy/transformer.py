@@ -177,7 +177,12 @@ class TransformerStage:
             tokenizer_2=self.tokenizer_2,
             feature_extractor=SiglipImageProcessor(size={"height": SIZE, "width": SIZE}),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
-            settings={"width": SIZE, "height": SIZE, "about": "longtake's toy model: cartoons of 64 pixels"},
+            settings={
+                "width": SIZE,
+                "height": SIZE,
+                "from_text": True,
+                "about": "longtake's toy model: cartoons of 64 pixels",
+            },
             codebook=self.codebook,
         )
 
