@@ -130,7 +130,7 @@ def test_a_piece_is_found_whole_or_not_at_all(
         pieces.also = [4]
         assert pieces.wanted(0, 9) and not pieces.wanted(0, 4)
         pieces.tidy(0)
-        assert [file for file in (folder.path / "pieces").iterdir()] == [pieces.find(1)]
+        assert list((folder.path / "pieces").iterdir()) == [pieces.find(1)]
         pieces_of(folder, networks).tidy(0)  # which has asked for none
         assert not list((folder.path / "pieces").iterdir())
 
