@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from longtake.cli.clip import is_joined, joined_writer
 from longtake.events import FramesReady, FramesUnwanted
 from longtake.video import writer_for
 from longtake.video.containers import CONTAINERS
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from longtake.jobs.folder import JobFolder
     from longtake.jobs.pieces import Cut, Pieces
     from longtake.pipeline.networks import Networks
+    from longtake.video.footage import Footage
 
 
 def pieces_for(folder: JobFolder | None, outputs: Outputs, networks: Networks) -> Pieces | None:
@@ -26,7 +28,7 @@ def pieces_for(folder: JobFolder | None, outputs: Outputs, networks: Networks) -
     which fades sections into each other, and such as go on from a clip, whose packets are copied.
     """
     suffix = outputs.video.suffix.lower()
-    if folder is None or suffix not in CONTAINERS or folder.job.reference or folder.job.clip is not None:
+    if folder is None or suffix not in CONTAINERS or folder.job.reference or is_joined(folder.job, outputs):
         return None
     job = folder.job
     how = {
@@ -46,6 +48,16 @@ def pieces_for(folder: JobFolder | None, outputs: Outputs, networks: Networks) -
         return Cut(grid, grid is None and job.decoding == "exact", form)
 
     return folder.pieces(how, suffix, cut)
+
+
+def film_of(job: Job, outputs: Outputs, clip: Footage | None, pieces: Pieces | None) -> Film | Whole:
+    """The video to write: in pieces, or as a whole, which may be joined to a clip."""
+    if pieces is not None:
+        return Film(outputs, job, pieces)
+    if clip is not None and is_joined(job, outputs):
+        return Whole(joined_writer(job, outputs, clip))
+    zoom = outputs.zoom or 1
+    return Whole(writer_for(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True))
 
 
 class Whole:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.allowance import check_allowance
+from longtake.cli.captions import has_timeline, of_frames
 from longtake.cli.change import Change
+from longtake.cli.clip import is_joined
 from longtake.cli.company import company, met, speaking
-from longtake.cli.film import Film, Whole, pieces_for
+from longtake.cli.film import film_of, pieces_for
 from longtake.cli.follow import Make
 from longtake.cli.info import describe_model
 from longtake.cli.outputs import SHEET_FRAMES, Outputs, outputs_in
@@ -27,14 +29,14 @@ from longtake.jobs.folder import JobFolder
 from longtake.jobs.section import DONE
 from longtake.jobs.stored import read_job
 from longtake.machine import is_cpu
-from longtake.named import mismatch, trained_for
-from longtake.picture import contact_sheet, load_image, save_picture, spread
+from longtake.named import mismatch, tempo, trained_for
+from longtake.picture import contact_sheet, save_picture, spread
 from longtake.plan.layout import check_scales
-from longtake.plan.plans import kind_named, names_like
+from longtake.plan.plans import kind_named, names_like, plan_of
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
 from longtake.sampling.ways import discrete_of
-from longtake.video import writer_for
+from longtake.video.edges import load_picture
 from longtake.weights.codebook import codebook_at
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.header import read_header
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from longtake.machine import Machine
     from longtake.pipeline.networks import Networks
     from longtake.pipeline.prepare import Inputs
+    from longtake.video.footage import Footage
 
 
 def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progress: Progress) -> None:
@@ -53,7 +56,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
 
     Whatever can be refused is refused before the model loads: pictures, LoRAs, and what the model's headers say.
     """
-    pictures: dict[Any, Any] = {anchor.at: load_image(anchor.image) for anchor in job.anchors}
+    pictures: dict[Any, Any] = {anchor.at: load_picture(anchor.image) for anchor in job.anchors}
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     _check_cache(job)
     _check_codes(job, progress)
@@ -61,10 +64,13 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     mark = _checked_model(job, place is not None, progress)
     check_allowance(job, machine)
     networks = load(job, machine, progress)
+    from longtake.pipeline.footage import with_clip, with_latents
     from longtake.pipeline.given import begun
     from longtake.pipeline.prepare import Inputs
 
-    job, plain = begun(job, networks, 0 in pictures)
+    job, clip = with_clip(job, networks, None)
+    job, plain = begun(job, networks, 0 in pictures, clip)
+    clip = with_latents(clip, networks) if clip is not None else None
     pictures |= {} if plain is None else {0: plain}
     job = _settled(job, networks, pictures.get(0), progress)
     outputs = outputs.sized(job)
@@ -73,13 +79,13 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
         found, folder = replace(job, loras=loras), None
         if place is not None:
             kept = outputs.kept_in(place)
-            began = JobFolder.create(place, found, model=mark, video=kept, pictures=pictures)
+            began = JobFolder.create(place, found, model=mark, video=kept, pictures=pictures, clip=clip)
             folder = stack.enter_context(began)
             job = found = folder.job
         stack.enter_context(company(networks))
         pieces = pieces_for(folder, outputs, networks)
-        events = _events(found, networks, Inputs(pictures=pictures), outputs, folder, pieces)
-        run(job, events, outputs, folder, progress, pieces)
+        events = _events(found, networks, Inputs(pictures=pictures, clip=clip), outputs, folder, pieces)
+        run(job, events, outputs, folder, progress, clip, pieces)
 
 
 def go_on(place: Place, change: Callable[[JobFolder], Change], progress: Progress) -> None:
@@ -103,7 +109,7 @@ def go_on(place: Place, change: Callable[[JobFolder], Change], progress: Progres
         with company(networks):
             pieces = pieces_for(folder, outputs, networks)
             events = _events(folder.job, networks, folder.inputs, outputs, folder, pieces)
-            run(folder.job, events, outputs, folder, progress, pieces)
+            run(folder.job, events, outputs, folder, progress, folder.clip, pieces)
 
 
 def load(job: Job, machine: Machine, progress: Progress) -> Networks:
@@ -141,12 +147,13 @@ def run(
     outputs: Outputs,
     folder: JobFolder | None,
     progress: Progress,
+    clip: Footage | None = None,
     pieces: Pieces | None = None,
 ) -> None:
-    """Follow the events of a job and write what comes; in the end, say what it cost."""
+    """Follow the events of a job and write what comes, joined to its `clip`; in the end, say what it cost."""
     told = progress.follow(events)
     with contextlib.closing(events), _under_way(folder, progress), contextlib.closing(told):
-        frames = write(job, told, outputs, pieces)
+        frames = write(job, told, outputs, clip, pieces)
     if folder is not None:
         if pieces is not None:
             pieces.tidy(folder.made.takes * folder.sections)
@@ -154,19 +161,20 @@ def run(
     _summarise(job, outputs, frames, folder, progress)
 
 
-def write(job: Job, events: Iterator[Any], outputs: Outputs, pieces: Pieces | None = None) -> int:
+def write(
+    job: Job,
+    events: Iterator[Any],
+    outputs: Outputs,
+    clip: Footage | None = None,
+    pieces: Pieces | None = None,
+) -> int:
     """Write the frames as they come, and the sheet at the end; returns how many the video has.
 
     With `pieces`, each section is encoded apart, unless its piece is there.
     """
     chosen: list[int] = []
     kept = []
-    zoom = outputs.zoom or 1
-    writer: Film | Whole
-    if pieces is not None:
-        writer = Film(outputs, job, pieces)
-    else:
-        writer = Whole(writer_for(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True))
+    writer = film_of(job, outputs, clip, pieces)
     with writer, previewing(outputs.preview, job) as show:
         for event in events:
             show(event)
@@ -180,7 +188,8 @@ def write(job: Job, events: Iterator[Any], outputs: Outputs, pieces: Pieces | No
                 end = event.start + event.frames.shape[1]
                 kept += [event.frames[0, n - event.start].copy() for n in chosen if event.start <= n < end]
     if outputs.sheet:
-        save_picture(contact_sheet(kept), outputs.sheet)
+        told = of_frames(job, plan_of(job), chosen) if has_timeline(job) else {}
+        save_picture(contact_sheet(kept, captions=told), outputs.sheet)
     return writer.frames
 
 
@@ -250,7 +259,7 @@ def _events(
     if ranks is not None:
         from longtake.pipeline.together import TheirStore
 
-        ranks.share(Make(job, inputs.pictures, shown, folder is not None))
+        ranks.share(Make(job, inputs.pictures, shown, folder is not None, inputs.clip))
         store = None if folder is None else TheirStore(folder, ranks)
         return generate(job, networks, inputs, store=store, preview=shown)
     wanted = None if pieces is None else pieces.wanted
@@ -262,6 +271,9 @@ def _settled(job: Job, networks: Networks, picture: Any, progress: Progress) -> 
     from longtake.pipeline.prepare import settled
 
     job = settled(job, networks, picture)
+    note = tempo(job.fps, networks.settings)
+    if note is not None:
+        warnings.warn(note, LongtakeWarning, stacklevel=2)
     progress.loaded(job)
     return job
 
@@ -289,6 +301,9 @@ def _summarise(job: Job, outputs: Outputs, frames: int, folder: JobFolder | None
     if zoom > 1:
         size += f" (enlarged {zoom} times, to {job.width * zoom} x {job.height * zoom})"  # type: ignore[operator]
     print(f"{outputs.video}: {frames} frames, {size}, {frames / job.fps:.1f} s at {job.fps} fps")
+    if is_joined(job, outputs):
+        assert job.clip is not None
+        print(f"they are joined to {job.clip.video}, whose own frames and sound lie beside them")
     if outputs.sheet:
         print(f"{outputs.sheet}: contact sheet")
     total = seconds.pop("total")
