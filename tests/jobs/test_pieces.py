@@ -111,6 +111,26 @@ def test_pieces_make_the_video_that_is_made_at_once(
     assert made[3] == {"inverted": [0, 1, 2, 3, 4, 5, 6, 7], "vanilla": [7, 8, 9]}[sampling]
 
 
+@pytest.mark.parametrize("decoding", ["exact", "causal"])
+def test_a_piece_before_a_picture_knows_what_stands_behind_it(
+    decoding: str, networks: Networks, picture: Image.Image, last_picture: Image.Image, tmp_path: Path
+) -> None:
+    path, kept = tmp_path / "job", Kept(networks)
+    # A loop with a picture behind 29 frames.
+    job = replace(JOB, sampling="inverted", decoding=decoding, loop=True, frames=50)
+    JobFolder.create(path, job, model="a model", pictures={0: picture, 1.0: last_picture}).close()
+    made = []
+    for change in (lambda job: job, lambda job: replace(job, changes=(SectionChange(0, seed=9),)), None):
+        turned(path, change)
+        video, new = kept.made(path)
+        np.testing.assert_array_equal(video, whole(path, networks))
+        made.append(new)
+    # Backwards, section 0 is seen by none; the loop's end meets its first frames.
+    assert made[0] == list(range(7)) and {0, 6} <= {*made[1]} and made[2] == []
+    if decoding == "exact":
+        assert 4 not in made[1], "far from both"
+
+
 def test_a_piece_is_found_whole_or_not_at_all(
     networks: Networks, picture: Image.Image, tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from longtake import disk
 from longtake.jobs.recipe import Recipes
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.plan.sections import Plan
+from longtake.video.fading import FADE
 
 if TYPE_CHECKING:
     from longtake.models.vae.tiles import Grid
@@ -132,10 +133,20 @@ class Pieces:
         self._cut = self._cut or self._ask()
         frames = self.frames(number)
         reached = [list(self._reached(part, self._cut)) for part in self._stretches(frames)]
+        reached += self._met(frames, self._cut)
         values = [self._how, self._cut.form, len(frames), reached]
         name = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
         self._used.add(name)
         return name
+
+    def _met(self, frames: range, cut: Cut) -> Iterator[Any]:
+        """What some frames meet at each seam that they lie before: what is given back to them is found there."""
+        for seam in self.plan.seams:
+            faded = min(seam.span, FADE)
+            if seam.at - faded < frames.stop and frames.start < seam.at:
+                beside = (range(max(0, seam.at - 2), seam.at), range(seam.own[0], seam.own[-1] + 1))
+                parts = [part for each in beside for part in self._stretches(each)]
+                yield [seam.at - frames.start, faded, [list(self._reached(part, cut)) for part in parts]]
 
     def _stretches(self, frames: range) -> Iterator[tuple[int, int, range]]:
         """The parts of some video frames, by the stretch in which they are decoded.
