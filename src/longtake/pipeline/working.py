@@ -29,7 +29,7 @@ class Work:
     """The work that a job asks of the networks, as far as memory goes.
 
     `clean` are the clean frames that a section sees, by scale; `branches` is 2 with a negative prompt; `steps` those
-    of a section. The published geometry is the default.
+    of a section; `voices` is how many prompts and sets of pictures are mixed in one, at most. The published geometry is the default.
 
     >>> Work(640, 608).tokens(2, 729) > 18_000
     True
@@ -45,6 +45,7 @@ class Work:
     text: int = TEXT_TOKENS
     beyond: int = 0
     """Tokens of what lies beyond the clean frames, by patches of 2 x 2."""
+    voices: int = 1
 
     def tokens(self, patch: int, picture: int) -> int:
         """The packed sequence of one row: window and clean frames by patches, picture, text."""
@@ -66,7 +67,12 @@ def work_of(job: Any, plan: Any, rows: int = 1) -> Work:
         for scale, slot in section.slots.items():
             clean[scale] = max(clean.get(scale, 0), len(slot.frames))
     branches = 1 + (job.cfg_scale > 1)
-    return Work(job.width, job.height, plan.window, clean, rows, branches, job.steps, beyond=beyond)
+    # A section is told of two pictures at most, and of the prompt before its own while that fades.
+    weak = sum(anchor.strength != 1 for anchor in job.anchors)
+    voices = (1 + min(weak, 2)) * (1 + bool(job.blend and job.prompts))
+    return Work(
+        job.width, job.height, plan.window, clean, rows, branches, job.steps, beyond=beyond, voices=voices
+    )
 
 
 def step_bytes(config: Any, work: Work, value: int, on_cpu: bool = False) -> int:
@@ -93,7 +99,7 @@ def kept_bytes(config: Any, work: Work, value: int, depths: tuple[int, int] | No
     double, single = depths or (config.num_layers, config.num_single_layers)
     picture = 729 if config.has_image_proj else 0
     each = (12 * double + 3 * single) * width + (work.text + picture) * width
-    return each * value * work.steps * work.rows * work.branches
+    return each * value * work.steps * work.rows * work.branches * work.voices
 
 
 def encoder_bytes(config: Any, part: str, work: Work, value: int) -> int:
