@@ -85,10 +85,14 @@ def both(ours: Any, stock: Any, call: dict[str, Any], output_type: str) -> tuple
     return mine, stock(**call, generator=seeded(), output_type=output_type).frames
 
 
+OWN = ("reference", "decoding", "timeline", "loop")
+"""Parameters of a call that the peers do not have."""
+
+
 def test_it_takes_every_parameter_of_diffusers() -> None:
     theirs = inspect.signature(diffusers.HunyuanVideoFramepackPipeline.__call__).parameters
     ours = inspect.signature(HunyuanVideoFramepackPipeline.__call__).parameters
-    assert [name for name in ours if name not in ("reference", "decoding")] == list(theirs)
+    assert [name for name in ours if name not in OWN] == list(theirs)
     # Where ours is None, the model's folder decides, and diffusers' default stands behind it.
     decided = {"image", "height", "width", "prompt_template", "max_sequence_length"}
     for name in set(theirs) - decided - {"callback_on_step_end_tensor_inputs"}:
