@@ -45,6 +45,20 @@ def clip_of(word: str) -> Clip | None:
     return Clip(word)
 
 
+def check_there(job: Job) -> None:
+    """Raise PictureError for a clip, or one that a picture is a frame of, that is no file.
+
+    Before a name is chosen for the video: it might be that of the missing clip.
+    """
+    from longtake.video.edges import named_still
+
+    stills = (named_still(anchor.image) for anchor in job.anchors)
+    for name in (*([] if job.clip is None else [job.clip.video]), *(still[0] for still in stills if still)):
+        if not Path(name).is_file():
+            what = f"{name} is a folder, not a clip." if Path(name).is_dir() else f"There is no file {name}."
+            raise PictureError(what)
+
+
 def is_joined(job: Job, outputs: Outputs) -> bool:
     """Tell if the video that is written holds the job's clip."""
     return job.clip is not None and not outputs.new_only

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from longtake import disk
-from longtake.cli.clip import add_new_only, check_joined, is_joined
+from longtake.cli.clip import add_new_only, check_joined, check_there, is_joined
 from longtake.cli.options import number
 from longtake.cli.preview import PreviewFile, add_options, preview_file
 from longtake.errors import JobError, PictureError
@@ -133,6 +133,7 @@ def outputs_of(args: argparse.Namespace, job: Job) -> Iterator[Outputs]:
     from longtake.video import check_kind, check_output, check_writable
 
     _check_zoom(args.zoom)
+    check_there(job)
     with contextlib.ExitStack() as stack:
         if args.output:
             video = check_output(args.output)
