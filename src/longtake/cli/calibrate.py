@@ -82,13 +82,13 @@ def jobs_of(job: Job, more: Sequence[str]) -> list[Job]:
 
 def measured(jobs: Sequence[Job], networks: Networks, progress: Progress) -> tuple[Ratios, Job]:
     """The ratios of all these videos, and the last job as it was made."""
-    from longtake.picture import load_image
     from longtake.pipeline.calibrate import Calibration
     from longtake.pipeline.loop import generate
     from longtake.pipeline.prepare import Inputs, settled
+    from longtake.video.edges import load_picture
 
     measure = Calibration(networks.transformer, jobs[0].steps, 2 if jobs[0].cfg_scale > 1 else 1)
-    pictures = [load_image(job.picture) for job in jobs]
+    pictures = [load_picture(job.picture) for job in jobs]
     for job, picture in zip(jobs, pictures, strict=True):
         # All in the first one's size.
         job = made = settled(replace(job, width=jobs[0].width, height=jobs[0].height), networks, picture)

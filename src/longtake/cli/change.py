@@ -59,8 +59,8 @@ def takes(text: str) -> int:
 def png_of(source: str) -> bytes:
     """The picture as a job's folder keeps it."""
     from longtake.jobs.beginning import png
-    from longtake.picture import load_image
+    from longtake.video.edges import load_picture
 
     if not source:
         raise JobError("A picture has a name; an empty one was given.")
-    return png(load_image(source))
+    return png(load_picture(source))

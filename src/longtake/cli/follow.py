@@ -41,6 +41,8 @@ class Make:
     preview: str | None
     keeps: bool
     """True if process 0 has a store of finished sections."""
+    clip: Any = None
+    """What is seen of the job's clip."""
 
 
 def follow(words: Sequence[str], rank: int, size: int) -> int:
@@ -121,9 +123,8 @@ def make(word: Make, networks: Any) -> Any:
     from longtake.pipeline.together import TheirStore
 
     store = TheirStore(None, networks.ranks) if word.keeps else None
-    events = generate(
-        word.job, networks, Inputs(pictures=word.pictures), store=store, preview=word.preview, convert=_unseen
-    )
+    inputs = Inputs(pictures=word.pictures, clip=word.clip)
+    events = generate(word.job, networks, inputs, store=store, preview=word.preview, convert=_unseen)
     for _ in events:
         pass
     return networks

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from longtake.cli.clip import SUFFIXES, clip_of
 from longtake.cli.like import add_like, filled
 from longtake.cli.options import add_job_options, add_json, add_machine, job_of, machine_of
 from longtake.cli.outputs import add_output_options, outputs_of
@@ -21,6 +22,8 @@ longtake generate penguin.png "A penguin dances." --seconds 20 --sampling vanill
 longtake generate first.png "A bird lands." --last-image last.png --seed 7 --preview
 longtake generate a.png "A penguin [0s-2s: walks] [2s: jumps]" --keyframe 2=b.png --blend 1
 longtake generate penguin.png "A penguin dances." --loop
+longtake generate clip.mp4 "The penguin jumps." --sampling vanilla -o longer.mp4
+longtake generate clip.mp4@3.2s "The penguin jumps."
 longtake generate penguin.png "A penguin dances." --negative "blur" --cfg 3 --lora walk.safetensors:0.8
 longtake generate penguin.png "A penguin dances." -o penguin.webm --preset fast.json
 longtake generate --like penguin.mp4 --seed 8 --seconds 10
@@ -35,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         metavar="PICTURE PROMPT",
         nargs="*",
-        help="the first frame, a file or an http(s) address, and what happens, in one sentence",
+        help="the first frame (a file, an http(s) address, or CLIP@SECONDS), or a clip to go on from; and what "
+        "happens, in one sentence",
     )
     add_job_options(parser)
     add_like(parser)
@@ -47,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Check what is asked, and make it."""
     args.picture, args.prompt = named(args.words)
+    args.clip = None if args.picture is None else clip_of(args.picture)
+    args.picture = args.picture if args.clip is None else None
     args.typed = args.prompt is not None
     if not filled(args):
         print(f"{args.save_preset}: a preset; use it by --preset {args.save_preset}")
@@ -72,9 +78,10 @@ def named(words: Sequence[str]) -> tuple[str | None, str | None]:
         raise JobError(
             f"A picture and a prompt are two words; there are {len(words)}: put the prompt in quotes."
         )
-    if len(words) == 1 and words[0].lower().endswith(PICTURES):
-        raise JobError(
-            f"{words[0]} is a picture; what happens is missing: longtake generate {words[0]} PROMPT."
-        )
+    for kind, suffixes in (("picture", PICTURES), ("clip", SUFFIXES)):
+        if len(words) == 1 and words[0].lower().endswith(suffixes):
+            raise JobError(
+                f"{words[0]} is a {kind}; what happens is missing: longtake generate {words[0]} PROMPT."
+            )
     picture, prompt = (None, None, *words)[-2:]
     return picture, prompt

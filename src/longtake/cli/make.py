@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.allowance import check_allowance
+from longtake.cli.captions import has_timeline, of_frames
 from longtake.cli.change import Change
+from longtake.cli.clip import is_joined, joined_writer
 from longtake.cli.company import company, met, speaking
 from longtake.cli.follow import Make
 from longtake.cli.info import describe_model
@@ -26,14 +28,15 @@ from longtake.jobs.folder import JobFolder
 from longtake.jobs.section import DONE
 from longtake.jobs.stored import read_job
 from longtake.machine import is_cpu
-from longtake.named import mismatch, trained_for
-from longtake.picture import contact_sheet, load_image, save_picture, spread
+from longtake.named import mismatch, tempo, trained_for
+from longtake.picture import contact_sheet, save_picture, spread
 from longtake.plan.layout import check_scales
-from longtake.plan.plans import kind_named, names_like
+from longtake.plan.plans import kind_named, names_like, plan_of
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
 from longtake.sampling.ways import discrete_of
 from longtake.video import writer_for
+from longtake.video.edges import load_picture
 from longtake.weights.codebook import codebook_at
 from longtake.weights.fingerprint import fingerprint
 from longtake.weights.header import read_header
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from longtake.machine import Machine
     from longtake.pipeline.networks import Networks
     from longtake.pipeline.prepare import Inputs
+    from longtake.video.footage import Footage
 
 
 def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progress: Progress) -> None:
@@ -51,7 +55,7 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
 
     Whatever can be refused is refused before the model loads: pictures, LoRAs, and what the model's headers say.
     """
-    pictures: dict[Any, Any] = {anchor.at: load_image(anchor.image) for anchor in job.anchors}
+    pictures: dict[Any, Any] = {anchor.at: load_picture(anchor.image) for anchor in job.anchors}
     loras = tuple(replace(lora, path=_whole(lora.path)) for lora in job.loras)
     _check_cache(job)
     _check_codes(job, progress)
@@ -59,10 +63,13 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
     mark = _checked_model(job, place is not None, progress)
     check_allowance(job, machine)
     networks = load(job, machine, progress)
+    from longtake.pipeline.footage import with_clip, with_latents
     from longtake.pipeline.given import begun
     from longtake.pipeline.prepare import Inputs
 
-    job, plain = begun(job, networks, 0 in pictures)
+    job, clip = with_clip(job, networks, None)
+    job, plain = begun(job, networks, 0 in pictures, clip)
+    clip = with_latents(clip, networks) if clip is not None else None
     pictures |= {} if plain is None else {0: plain}
     job = _settled(job, networks, pictures.get(0), progress)
     outputs = outputs.sized(job)
@@ -71,12 +78,12 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
         found, folder = replace(job, loras=loras), None
         if place is not None:
             kept = outputs.kept_in(place)
-            began = JobFolder.create(place, found, model=mark, video=kept, pictures=pictures)
+            began = JobFolder.create(place, found, model=mark, video=kept, pictures=pictures, clip=clip)
             folder = stack.enter_context(began)
             job = found = folder.job
         stack.enter_context(company(networks))
-        events = _events(found, networks, Inputs(pictures=pictures), outputs, folder)
-        run(job, events, outputs, folder, progress)
+        events = _events(found, networks, Inputs(pictures=pictures, clip=clip), outputs, folder)
+        run(job, events, outputs, folder, progress, clip)
 
 
 def go_on(place: Place, change: Callable[[JobFolder], Change], progress: Progress) -> None:
@@ -99,7 +106,7 @@ def go_on(place: Place, change: Callable[[JobFolder], Change], progress: Progres
         folder.log("resumed")
         with company(networks):
             events = _events(folder.job, networks, folder.inputs, outputs, folder)
-            run(folder.job, events, outputs, folder, progress)
+            run(folder.job, events, outputs, folder, progress, folder.clip)
 
 
 def load(job: Job, machine: Machine, progress: Progress) -> Networks:
@@ -131,22 +138,32 @@ def load(job: Job, machine: Machine, progress: Progress) -> Networks:
     return networks
 
 
-def run(job: Job, events: Any, outputs: Outputs, folder: JobFolder | None, progress: Progress) -> None:
-    """Follow the events of a job and write what comes; in the end, say what it cost."""
+def run(
+    job: Job,
+    events: Any,
+    outputs: Outputs,
+    folder: JobFolder | None,
+    progress: Progress,
+    clip: Footage | None = None,
+) -> None:
+    """Follow the events of a job and write what comes, joined to its `clip`; in the end, say what it cost."""
     told = progress.follow(events)
     with contextlib.closing(events), _under_way(folder, progress), contextlib.closing(told):
-        frames = write(job, told, outputs)
+        frames = write(job, told, outputs, clip)
     if folder is not None:
         folder.log("video_written", file=str(outputs.video), frames=frames)
     _summarise(job, outputs, frames, folder, progress)
 
 
-def write(job: Job, events: Iterator[Any], outputs: Outputs) -> int:
+def write(job: Job, events: Iterator[Any], outputs: Outputs, clip: Footage | None = None) -> int:
     """Write the frames as they come, and the sheet at the end; returns how many came."""
     chosen: list[int] = []
     kept = []
     zoom = outputs.zoom or 1
-    writer = writer_for(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True)
+    if clip is not None and is_joined(job, outputs):
+        writer = joined_writer(job, outputs, clip)
+    else:
+        writer = writer_for(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True)
     with writer, previewing(outputs.preview, job) as show:
         for event in events:
             show(event)
@@ -157,7 +174,8 @@ def write(job: Job, events: Iterator[Any], outputs: Outputs) -> int:
                 end = event.start + event.frames.shape[1]
                 kept += [event.frames[0, n - event.start].copy() for n in chosen if event.start <= n < end]
     if outputs.sheet:
-        save_picture(contact_sheet(kept), outputs.sheet)
+        told = of_frames(job, plan_of(job), chosen) if has_timeline(job) else {}
+        save_picture(contact_sheet(kept, captions=told), outputs.sheet)
     return writer.frames
 
 
@@ -220,7 +238,7 @@ def _events(job: Job, networks: Networks, inputs: Inputs, outputs: Outputs, fold
     if ranks is not None:
         from longtake.pipeline.together import TheirStore
 
-        ranks.share(Make(job, inputs.pictures, shown, folder is not None))
+        ranks.share(Make(job, inputs.pictures, shown, folder is not None, inputs.clip))
         store = None if folder is None else TheirStore(folder, ranks)
         return generate(job, networks, inputs, store=store, preview=shown)
     return generate(job, networks, inputs, store=folder, preview=shown)
@@ -231,6 +249,9 @@ def _settled(job: Job, networks: Networks, picture: Any, progress: Progress) -> 
     from longtake.pipeline.prepare import settled
 
     job = settled(job, networks, picture)
+    note = tempo(job.fps, networks.settings)
+    if note is not None:
+        warnings.warn(note, LongtakeWarning, stacklevel=2)
     progress.loaded(job)
     return job
 
@@ -258,6 +279,9 @@ def _summarise(job: Job, outputs: Outputs, frames: int, folder: JobFolder | None
     if zoom > 1:
         size += f" (enlarged {zoom} times, to {job.width * zoom} x {job.height * zoom})"  # type: ignore[operator]
     print(f"{outputs.video}: {frames} frames, {size}, {frames / job.fps:.1f} s at {job.fps} fps")
+    if is_joined(job, outputs):
+        assert job.clip is not None
+        print(f"they are joined to {job.clip.video}, whose own frames and sound lie beside them")
     if outputs.sheet:
         print(f"{outputs.sheet}: contact sheet")
     total = seconds.pop("total")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from longtake import disk
+from longtake.cli.clip import add_new_only, check_joined, check_there, is_joined
 from longtake.cli.options import number
 from longtake.cli.preview import PreviewFile, add_options, preview_file
 from longtake.errors import JobError, PictureError
@@ -42,11 +44,16 @@ class Outputs:
     zoom: int | None = None
     crf: float | None = None
     preview: PreviewFile | None = None
+    new_only: bool = False
+    """Whether a clip that the video goes on from is left out."""
 
     def sized(self, job: Job) -> Outputs:
         """The same with its zoom, for a job that has its size; JobError if that is more than a video can hold."""
         from longtake.video import check_size
 
+        if is_joined(job, self):
+            check_joined(job, self)
+            return replace(self, zoom=1)  # the clip's size is the video's
         width, height = job.width or SHOWN, job.height or SHOWN
         zoom = self.zoom or max(1, -(-SHOWN // min(width, height)))
         check_size(width, height, zoom, self.video)
@@ -60,11 +67,13 @@ class Outputs:
             "sheet": str(self.sheet) if self.sheet else None,
             "zoom": self.zoom,
             "crf": self.crf,
+            **({"new_only": True} if self.new_only else {}),
         }
 
 
 def outputs_in(folder: JobFolder, output: str | None) -> Outputs:
     """The files of a job's folder, by its own settings and a new name for the video."""
+    from longtake.jobs.clip import check_clip
     from longtake.jobs.stored import VIDEO
     from longtake.video import check_kind, check_output, check_writable
 
@@ -76,7 +85,11 @@ def outputs_in(folder: JobFolder, output: str | None) -> Outputs:
     check_kind(video, folder.job.fps, crf)
     sheet = check_writable(kept["sheet"], ".png") if kept.get("sheet") else None
     _check_apart(video, sheet)
-    return Outputs(video, sheet, kept.get("zoom"), crf).sized(folder.job)
+    outputs = Outputs(video, sheet, kept.get("zoom"), crf, new_only=bool(kept.get("new_only")))
+    if is_joined(folder.job, outputs):
+        assert folder.job.clip is not None
+        check_clip(folder.path, folder.job.clip.video)
+    return outputs.sized(folder.job)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +114,7 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"enlarge N times (default: until the shorter side has {SHOWN} pixels)",
     )
+    add_new_only(files)
     files.add_argument(
         "--job",
         metavar="DIR",
@@ -119,13 +133,15 @@ def outputs_of(args: argparse.Namespace, job: Job) -> Iterator[Outputs]:
     from longtake.video import check_kind, check_output, check_writable
 
     _check_zoom(args.zoom)
+    check_there(job)
     with contextlib.ExitStack() as stack:
         if args.output:
             video = check_output(args.output)
         elif args.job is not None:
             video = _video_in(args.job)
         else:
-            video = stack.enter_context(_claimed(args.picture or args.like or "video"))
+            named = args.clip.video if args.clip is not None else args.picture
+            video = stack.enter_context(_claimed(named or args.like or "video"))
         check_kind(video, job.fps, args.crf)
         pictures = (job.picture, job.last_picture)
         sheet = None if args.sheet is None else check_writable(args.sheet, ".png")
@@ -135,7 +151,8 @@ def outputs_of(args: argparse.Namespace, job: Job) -> Iterator[Outputs]:
             )
         shown = preview_file(args.preview, args.preview_decode, video, *pictures, sheet)
         _check_apart(video, sheet, None if shown is None else shown.path)
-        outputs = Outputs(video, sheet, args.zoom, args.crf, shown)
+        outputs = Outputs(video, sheet, args.zoom, args.crf, shown, args.new_only)
+        check_joined(job, outputs)
         # Without a size, the model knows it.
         yield outputs.sized(job) if job.width and job.height else outputs
 
@@ -185,5 +202,6 @@ def _claimed(picture: str) -> Iterator[Path]:
 def free_names(picture: str) -> Iterator[str]:
     """Names for the video of a picture, or of one that it shall be like, the first one best."""
     web = picture.lower().startswith(("http://", "https://"))
+    picture = re.sub(r"(\.\w+)@[\w.]+$", r"\1", picture)  # a frame of a clip, CLIP@SECONDS
     stem = Path(urlsplit(picture).path if web else picture).stem or "video"
     return itertools.chain([f"{stem}.mp4"], (f"{stem}-{count}.mp4" for count in itertools.count(2)))

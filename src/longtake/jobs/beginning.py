@@ -16,9 +16,9 @@ from longtake.job import Anchor, Job
 from longtake.jobs.pictures import file_of
 from longtake.jobs.stored import ENTRIES, JOB, LAST, PICTURE, VIDEO, anchored, told
 from longtake.named import places
-from longtake.picture import load_image
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
+from longtake.video.edges import load_picture
 from longtake.weights.fingerprint import file_fingerprint
 from longtake.weights.lora import find_file
 
@@ -58,7 +58,7 @@ def pictures_of(job: Job, given: Mapping[Any, Any]) -> tuple[Job, dict[str, byte
     if 0 not in sources and not job.from_text and job.clip is None:
         raise JobError("A video begins with a picture; none was given.")
     anchors = [own.get(at, Anchor(at, file_of(at))) for at in sources]
-    found = {file_of(at): png(load_image(source)) for at, source in sources.items()}
+    found = {file_of(at): png(load_picture(source)) for at, source in sources.items()}
     if len(found) < len(anchors):
         raise JobError("Two pictures stand within a millisecond of each other; leave one of them out.")
     return anchored(replace(job, anchors=tuple(anchors)), LAST in found), found
@@ -73,7 +73,8 @@ def standing_alone(job: Job) -> Job:
     base, elsewhere = places(job.model, job.parts)
     model = base if base == "embedded" else _absolute(base)
     parts = {name: _absolute(place) for name, place in elsewhere.items()}
-    return replace(job, model=model, parts=parts, loras=loras, cache=_own_cache(job.cache))
+    clip = job.clip and replace(job.clip, video=_absolute(job.clip.video))
+    return replace(job, model=model, parts=parts, loras=loras, cache=_own_cache(job.cache), clip=clip)
 
 
 def _own_cache(text: str) -> str:

@@ -2,6 +2,7 @@
 
     job.json            the job, what made it (longtake, the model's fingerprint), and how the video is written
     first.png           the picture; last.png if the video ends with one
+    clip.safetensors    what is seen of the clip that the video goes on from, if it does
     sections/00003.safetensors    latents of section 3, with a checksum and the recipe that they were made by
     takes/                        sections and pictures of the job as it was before it was changed
     log.jsonl           what happened, one JSON object a line
@@ -32,6 +33,7 @@ from longtake.jobs import pictures as kept_pictures
 from longtake.jobs import section as sections
 from longtake.jobs import takes as kept
 from longtake.jobs.beginning import check_new, lora_fingerprints, pictures_of, standing_alone
+from longtake.jobs.clip import CLIP, clip_bytes, read_clip
 from longtake.jobs.log import Log
 from longtake.jobs.section import DONE, SECTIONS, section_file, section_files
 from longtake.jobs.state import check_inside, check_same, recipes, states_of
@@ -53,6 +55,7 @@ from longtake.picture import load_image
 from longtake.plan import timeline
 from longtake.plan.layout import LATENT_PIXELS
 from longtake.plan.plans import plan_of
+from longtake.video.footage import Footage
 
 if TYPE_CHECKING:
     from longtake.pipeline.prepare import Inputs
@@ -82,11 +85,13 @@ class JobFolder:
         model: str = "",
         video: Mapping[str, Any] | None = None,
         pictures: Mapping[Any, Any] | None = None,
+        clip: Footage | None = None,
     ) -> JobFolder:
         """Begin a job in a new or empty folder; pictures are what `load_image` takes and default to the job's.
 
-        `pictures` are those at any time, in seconds or "end". `model` is the model's `fingerprint`; `video` is kept for
-        who writes the video. Raises JobError for a folder that holds something, and for a job without width and height.
+        `pictures` are those at any time, in seconds or "end"; `clip` is what is seen of the job's, with its latents.
+        `model` is the model's `fingerprint`; `video` is kept for who writes the video. Raises JobError for a folder
+        that holds something, and for a job without width and height.
         """
         place = check_new(path)
         job.check()
@@ -94,6 +99,7 @@ class JobFolder:
             raise JobError("A job on disk needs its size; give width and height.")
         given = {**(pictures or {}), **_known({0: picture, "end": last_picture})}
         job, files = pictures_of(job, given)
+        files.update(_clip_of(job, clip))
         job = standing_alone(job)
         job.check()
         timeline.check(job, plan_of(job))
@@ -103,8 +109,8 @@ class JobFolder:
             lock = _locked(place)
             try:
                 check_new(place)  # another process may have been faster
-                for name in kept_pictures.hashes(place).keys() - files.keys():
-                    (place / name).unlink()
+                for name in {*kept_pictures.hashes(place), CLIP} - files.keys():
+                    (place / name).unlink(missing_ok=True)
                 for name, data in files.items():
                     disk.write(place / name, data)
                 disk.write(place / JOB, job_text(job, made))
@@ -166,6 +172,11 @@ class JobFolder:
         return load_image(self.path / LAST) if self.job.last_picture is not None else None
 
     @property
+    def clip(self) -> Footage | None:
+        """What is seen of the job's clip, if it has one."""
+        return None if self.job.clip is None else read_clip(self.path)[0]
+
+    @property
     def sections(self) -> int:
         """The number of sections of the video."""
         return self._recipes.plan.count
@@ -177,7 +188,8 @@ class JobFolder:
         from longtake.pipeline.prepare import Inputs
 
         files = {anchor.at: self.path / kept_pictures.file_of(anchor.at) for anchor in self.job.anchors}
-        return Inputs(pictures={at: load_image(file) for at, file in files.items()})
+        pictures = {at: load_image(file) for at, file in files.items()}
+        return Inputs(pictures=pictures, clip=self.clip)
 
     # The store
 
@@ -346,6 +358,14 @@ class JobFolder:
 
 def _known(pictures: Mapping[Any, Any]) -> dict[Any, Any]:
     return {at: picture for at, picture in pictures.items() if picture is not None}
+
+
+def _clip_of(job: Job, clip: Footage | None) -> dict[str, bytes]:
+    if job.clip is None:
+        return {}
+    if clip is None or clip.latents is None:
+        raise JobError("A job on disk keeps what is seen of its clip; give it, with its latents.")
+    return {CLIP: clip_bytes(clip, job.clip.video)}
 
 
 def _locked(place: Path) -> disk.Lock:

@@ -24,12 +24,14 @@ from longtake.sampling.ways import wanted_of
 _ELSEWHERE = frozenset(
     {"frames", "fps", "keyframes", "model", "parts", "dtype", "decoding", "sampling", "window"}
     | {"prompt", "prompts", "seed", "loras", "changes", "quantize", "blend", "loop", "unforeseen", "origin"}
+    # What is seen of a clip is a fact, and its name is none.
+    | {"clip"}
 )
 # Fields that earlier versions did not have: at their default the recipe is what it was then.
 _LATER = {
     field.name: field.default
     for field in dataclasses.fields(Job)
-    if field.name in ("cache", "history", "clip", "from_text")
+    if field.name in ("cache", "history", "from_text")
 }
 
 

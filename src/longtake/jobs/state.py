@@ -12,6 +12,7 @@ from longtake.errors import JobError
 from longtake.job import Job
 from longtake.jobs import section, takes
 from longtake.jobs.beginning import lora_fingerprints
+from longtake.jobs.clip import CLIP
 from longtake.jobs.pictures import OTHERS, file_of
 from longtake.jobs.recipe import Recipes
 from longtake.jobs.section import DONE, MISSING, OUTDATED, section_file
@@ -53,13 +54,16 @@ def recipes(path: Path, job: Job, made: Made) -> Recipes:
     everywhere = [at for at in hashes if at == 0 or (at == "end" and alone)]
     pictures = [hashes[at] for at in everywhere]
     key_frames = {frame: hashes[at] for at, frame in frames_of(job, plan).items() if at not in everywhere}
-    facts = {
+    facts: dict[str, Any] = {
         "format": made.format,
         "model": made.model,
         "adapters": made.loras,
         "form": made.form,
         "pictures": pictures,
     }
+    if job.clip is not None:
+        with told(path):
+            facts["clip"] = _hash_of(path / CLIP)
     return Recipes(job, plan, facts, key_frames)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from longtake import strictjson
 from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
 from longtake.job import Anchor, Job
+from longtake.jobs.clip import CLIP
 from longtake.jobs.log import LOG
 from longtake.jobs.pictures import FIRST as FIRST
 from longtake.jobs.pictures import LAST as LAST
@@ -27,7 +28,7 @@ FORMAT = 2
 """Of the folder, and of the recipes in it: a change of how sections are made needs another one, too."""
 
 JOB, VIDEO, LOCK = "job.json", "video.mp4", "lock"
-ENTRIES = (JOB, FIRST, LAST, VIDEO, LOCK, SECTIONS, TAKES, LOG)
+ENTRIES = (JOB, FIRST, LAST, CLIP, VIDEO, LOCK, SECTIONS, TAKES, LOG)
 """The entries of a job's folder."""
 
 PICTURE = re.compile(r"(?:first|last|picture-\d{1,18})\.png")

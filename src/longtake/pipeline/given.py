@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,9 @@ from PIL import Image
 from longtake.backend import ops
 from longtake.errors import JobError, LongtakeWarning
 from longtake.job import Anchor, Job
+from longtake.pipeline.decode import from_frames
 from longtake.pipeline.encode import decode_picture, encode_latents, encode_picture, repeated
+from longtake.pipeline.footage import Footage, with_latents
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.noise import LAST_PICTURE, PICTURE, What, key_frame
 from longtake.plan.layout import LATENT_PIXELS
@@ -66,15 +68,26 @@ def given_pictures(job: Job, inputs: Inputs) -> dict[At, Picture]:
     return found
 
 
-def begun(job: Job, networks: Networks, begins: bool) -> tuple[Job, Image.Image | None]:
+def begun(
+    job: Job, networks: Networks, begins: bool, clip: Footage | None = None
+) -> tuple[Job, Image.Image | None]:
     """The job, and a picture to begin with if it needs one; `begins` tells if one is given.
 
-    A model that was trained from text makes the first picture, too. Any other gets a plain one, which a warning says:
+    A video goes on from its clip; one that leads to a clip begins as that does, which a warning says. Without a clip, a
+    model that was trained from text makes the first picture, too. Any other gets a plain one, which a warning says:
     FramePack's applications begin with plain black, and the video comes out of it within some frames. Raises JobError
     for a job that asks for something else.
     """
-    if begins or job.clip is not None:
+    if begins or (clip is not None and not clip.behind):
         return job, None
+    if clip is not None and not job.from_text:
+        warnings.warn(
+            "No picture was given for the beginning of a video that leads to a clip: it begins with the clip's first "
+            "frame.",
+            LongtakeWarning,
+            stacklevel=3,
+        )
+        return job, Image.fromarray(clip.first)
     if job.reference:
         raise JobError(
             "The reference begins with a picture, and none was given; give one, or make the video without reference."
@@ -146,7 +159,9 @@ def encoded(asked: Asked) -> tuple[dict[int, Any], Any, dict[int, np.ndarray]]:
         if frame not in pixels:
             with networks.using("vae") as vae:
                 pixels[frame] = decode_picture(vae, asked.latents[frame])
-    states = _states(asked, {frame: pixels[frame] for frame in frames})
+    if asked.clip is not None:
+        pixels[_clipped(asked)[0]] = from_frames(asked.clip.first[None, None])[:, :, 0]
+    states = _states(asked, pixels)
     blank = None if states or asked.inputs.image_states is not None else seen(asked.networks, _blank(asked))
     anchors: dict[int, np.ndarray] = {}
     for frame in frames:
@@ -155,7 +170,19 @@ def encoded(asked: Asked) -> tuple[dict[int, Any], Any, dict[int, np.ndarray]]:
             with networks.using("vae") as vae:
                 found = encode_latents(vae, pixels[frame], _what(asked.plan, frame), asked.noise, asked.rows)
         anchors[frame] = repeated(found, asked.rows)
+    if asked.clip is not None:
+        latents = with_latents(asked.clip, networks).latents
+        assert latents is not None
+        for place, frame in enumerate(_clipped(asked)):
+            anchors[frame] = repeated(latents[:, :, place : place + 1], asked.rows)
     return states, blank, anchors
+
+
+def _clipped(asked: Asked) -> Sequence[int]:
+    """The latent frames that are the clip's."""
+    assert asked.clip is not None
+    anchors, count = asked.plan.anchors, asked.clip.count
+    return anchors[-count:] if asked.clip.behind else anchors[:count]
 
 
 def seen(networks: Networks, pixels: np.ndarray, rounded: bool = False) -> Any:

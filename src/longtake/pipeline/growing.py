@@ -15,6 +15,7 @@ from longtake.errors import RunError
 from longtake.events import FramesReady, SectionDone
 from longtake.models.vae.tiles import Wanted
 from longtake.pipeline.decode import Convert, Decoding, Shown, reference_frames
+from longtake.pipeline.joint import Joint
 from longtake.pipeline.placement import room_for
 from longtake.pipeline.prepare import Asked, Request
 from longtake.pipeline.store import Scratch, Store
@@ -95,7 +96,8 @@ class Growing(Output):
         wanted: Wanted | None = None,
     ) -> None:
         self._asked, self._request, self._store, self._convert = asked, request, store, convert
-        self._wanted = wanted
+        # What is given back at a joint is found by the frames beside it: with a clip, all are decoded.
+        self._wanted = wanted if asked.clip is None else None
         self._scratch: Scratch | None = None
         self._decoding: Decoding | None = None
         self._next = 0
@@ -136,7 +138,6 @@ class Growing(Output):
         if self._frame <= 1 and self._waiting:
             self._wanted = None  # frames are not counted from the video's beginning
             if self._decoding is not None:
-                self._decoding.wanted = None
                 yield from self._decoding.finish()
             self._next = min(self._waiting)
             self._frame = self._before(self._first(self._next))
@@ -166,7 +167,7 @@ class Growing(Output):
         if self._decoding is None:
             self._decoding = self._decoder()
         elif self._frame in self._request.plan.starts:
-            yield from self._decoding.finish()
+            yield from self._decoding.restart()
         self._frame += latents.shape[2]
         yield from self._decoding.push(latents, number)
 
@@ -187,8 +188,19 @@ class Growing(Output):
         hidden = sum(len(plan.shown(frame)) for frame in range(plan.lead)) if self._frame == 0 else 0
         networks = request.networks
         vae, placement = networks.part("vae"), networks.placement
+        clip = self._asked.clip
+        joint = None if clip is None else Joint(clip.pair, plan.frames if clip.behind else None)
         return Decoding(
-            vae, plan.frames, self._convert, request.job.decoding, plain, hidden, placement, self._wanted
+            vae,
+            plan.frames,
+            self._convert,
+            request.job.decoding,
+            plain,
+            hidden,
+            placement,
+            self._wanted,
+            joint,
+            plan.seams if self._frame == 0 else (),
         )
 
     def _taken(self, number: int) -> np.ndarray:

@@ -21,6 +21,7 @@ from longtake.named import mismatch
 from longtake.pipeline import together, treating
 from longtake.pipeline.caching import cache_of
 from longtake.pipeline.encode import Text, encode_text, repeated
+from longtake.pipeline.footage import Footage, with_clip
 from longtake.pipeline.given import (
     At,
     Picture,
@@ -80,6 +81,8 @@ class Inputs:
     attention_kwargs: Mapping[str, Any] | None = None
     scheduler: Any = None
     pictures: Mapping[Any, Any] = field(default_factory=dict)
+    clip: Footage | None = None
+    """The job's clip, read already."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,7 @@ class Asked:
     prompts: int
     noise: Noise
     cache: Cache | None = None
+    clip: Footage | None = None
 
     @property
     def rows(self) -> int:
@@ -159,7 +163,8 @@ def settled(job: Job, networks: Networks, picture: Any) -> Job:
 def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     """Check the request as a whole; JobError, PictureError or ModelError in one sentence if it cannot be met."""
     given = given_pictures(job, inputs)
-    job, plain = begun(job, networks, 0 in given)
+    job, clip = with_clip(job, networks, inputs.clip)
+    job, plain = begun(job, networks, 0 in given, clip)
     if plain is not None:
         given = {0: Picture(plain), **given}
     job = _with_cache(with_anchors(job, given), networks)
@@ -193,7 +198,7 @@ def ask(job: Job, networks: Networks, inputs: Inputs) -> Asked:
     # The reference's stream is the framework's own; ours is the same on every framework and device.
     seed = runtime.seeded(job.seed) if job.reference else job.seed
     noise = noise_source(_first(inputs.generator, seed), count * inputs.videos)
-    return Asked(job, networks, inputs, plan, pixels, latents, count, noise, cache)
+    return Asked(job, networks, inputs, plan, pixels, latents, count, noise, cache, clip)
 
 
 def _fitted(

@@ -12,7 +12,8 @@ from PIL import Image
 
 from longtake.backend import ops
 from longtake.errors import PictureError
-from longtake.picture import cover, load_image
+from longtake.picture import cover
+from longtake.video.edges import load_picture
 
 BUCKETS = (
     (416, 960), (448, 864), (480, 832), (512, 768), (544, 704), (576, 672), (608, 640),
@@ -37,7 +38,7 @@ def size_of(picture: Any) -> tuple[int, int] | None:
     if isinstance(picture, list | tuple):
         return size_of(picture[0]) if picture else None
     if isinstance(picture, str | os.PathLike):
-        picture = load_image(picture)
+        picture = load_picture(picture)
     if isinstance(picture, Image.Image):
         return picture.size
     height, width = _pictures(picture)[0].shape[:2]
@@ -64,7 +65,7 @@ def _pictures(pictures: Any) -> list[Any]:
     if isinstance(pictures, list | tuple):
         return [each for picture in pictures for each in _pictures(picture)]
     if isinstance(pictures, Image.Image | str | os.PathLike):
-        return [load_image(pictures)]
+        return [load_picture(pictures)]
     if isinstance(pictures, ops.Tensor):
         return _pictures(np.moveaxis(ops.to_numpy(pictures), -3, -1))
     if not isinstance(pictures, np.ndarray):
@@ -94,7 +95,7 @@ def _fitted(picture: Any, width: int, height: int) -> np.ndarray:
         return np.stack([np.asarray(cover(channel, width, height)) for channel in channels], axis=-1).clip(
             -1, 1
         )
-    return 2.0 * _unit(cover(load_image(picture), width, height)) - 1.0
+    return 2.0 * _unit(cover(load_picture(picture), width, height)) - 1.0
 
 
 def _reference_pixels(pictures: list[Any], width: int, height: int) -> np.ndarray:

@@ -12,7 +12,8 @@ from typing import Any
 from longtake.errors import JobError
 from longtake.events import FramesReady
 from longtake.job import Anchor, Job
-from longtake.picture import contact_sheet, load_image, save_picture, spread
+from longtake.picture import contact_sheet, save_picture, spread
+from longtake.video.edges import load_picture
 
 FIELDS: dict[str, tuple[str, type]] = {
     "w": ("width", int), "h": ("height", int), "f": ("frames", int), "d": ("seed", int), "s": ("steps", int),
@@ -93,7 +94,7 @@ def sheets(networks: Any, samples: list[Sample], files: list[Path]) -> Iterator[
 
     for sample, file in zip(samples, files, strict=True):
         job, frames, chosen = sample.job, [], None
-        pictures = [load_image(at) if at else None for at in (job.picture, job.last_picture)]
+        pictures = [load_picture(at) if at else None for at in (job.picture, job.last_picture)]
         events = generate(job, networks, Inputs(pictures[0], pictures[1]))
         with closing(events):
             for event in events:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,11 +12,11 @@ import av
 import numpy as np
 from PIL import Image
 
+from longtake.video.containers import CONTAINERS
 from longtake.video.edges import beginning, ending
 from longtake.video.parameters import ParameterSets, parameter_sets
 from longtake.video.reading import opened, pixels
 from longtake.video.timed import UNTURNED, Outline, frames, main_stream
-from longtake.video.writing import check_size
 
 PIXEL_FORMATS = (
     "yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "yuv420p10le", "yuv422p10le",
@@ -79,12 +80,13 @@ class Form:
             interpolation="AREA",
         )
 
-    def prepare(self, stream: Any, crf: float, number: int | None = None) -> None:
+    def prepare(self, stream: Any, quality: Mapping[str, str], number: int | None = None) -> None:
         """Set up a stream of x264 to encode such frames; `number` is that of its parameter sets, by default ours."""
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, self.pixel_format
-        stream.options = {"crf": f"{crf:g}", "preset": "medium"}
-        # See VideoWriter for the tree; the number keeps our parameter sets apart from the clip's.
-        stream.options |= {"x264-params": f"mbtree=0:sps-id={self.number if number is None else number}"}
+        told = CONTAINERS[".mp4"].told["x264-params"]
+        # The number keeps our parameter sets apart from the clip's.
+        stream.options = {**quality, "preset": "medium"}
+        stream.options |= {"x264-params": f"{told}:sps-id={self.number if number is None else number}"}
         context = stream.codec_context
         context.color_range, context.colorspace = self.colours[:2]
         context.color_primaries, context.color_trc = self.colours[2:]
@@ -98,7 +100,7 @@ def form_of(path: str | os.PathLike[str]) -> Form:
     reason = _why_anew(path)
     if reason is not None:
         width, height = seen.width + seen.width % 2, seen.height + seen.height % 2
-        check_size(width, height)
+        CONTAINERS[".mp4"].check_size(width, height, 1)
         return Form(width, height, seen, reason=reason)
     with opened(path) as container:
         stream = main_stream(container)

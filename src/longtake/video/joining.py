@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import av
@@ -22,16 +21,17 @@ import numpy as np
 from longtake import disk
 from longtake.errors import PictureError
 from longtake.job import Job
-from longtake.picture import frames_of, reason
+from longtake.picture import reason
+from longtake.video.containers import CONTAINERS
 from longtake.video.continued import at_edge, form_of
 from longtake.video.fading import FADE, Fading
-from longtake.video.growing import Fragments, new_mp4
+from longtake.video.growing import Fragments, new_file
 from longtake.video.muxing import Joint, NotCopied, NotWritten, join
 from longtake.video.transcoding import encoded_anew
-from longtake.video.writing import CRF, check_writable
+from longtake.video.writer import Writer, check_writable
 
 
-class JoinedWriter:
+class JoinedWriter(Writer):
     """An MP4 of a clip with new frames behind it, or `before` it, that takes its name when it is whole.
 
     Used as `VideoWriter` is. New frames, of any one size and upright, are written as large as the clip's, at `fps` a
@@ -50,48 +50,39 @@ class JoinedWriter:
         *,
         before: bool = False,
         edge: np.ndarray | None = None,
-        crf: float = CRF,
+        crf: float | None = None,
         job: Job | Mapping[str, Any] | None = None,
         growing: bool = False,
     ) -> None:
-        self.path, self.clip = check_writable(path, ".mp4"), Path(clip)
+        kind = CONTAINERS[".mp4"]
+        super().__init__(check_writable(path, ".mp4"), fps, 1)
+        self.clip = Path(clip)
         self.form = form_of(clip)
-        self.size, self.frames = (self.form.width, self.form.height), 0
         self.reason = self.form.reason
-        self.partial = self.path.with_name(f"{self.path.stem[:100]}.partial.mp4") if growing else None
+        if growing:
+            self.partial = check_writable(self.path.with_name(f"{self.path.stem[:100]}.partial.mp4"))
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._before, self._crf, self._job = before, crf, job
+        self._before, self._job = before, job
+        self._quality = kind.quality(crf)
         self._fading = None if edge is None else self._difference(edge)
         self._waiting: deque[np.ndarray] = deque()
         self._hidden = disk.part_of(self.path)
-        self._fragments = Fragments(self.partial or disk.part_of(self._hidden))
-        self._container = new_mp4(self._fragments, job)
+        self._fragments = Fragments(self.partial or disk.part_of(self._hidden), kind)
+        self._container = new_file(self._fragments, kind, job)
         self._stream = self._container.add_stream("libx264", rate=self._rate)
-        self.form.prepare(self._stream, crf)
+        self.form.prepare(self._stream, self._quality)
 
-    def __enter__(self) -> JoinedWriter:
-        return self
+    def _open(self, width: int, height: int) -> None:
+        """Frames of any size are written in the clip's, which is known."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            self._abandon()
-
-    def write(self, frames: Any) -> None:
-        """Append new frames: (T, H, W, 3), a list of pictures or arrays, or a generator of them."""
-        for pixels in frames_of(frames):
-            self.frames += 1
-            if not self._before:
-                self._encode(pixels, self.frames)
-                continue
-            # Those beside the clip, which comes behind them, are known as such when there are no more.
-            self._waiting.append(pixels)
-            if len(self._waiting) > FADE:
-                self._encode(self._waiting.popleft())
+    def _append(self, pixels: np.ndarray) -> None:
+        if not self._before:
+            self._encode(pixels, self.frames + 1)
+            return
+        # Those beside the clip, which comes behind them, are known as such when there are no more.
+        self._waiting.append(pixels)
+        if len(self._waiting) > FADE:
+            self._encode(self._waiting.popleft())
 
     def _difference(self, edge: np.ndarray) -> Fading:
         own = at_edge(self.clip, self.form, end=not self._before)
@@ -110,8 +101,6 @@ class JoinedWriter:
                 self._container.mux(packet)
 
     def _finish(self) -> None:
-        if not self.frames:
-            raise PictureError(f"There are no frames to write to {self.path}.")
         while self._waiting:
             self._encode(self._waiting.popleft(), len(self._waiting) + 1)
         self._mux(None)
@@ -132,7 +121,7 @@ class JoinedWriter:
                 self.reason = str(error)
         anew = disk.part_of(self._hidden)
         try:
-            start = encoded_anew(self.clip, anew, self.form, self._crf)
+            start = encoded_anew(self.clip, anew, self.form, self._quality)
             like = anew if self.form.sets is None else self.clip
             joint = replace(joint, shown=anew, like=like, start=start)
             join(joint, self._fragments.file, self._hidden, self._job)

@@ -15,7 +15,8 @@ import av.error
 
 from longtake.errors import LongtakeError
 from longtake.job import Job
-from longtake.video.growing import new_mp4
+from longtake.video.containers import CONTAINERS
+from longtake.video.growing import new_file
 from longtake.video.parameters import parameter_sets
 from longtake.video.reading import opened
 from longtake.video.sound import Sound
@@ -86,7 +87,7 @@ def join(joint: Joint, fresh: BinaryIO, target: Path, job: Job | Mapping[str, An
 @contextlib.contextmanager
 def _written(target: Path, job: Job | Mapping[str, Any] | None) -> Iterator[Any]:
     """Inside, the MP4 that is written."""
-    container = new_mp4(str(target), job)
+    container = new_file(str(target), CONTAINERS[".mp4"], job)
     try:
         yield container
     except BaseException:

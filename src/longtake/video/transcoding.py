@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ def ticks_for(base: Fraction, rate: Fraction = Fraction(1)) -> int:
     return min(ticks * max(1, -(-TICKS // ticks)), max(LARGEST // ticks, 1) * ticks)
 
 
-def encoded_anew(path: str | os.PathLike[str], target: Path, form: Form, crf: float) -> Fraction:
+def encoded_anew(
+    path: str | os.PathLike[str], target: Path, form: Form, quality: Mapping[str, str]
+) -> Fraction:
     """Write a clip's frames to an MP4 of H.264 in this form, from 0 on, and return the second at which they begin.
 
     Frames keep their distances in time. What is damaged is passed over, as players do.
@@ -45,7 +47,7 @@ def encoded_anew(path: str | os.PathLike[str], target: Path, form: Form, crf: fl
         source = main_stream(container)
         ticks = ticks_for(Fraction(source.time_base or Fraction(1, TICKS)))
         stream: Any = made.add_stream("libx264", rate=Fraction(source.average_rate or 30))
-        form.prepare(stream, crf, number=0 if form.number else 1)
+        form.prepare(stream, quality, number=0 if form.number else 1)
         stream.codec_context.time_base = Fraction(1, ticks)
         made.options["video_track_timescale"] = str(ticks)
         for second, frame in _decoded(container, source):
