@@ -41,10 +41,11 @@ def pipeline(place, monkeypatch):
         return SimpleNamespace(
             settings=calls.settings, default_size=(64, 48), dtype_name=name, form=name,
             quantized=quantize,
+            vae=None,
             transformer=SimpleNamespace(chosen_kernel="native", device="cpu"),
         )  # fmt: skip
 
-    def generate(job, networks, inputs, *, store=None, preview=None):
+    def generate(job, networks, inputs, *, store=None, preview=None, wanted=None):
         calls.job, calls.inputs, calls.folder, calls.preview = job, inputs, store, preview
         if store is None:
             yield from calls.events(job)

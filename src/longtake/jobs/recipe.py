@@ -79,6 +79,11 @@ class Recipes:
         """The recipes of another job of the same length, whose pictures, model and form are the same."""
         return Recipes(job, self.plan, self._facts, self._pictures)
 
+    def given(self, frame: int) -> str:
+        """A hash of what decides the latents of a picture: itself, and the noise that they are drawn by."""
+        known = self._pictures.get(frame) or self._facts.get("pictures")
+        return _hash([known, self._job.seed, self._base])
+
     def behind(self, number: int) -> set[int]:
         """The numbers of all sections that decide the one at this place: those that it sees, and what these see."""
         place = self.plan.made_at(number)
