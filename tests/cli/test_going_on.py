@@ -256,6 +256,8 @@ def test_where_a_beginning_cannot_move():
         (replace(job, sampling="vanilla"), "nothing that is made can come before"),
         (replace(job, sampling="planned"), "nothing that is made can come before"),
         (replace(job, anchors=(Anchor(1.5, "b.png"),)), "A job with pictures in between"),
+        (replace(job, from_text=True), "A job with a first frame from its prompt"),
+        (replace(job, frames=181, prompts=(PromptSpan("x", 0.5, 1.3),)), "said of less than half a section"),
     ):
         with pytest.raises(JobError, match=sentence):
             earlier(changed, 20)
