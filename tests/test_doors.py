@@ -26,7 +26,22 @@ TIMELINE: dict[str, Any] = {
     "blend": 1,
     "loop": True,
 }
-OPTIONS = "--frames 22 --window 2 --steps 1 --seed 1 --guidance 6 --model model --zoom 1"
+OPTIONS = [
+    "--frames",
+    "22",
+    "--window",
+    "2",
+    "--steps",
+    "1",
+    "--seed",
+    "1",
+    "--guidance",
+    "6",
+    "--model",
+    "model",
+    "--zoom",
+    "1",
+]
 
 
 @pytest.fixture
@@ -57,10 +72,10 @@ def test_every_door_gives_the_same_frames(place: Path, networks: Networks, pipe:
     ).frames  # fmt: skip
     expected = np.rint(by_call[0] * 255).astype(np.uint8)
     spoken = [f"{PROMPT} [{AT + 0.1}s: {LATER}]", "--keyframe", f"{AT}=key.png:0.5", "--blend", "1", "--loop"]
-    assert main(["generate", "first.png", *spoken, *OPTIONS.split(), "-o", "spoken/"]) == 0
+    assert main(["generate", "first.png", *spoken, *OPTIONS, "-o", "spoken/"]) == 0
     np.testing.assert_array_equal(frames_in("spoken"), expected)
     told = [PROMPT, "--timeline", "timeline.json", "--job", "job", "--decoding", "exact"]
-    assert main(["generate", "first.png", *told, *OPTIONS.split(), "-o", "told/"]) == 0
+    assert main(["generate", "first.png", *told, *OPTIONS, "-o", "told/"]) == 0
     np.testing.assert_array_equal(frames_in("told"), expected)
     # The numbered pictures lie beside the folder.
     with pytest.warns(LongtakeWarning, match="outside of its folder"), JobFolder.open("job") as folder:

@@ -55,8 +55,8 @@ class Recipes:
         self._base = _hash({**own, **facts})
         # Behind a key frame there may be sections that the first picture does not decide.
         self._apart = _hash({**own, **facts, "pictures": []})
-        # Places count from the section that the job began with: others may have been put before it since.
-        self._before = plan[plan.made_at(job.origin)].frames[0] - 1 if 0 < job.origin < plan.count else 0
+        # Places count from the frame that the job began with: whole windows may have been put before it since.
+        self._before = job.window * job.origin
         # Its state is a function of all sections that were made before, seen or not.
         self._follows = wanted_of(job.history, "adaptive") is not None
         self._found: dict[int, str] = {}
