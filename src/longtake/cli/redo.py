@@ -179,7 +179,8 @@ def with_pictures(job: Job, first: str | None, last: str | None) -> tuple[Job, d
     if not pictures:
         return job, pictures
     ordered = sorted(anchors.values(), key=lambda anchor: float("inf") if anchor.at == "end" else anchor.at)
-    job = dataclasses.replace(job, anchors=tuple(ordered))
+    # With a picture to begin with, it is no video from text any more.
+    job = dataclasses.replace(job, anchors=tuple(ordered), from_text=job.from_text and 0.0 not in anchors)
     job.check()
     return job, pictures
 
