@@ -44,7 +44,7 @@ def test_a_job_is_begun_stopped_and_resumed(pipeline, place, capsys, monkeypatch
     resumed = said(capsys, ["resume", "."])
     lines = [line.split(" in ")[0] for line in resumed.err.splitlines()]
     assert lines == [
-        "100 frames (3.333 s at 30 fps)",
+        "100 frames (3.33 s at 30 fps)",
         "section 1/3 kept",
         "section 2/3 kept",
         "section 3/3 done",

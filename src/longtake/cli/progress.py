@@ -155,7 +155,9 @@ class Progress:
         self.emit(
             "planned", sections=event.sections, frames=event.frames, steps=event.steps, notice=event.notice
         )
-        length = "" if self._fps is None else f" ({event.frames / self._fps:.4g} s at {self._fps:g} fps)"
+        length = (
+            "" if self._fps is None else f" ({round(event.frames / self._fps, 2):g} s at {self._fps:g} fps)"
+        )
         self.say(
             f"{event.frames} frames{length} in {count(event.sections, 'section')} of {count(event.steps, 'step')}"
         )

@@ -246,7 +246,7 @@ def seams_of(plan: Plan, loop: bool = False) -> tuple[Seam, ...]:
     """The seams of a plan whose stretches go to the picture behind them, or to the first frame in a loop.
 
     >>> seams_of(replace(vanilla(5), starts=(0, 12)), loop=True)
-    (Seam(at=45, own=(45, 46), span=44), Seam(at=178, own=(0, 1), span=132))
+    (Seam(at=45, own=(45, 46), span=44), Seam(at=181, own=(0, 1), span=135))
     """
     shown = [plan.shown(start).start for start in plan.starts]
     edges = [*(each for each in shown if each < plan.frames), *([plan.frames] if loop else [])]
