@@ -220,10 +220,20 @@ def test_a_picture_is_replaced_and_comes_back(pipeline, place, capsys):
     Path("job/first.png").write_bytes(first)
     said(capsys, ["resume", "job"])
     assert pipeline.inputs.pictures[0].getpixel((0, 0)) == (0, 0, 255)
-    said(capsys, ["redo", "job", "--last-image", "a.png"])
+    said(capsys, ["redo", "job", "--last-image", "a.png", "--keyframe", "2=b.png:0.5"])
+    assert pipeline.inputs.pictures[2.0].getpixel((0, 0)) == (0, 0, 255)
+    assert [(anchor.at, anchor.strength) for anchor in pipeline.job.anchors] == [
+        (0, 1),
+        (2.0, 0.5),
+        ("end", 1),
+    ]
+    twice = ["redo", "job", "--picture", "b.png", "--keyframe", "0=a.png"]
+    assert "the command names a time twice" in said(capsys, twice, 2).err
     assert "end" in pipeline.inputs.pictures and pipeline.job.last_picture == "a.png"
     said(capsys, ["undo", "job"])
-    assert "end" not in pipeline.inputs.pictures and not Path("job/last.png").exists()
+    assert list(pipeline.inputs.pictures) == [0] and sorted(
+        file.name for file in Path("job").glob("*.png")
+    ) == ["first.png"]
     said(capsys, ["undo", "job"])
     assert Path("job/first.png").read_bytes() == first and sections() == before
 

@@ -6,13 +6,15 @@ import argparse
 import dataclasses
 import re
 from collections.abc import Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 from longtake.cli.change import Change, add_keep, png_of
+from longtake.cli.directing import keyframe
 from longtake.cli.options import number
 from longtake.cli.place import add_place, place_of
 from longtake.errors import JobError
-from longtake.spans import SEEDS
+from longtake.spans import SEEDS, Anchor
 
 if TYPE_CHECKING:
     from longtake.job import Job
@@ -55,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whole = parser.add_argument_group("of the whole video")
     whole.add_argument("--picture", metavar="PICTURE", help="the picture that it begins with from now on")
     whole.add_argument("--last-image", metavar="PICTURE", help="the picture that it ends with from now on")
+    whole.add_argument(
+        "--keyframe",
+        action="append",
+        type=keyframe,
+        dest="keyframes",
+        metavar="SECONDS=PICTURE[:STRENGTH]",
+        help="a picture at a time from now on, in the place of one that is there; may be given several times",
+    )
     length = whole.add_mutually_exclusive_group()
     length.add_argument("--length", type=number, metavar="X", help="its length from now on, in seconds")
     length.add_argument("--frames", type=int, metavar="N", help="its length from now on, in frames")
@@ -66,7 +76,12 @@ def run(args: argparse.Namespace) -> None:
     from longtake.cli.make import go_on
     from longtake.cli.progress import progress_for
 
-    whole = any(given is not None for given in (args.picture, args.last_image, args.length, args.frames))
+    given = [
+        *([] if args.picture is None else [Anchor(0.0, args.picture)]),
+        *(args.keyframes or ()),
+        *([] if args.last_image is None else [Anchor("end", args.last_image)]),
+    ]
+    whole = bool(given) or args.length is not None or args.frames is not None
     part = args.section is not None or args.seconds is not None
     if not part and (args.seed, args.prompt) != (None, None):
         raise JobError("--seed and --prompt are those of a part; name it by --section N or --seconds A-B.")
@@ -77,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
 
     def change(folder: JobFolder) -> Change:
         job = of_length(folder.job, args.length, args.frames)
-        job, pictures = with_pictures(job, args.picture, args.last_image)
+        job, pictures = with_pictures(job, given)
         if part:
             numbers = sections_of(job, args.section, args.seconds)
             fresh = args.seed is None and args.prompt is None and not whole
@@ -164,25 +179,20 @@ def of_length(job: Job, seconds: float | None, frames: int | None) -> Job:
     return job if frames is None else dataclasses.replace(job, frames=frames)
 
 
-def with_pictures(job: Job, first: str | None, last: str | None) -> tuple[Job, dict[str, bytes | None]]:
-    """The job with other pictures at its beginning and its end, and these as files."""
-    from longtake.jobs.pictures import FIRST, LAST
-    from longtake.spans import Anchor
+def with_pictures(job: Job, pictures: Sequence[Anchor]) -> tuple[Job, dict[str, bytes | None]]:
+    """The job with these pictures at their times, in the place of those that it has there; and they as files."""
+    from longtake.jobs.pictures import file_of
 
-    pictures: dict[str, bytes | None] = {}
-    anchors = {anchor.at: anchor for anchor in job.anchors}
-    for at, image, name in ((0.0, first, FIRST), ("end", last, LAST)):
-        if image is not None:
-            pictures[name] = png_of(image)
-            strength = anchors[at].strength if at in anchors else 1.0
-            anchors[at] = Anchor(at, image, strength)  # type: ignore[index, arg-type]
     if not pictures:
-        return job, pictures
-    ordered = sorted(anchors.values(), key=lambda anchor: float("inf") if anchor.at == "end" else anchor.at)
+        return job, {}
+    if len({anchor.at for anchor in pictures}) < len(pictures):
+        raise JobError("One picture can stand at one time; the command names a time twice.")
+    anchors = {anchor.at: anchor for anchor in (*job.anchors, *pictures)}
+    ordered = sorted(anchors.values(), key=lambda anchor: inf if anchor.at == "end" else anchor.at)
     # With a picture to begin with, it is no video from text any more.
-    job = dataclasses.replace(job, anchors=tuple(ordered), from_text=job.from_text and 0.0 not in anchors)
+    job = dataclasses.replace(job, anchors=tuple(ordered), from_text=job.from_text and 0 not in anchors)
     job.check()
-    return job, pictures
+    return job, {file_of(anchor.at): png_of(anchor.image) for anchor in pictures}
 
 
 def places(text: str) -> list[range]:

@@ -285,6 +285,9 @@ class JobFolder:
         last = self.made.before[-1]
         job = anchored(Job.of(last["job"]), LAST in last["pictures"])
         job.check()
+        paths = [[lora.path for lora in each.loras] for each in (job, self.job)]
+        if paths[0] != paths[1] or job.clip != self.job.clip:
+            raise JobError(f"{self.path / JOB} is damaged: no change of a job changes its LoRAs or its clip.")
         return job
 
     def undo(self) -> list[int]:
