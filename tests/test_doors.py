@@ -26,7 +26,22 @@ TIMELINE: dict[str, Any] = {
     "blend": 1,
     "loop": True,
 }
-OPTIONS = "--frames 22 --window 2 --steps 1 --seed 1 --guidance 6 --model model --zoom 1".split()
+OPTIONS = [
+    "--frames",
+    "22",
+    "--window",
+    "2",
+    "--steps",
+    "1",
+    "--seed",
+    "1",
+    "--guidance",
+    "6",
+    "--model",
+    "model",
+    "--zoom",
+    "1",
+]
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -220,6 +222,38 @@ def test_a_stranger_s_comment_is_no_trap():
         Path("empty").mkdir(exist_ok=True)
         with pytest.raises(PictureError):
             read_metadata(name)
+
+
+def test_a_killed_process_leaves_what_is_finished():
+    script = """
+import contextlib, sys
+import numpy as np
+from longtake.video import writer_for
+frames = np.load("frames.npy")
+with contextlib.ExitStack() as stack:
+    writers = [stack.enter_context(writer_for(name, growing=True)) for name in sys.argv[1:]]
+    for round in range(10**6):
+        for writer in writers:
+            writer.write(frames)
+        print(writers[0].frames, flush=True)
+"""
+    np.save("frames.npy", moving(12))
+    names = ["a.webm", "a.mov", "frames/", "a.gif"]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *names], stdout=subprocess.PIPE, text=True
+    ) as process:
+        said = [int(process.stdout.readline()) for _ in range(3)][-1]
+        process.send_signal(signal.SIGKILL)  # in the middle of whatever it does now
+        process.wait(timeout=60)
+    for name in ("a.partial.webm", "a.partial.mov"):
+        assert len(read_video(name)[0]) >= said - 10
+    assert len(numbered("frames.partial")) >= said
+    assert not any(Path(name).exists() for name in names)
+    # A name that was cut off in the middle is in nobody's way.
+    Path("frames.partial/.00099.png.12345678.part").write_bytes(b"cut")
+    with writer_for("frames/", growing=True) as writer:
+        writer.write(moving(2))
+    assert sorted(os.listdir("frames")) == ["00000.png", "00001.png"] and not Path("frames.partial").exists()
 
 
 @pytest.mark.skipif(shutil.which("ffprobe") is None, reason="ffprobe is not installed")

@@ -88,7 +88,13 @@ class Job:
         flag="--part", metavar="PART=PLACE", kind=dict,
     )  # fmt: skip
     frames: int = option(145, "length in frames", group="length", least=1, most=FRAMES)
-    fps: int = option(30, "frames a second", group="length", least=1, most=1000)
+    fps: int = option(
+        30,
+        "frames a second at which it is played; no frame is another for it",
+        group="length",
+        least=1,
+        most=1000,
+    )
     width: int | None = option(None, "width in pixels", kind=int, group=None, most=8192)
     height: int | None = option(None, "height in pixels", kind=int, group=None, most=8192)
     sampling: str = option(

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+FPS = 30
+"""Frames a second that FramePack's models were trained on, the embedded one too."""
+
 SIZE = "buckets"
 """The setting of a model that has no size of its own, but FramePack's table of them: that number of pixels a side."""
 
@@ -18,7 +21,8 @@ SIZE = "buckets"
 class Named:
     """A model: the repository of most of it, the places of its other `parts`, and what it was trained for.
 
-    `dtype` is the one that it was published in, which a CPU computes it in; `buckets` is the size of FramePack's table.
+    `dtype` is the one that it was published in, which a CPU computes it in; `buckets` is the size of FramePack's table;
+    `fps` is the rate of the videos that it was trained on.
     """
 
     base: str
@@ -28,11 +32,12 @@ class Named:
     guidance: float = 10.0
     dtype: str = "bfloat16"
     buckets: int = 640
+    fps: int = FPS
 
     @property
     def settings(self) -> dict[str, Any]:
         """The entries of `Networks.settings` that tell of it."""
-        return {"sampling": self.sampling, SIZE: self.buckets}
+        return {"sampling": self.sampling, SIZE: self.buckets, "fps": self.fps}
 
 
 SIGLIP = "lllyasviel/flux_redux_bfl"
@@ -96,4 +101,22 @@ def mismatch(sampling: str, trained: Any, alike: Sequence[str] = ()) -> str | No
     return (
         f"This model was trained for {trained} sampling, and {sampling} was asked for; it makes worse videos so "
         f"(--sampling {trained} is its own, in Python sampling={trained!r})."
+    )
+
+
+def tempo(fps: float, settings: Mapping[str, Any]) -> str | None:
+    """The sentence about a video that is played at another rate than its model makes; None if there is nothing to say.
+
+    `settings` are those of the model's folder (`Networks.settings`). A rate changes no frame: motion is learned.
+
+    >>> print(tempo(15, {"fps": 30}))  # doctest: +ELLIPSIS
+    This model makes 30 frames a second, and they are played at 15: everything moves at 0.5 of its speed, ...
+    >>> tempo(24, {"fps": 24})
+    """
+    made = settings.get("fps", FPS)
+    if fps == made:
+        return None
+    return (
+        f"This model makes {made:g} frames a second, and they are played at {fps:g}: everything moves at "
+        f"{fps / made:.3g} of its speed, and no frame is added or left out (--fps {made:g} is its own speed)."
     )

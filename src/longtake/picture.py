@@ -13,12 +13,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from longtake import disk
 from longtake.errors import PictureError
@@ -39,6 +39,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 """Names of pictures, in a folder of data; a GIF there is a video."""
+
+CAPTION = 13
+"""Pixels of a line above the frames of a sheet."""
 
 _WHITE = (255, 255, 255)
 _ORIENTATION, _SIDEWAYS = 0x0112, (5, 6, 7, 8)
@@ -252,9 +255,17 @@ def cover(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def contact_sheet(
-    frames: Any, columns: int = 6, count: int | None = None, gap: int = 2, zoom: int = 1
+    frames: Any,
+    columns: int = 6,
+    count: int | None = None,
+    gap: int = 2,
+    zoom: int = 1,
+    captions: Mapping[int, str] | None = None,
 ) -> Image.Image:
-    """The frames on one white sheet, row by row; with `count`, only so many of them, evenly spread."""
+    """The frames on one white sheet, row by row; with `count`, only so many of them, evenly spread.
+
+    `captions`, by places on the sheet, stand above their frames, and run on until the next one.
+    """
     pictures = list(frames_of(frames))
     if count is not None:
         pictures = [pictures[number] for number in spread(len(pictures), count)]
@@ -263,11 +274,28 @@ def contact_sheet(
     height, width = (edge * zoom for edge in pictures[0].shape[:2])
     columns = max(1, min(columns, len(pictures)))
     rows = math.ceil(len(pictures) / columns)
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + gap) + gap), _WHITE)
+    band = CAPTION + gap if captions else 0
+    down, across = band + height + gap, width + gap
+    sheet = Image.new("RGB", (columns * across + gap, rows * down + gap), _WHITE)
     for number, pixels in enumerate(pictures):
         row, column = divmod(number, columns)
-        sheet.paste(enlarged(pixels, zoom), (gap + column * (width + gap), gap + row * (height + gap)))
+        sheet.paste(enlarged(pixels, zoom), (gap + column * across, gap + row * down + band))
+    for number, text in (captions or {}).items():
+        row, column = divmod(number, columns)
+        end = min((each for each in captions or {} if each > number), default=len(pictures))
+        room = (min(end, (row + 1) * columns) - number) * across - gap
+        _write(sheet, (gap + column * across, gap + row * down), text, room)
     return sheet
+
+
+def _write(sheet: Image.Image, place: tuple[int, int], text: str, room: int) -> None:
+    """Write a text in so many pixels of one line; what does not fit is cut off."""
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(CAPTION - 2)
+    text = " ".join(text.split())
+    kept = text
+    while kept and draw.textlength(kept if kept == text else f"{kept}…", font) > room:
+        kept = kept[:-1]
+    draw.text(place, kept if kept == text else f"{kept.rstrip()}…", fill=(0, 0, 0), font=font)
 
 
 def save_picture(picture: Image.Image, path: str | os.PathLike[str], compress_level: int = 6) -> None:

@@ -15,6 +15,9 @@ from longtake.option import ITEMS, NAME, TEXT, check_number, check_text, shown
 FRAMES = 10_000_000
 """Most frames of a video: four days at 30 a second. The plan would take more, the numbers of files would not."""
 
+SECONDS = FRAMES
+"""Latest second of a video, at one frame a second."""
+
 SEEDS = 2**64 - 1
 """Largest seed, as in PyTorch."""
 
@@ -39,7 +42,7 @@ class Anchor:
     def check(self) -> None:
         """Raise JobError for a picture without a name, or at a time or of a strength where none can be."""
         if self.at != "end":
-            check_number('The time of a picture that is not at "end"', self.at, least=0)
+            check_number('The time of a picture that is not at "end"', self.at, least=0, most=SECONDS)
         check_text(f"The picture at {shown(self.at)}", self.image, 1, NAME)
         check_number(
             f"The strength of the picture at {shown(self.at)}", self.strength, least=0, most=STRENGTH
@@ -155,9 +158,9 @@ class Clip:
 
 def check_span(name: str, does: str, start: Any, end: Any) -> None:
     """Raise JobError for what is no stretch of time, such as of "A prompt" that "is said"."""
-    check_number(f"The second from which {_small(name)} {does}", start, least=0)
+    check_number(f"The second from which {_small(name)} {does}", start, least=0, most=SECONDS)
     if end is not None:
-        check_number(f"The second to which {_small(name)} {does}", end)
+        check_number(f"The second to which {_small(name)} {does}", end, most=SECONDS)
         if end <= start:
             raise JobError(f"{name} must end after it begins; it {does} from {start} to {end} s.")
 

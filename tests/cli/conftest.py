@@ -32,19 +32,20 @@ def pipeline(place, monkeypatch):
     """A pipeline that makes grey frames; `calls` tells what it was given, `events` can be replaced."""
     calls = SimpleNamespace(
         events=events_of, job=None, model=None, dtype=None, device=None, parts=None, inputs=None, folder=None,
-        numbers=None, preview=None, job_events=job_events,
+        numbers=None, preview=None, job_events=job_events, settings={"width": 64, "height": 48},
     )  # fmt: skip
 
     def load_networks(model, dtype, *, parts, machine, quantize, told):
         calls.model, calls.dtype, calls.device, calls.parts = model, dtype, machine.device, dict(parts)
         name = "float32" if dtype == "auto" else dtype
         return SimpleNamespace(
-            settings={"width": 64, "height": 48}, default_size=(64, 48), dtype_name=name, form=name,
+            settings=calls.settings, default_size=(64, 48), dtype_name=name, form=name,
             quantized=quantize,
+            vae=None,
             transformer=SimpleNamespace(chosen_kernel="native", device="cpu"),
         )  # fmt: skip
 
-    def generate(job, networks, inputs, *, store=None, preview=None):
+    def generate(job, networks, inputs, *, store=None, preview=None, wanted=None):
         calls.job, calls.inputs, calls.folder, calls.preview = job, inputs, store, preview
         if store is None:
             yield from calls.events(job)

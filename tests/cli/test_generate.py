@@ -71,6 +71,19 @@ def test_generate_takes_every_option(pipeline):
     assert (meta.width, meta.height, meta.fps, meta.frames) == (32, 64, 24, 50)
 
 
+def test_another_rate_is_another_tempo_and_that_is_said(pipeline, capsys):
+    assert main(["generate", "a.png", "It moves.", "--seconds", "2", "--fps", "24", "-o", "out.mp4"]) == 0
+    said = capsys.readouterr()
+    assert (
+        "note: This model makes 30 frames a second, and they are played at 24: everything moves at 0.8"
+        in said.err
+    )
+    assert "48 frames (2 s at 24 fps) in 2 sections" in said.err and "48 frames, 64 x 48" in said.out
+    pipeline.settings["fps"] = 24
+    assert main(["generate", "a.png", "It moves.", "--seconds", "2", "--fps", "24", "-o", "out.mp4"]) == 0
+    assert "This model makes" not in capsys.readouterr().err
+
+
 def test_generate_takes_loras(pipeline):
     for name in ("walk.safetensors", "odd:0.5"):  # a file wins against the reading as a weight
         Path(name).parent.mkdir(exist_ok=True)

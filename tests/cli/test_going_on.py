@@ -43,7 +43,12 @@ def test_a_job_is_begun_stopped_and_resumed(pipeline, place, capsys, monkeypatch
     pipeline.numbers, before = None, sections(".")
     resumed = said(capsys, ["resume", "."])
     lines = [line.split(" in ")[0] for line in resumed.err.splitlines()]
-    assert lines == ["100 frames", "section 1/3 kept", "section 2/3 kept", "section 3/3 done"]
+    assert lines == [
+        "100 frames (3.33 s at 30 fps)",
+        "section 1/3 kept",
+        "section 2/3 kept",
+        "section 3/3 done",
+    ]
     assert "video.mp4: 100 frames, 64 x 48 (enlarged 2 times, to 128 x 96)" in resumed.out
     assert pipeline.inputs.pictures[0].size == (64, 64) and len(pipeline.inputs.pictures) == 1
     assert {number: sections(".")[number] for number in before} == before
@@ -251,6 +256,8 @@ def test_where_a_beginning_cannot_move():
         (replace(job, sampling="vanilla"), "nothing that is made can come before"),
         (replace(job, sampling="planned"), "nothing that is made can come before"),
         (replace(job, anchors=(Anchor(1.5, "b.png"),)), "A job with pictures in between"),
+        (replace(job, from_text=True), "A job with a first frame from its prompt"),
+        (replace(job, frames=181, prompts=(PromptSpan("x", 0.5, 1.3),)), "said of less than half a section"),
     ):
         with pytest.raises(JobError, match=sentence):
             earlier(changed, 20)

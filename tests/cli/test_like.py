@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from longtake.cli import main
-from longtake.job import Anchor, Job, Lora, PromptSpan
+from longtake.cli import main, parser
+from longtake.cli.like import filled
+from longtake.job import Anchor, Clip, Job, Lora, PromptSpan
 from longtake.video import export_to_video, read_metadata
 
 FIRST = Anchor(0, "a.png")
@@ -28,8 +30,6 @@ JOB = Job(
 
 
 def carried(name="v.mp4", job=JOB, zoom=2):
-    import numpy as np
-
     frames = np.zeros((2, job.height, job.width, 3), np.uint8)
     export_to_video(frames, name, 24, job=job, zoom=zoom)
     return name
@@ -192,3 +192,36 @@ def test_a_stranger_s_words_do_not_move_the_cursor(place, capsys):
     carried(job=Job("a\x1b[2J\nb", width=64, height=48))
     assert main(["show", "v.mp4"]) == 0
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_video_made_again_has_the_same_frames(tmp_path, monkeypatch, request):
+    networks = request.getfixturevalue("networks")  # tiny ones, through the real pipeline
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("longtake.cli.make.load", lambda job, machine, progress: networks)
+    monkeypatch.setattr("longtake.cli.make._checked_model", lambda job, kept, progress: "a model")
+    Image.new("RGB", (40, 40), "red").save("a.png")
+    words = ["--frames", "19", "--window", "2", "--steps", "2", "--seed", "5", "--zoom", "1"]
+    assert main(["generate", "a.png", "a star", *words, "-o", "a/", "--job", "job"]) == 0
+    assert main(["generate", "--like", "a/", "-o", "b/"]) == 0
+    assert main(["generate", "--like", "job", "-o", "c/", "--zoom", "1"]) == 0
+    assert main(["generate", "--like", "a/00003.png", "-o", "d/", "--seed", "6", "--zoom", "1"]) == 0
+    pictures = [[np.asarray(Image.open(file)) for file in sorted(Path(name).iterdir())] for name in "abcd"]
+    assert len(pictures[0]) == 19
+    assert np.array_equal(pictures[0], pictures[1]) and np.array_equal(pictures[0], pictures[2])
+    assert not np.array_equal(pictures[0], pictures[3])
+
+
+def test_what_a_video_begins_with_is_one_thing(place):
+    carried("clip.mp4", Job("x", clip=Clip("c.mp4"), width=64, height=48, sampling="vanilla"))
+    carried("first.mp4", Job("x", anchors=(FIRST,), width=64, height=48))
+    for like, picture, clip, told in (
+        ("clip.mp4", None, None, (None, Clip("c.mp4"), ())),
+        ("clip.mp4", "b.png", None, ("b.png", None, ())),
+        ("first.mp4", None, None, (None, None, (FIRST,))),
+        ("first.mp4", None, Clip("d.mp4"), (None, Clip("d.mp4"), ())),
+    ):
+        args = parser().parse_args(["generate", "--like", like])
+        args.picture, args.prompt, args.clip = picture, None, clip
+        assert filled(args)
+        assert (args.picture, args.clip, tuple(args.anchors or ())) == told
+        assert args.zoom == (None if like == "clip.mp4" else 2)  # a joined video has its clip's size

@@ -2,14 +2,17 @@
 
 import contextlib
 import re
+import warnings
+from functools import partial
 
 import numpy as np
 import pytest
 
 from grey import events_of
+from longtake.cli import _show_warning
 from longtake.cli.pace import Pace
 from longtake.cli.progress import Progress
-from longtake.errors import RunError
+from longtake.errors import LongtakeWarning, RunError
 from longtake.events import FramesReady, Planned, SectionDone, Stepped
 from longtake.job import Job
 from longtake.weights.transfer import Downloading
@@ -58,6 +61,10 @@ def test_what_stays_is_above_what_moves_and_nothing_moving_is_left(capsys, monke
     progress.tell(Planned(2, 73, 3, "a notice."))
     progress.tell(Stepped(0, 0, 3, 1.0, None, None))
     progress.say("memory: it moved to {the} disk.")
+    with warnings.catch_warnings():
+        warnings.showwarning = partial(_show_warning, set())
+        warnings.simplefilter("always")
+        warnings.warn("a note.", LongtakeWarning, stacklevel=1)
     progress.tell(Stepped(0, 1, 3, 1.0, None, None))
     progress.show("one {row}\nalone")
     progress.clear()
@@ -68,6 +75,7 @@ def test_what_stays_is_above_what_moves_and_nothing_moving_is_left(capsys, monke
         "73 frames in 2 sections of 3 steps",
         "note: a notice.",
         "memory: it moved to {the} disk.",
+        "note: a note.",
     ]
 
 

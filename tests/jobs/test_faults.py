@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -104,13 +105,12 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uninterrupted(
     driver: Driver, picture: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[np.ndarray, float]]:
-    """The frames of the video made in one go and without a folder, by sampling, and the seconds that it took."""
+    """The frames of the video made in one go, by sampling, and the seconds that it took."""
     place, found = tmp_path_factory.mktemp("whole"), {}
     for sampling in ("inverted", "vanilla", DIRECTED):
-        file = place / f"{sampling}.mp4"
-        code, seconds = driver.run(*words_of(picture, sampling), "-o", file)
+        code, seconds = driver.run(*words_of(picture, sampling), "--job", place / sampling)
         assert code == 0, driver.said()
-        found[sampling] = read_video(file)[0], seconds
+        found[sampling] = read_video(place / sampling / "video.mp4")[0], seconds
     return found
 
 
@@ -129,6 +129,8 @@ def tear(folder: Path, chance: random.Random) -> str:
     """Cut a file of the job somewhere, as a disk may that was not told to write in time; job.json and pictures stay."""
     names = [
         *folder.glob("sections/*"),
+        *folder.glob("takes/*"),
+        *folder.glob("pieces/*"),
         *folder.glob("log.jsonl"),
         *folder.glob("video.mp4"),
         *folder.glob(".*.part"),
@@ -175,6 +177,51 @@ def test_killed_at_random_moments(
         assert state["done"] == state["sections"] >= 4
         videos += 1
     print(f"{sampling}: {kills} kills, {torn} torn files, {videos} videos")  # shown by pytest -rP
+
+
+def made_anew(driver: Driver, folder: Path, place: Path) -> np.ndarray:
+    """The frames of the folder's job, made in one go in another folder."""
+    place.mkdir()
+    for file in (folder / "job.json", *folder.glob("*.png")):
+        shutil.copy(file, place)
+    assert driver.run("resume", place)[0] == 0, driver.said()
+    return read_video(place / "video.mp4")[0]
+
+
+CHANGES: dict[str, list[list[Any]]] = {
+    "inverted": [["redo", "--section", 1], ["undo"], ["extend", "--frames", 12, "--before"]],
+    "vanilla": [["redo", "--seconds", "1-"], ["extend", "--frames", 12], ["undo"]],
+    DIRECTED: [["redo", "--seconds", "0.9"], ["redo", "--section", "0,1", "--prompt", "It sits."], ["undo"]],
+}
+
+
+@pytest.mark.parametrize("sampling", ["inverted", "vanilla", DIRECTED])
+@pytest.mark.parametrize("kills", [0, pytest.param(20, marks=pytest.mark.slow)])
+def test_changes_make_the_video_that_is_made_at_once(
+    sampling: str, kills: int, driver: Driver, picture: Path, tmp_path: Path
+) -> None:
+    """Whatever a killed redo, undo or extend leaves, and whatever it takes from takes and pieces."""
+    folder, chance, done, killed = tmp_path / "job", random.Random(f"{sampling} {kills}"), 0, 0
+    code, seconds = driver.run(*generate(picture, sampling, folder))
+    assert code == 0, driver.said()
+    while killed < kills or done < (1 if kills else 2):
+        verb, *rest = chance.choice(CHANGES[sampling]) if kills else CHANGES[sampling][2 * done]
+        words = [verb, folder, *rest]
+        while True:
+            after = chance.uniform(0, seconds) if killed < kills else None
+            code, _ = driver.run(*words, kill_after=after, slow=chance.random() < 0.5 and bool(kills))
+            assert code in (0, 2, -9), driver.said()
+            if code == 2:
+                assert "nothing to undo" in driver.said(), driver.said()
+            if code != -9:
+                break
+            killed += 1
+            words = ["resume", folder]
+        done += 1
+        if done % 5 == 0 or not kills or killed == kills:
+            frames = made_anew(driver, folder, tmp_path / str(done))
+            np.testing.assert_array_equal(read_video(folder / "video.mp4")[0], frames)
+    print(f"{sampling}: {killed} kills, {done} changes")  # shown by pytest -rP
 
 
 def test_files_that_must_not_grow_are_one_sentence_and_lose_nothing(

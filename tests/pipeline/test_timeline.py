@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,8 @@ from longtake.pipeline.loop import generate
 from longtake.pipeline.networks import Networks
 from longtake.pipeline.prepare import Inputs
 from longtake.plan.pictures import frames_of
-from longtake.plan.plans import plan_of
+from longtake.plan.plans import Plan, plan_of
+from longtake.video.fading import FADE
 
 # 21 frames at 10 a second; a picture at 0.85 s stands at frame 9, behind one picture and eight made frames.
 JOB = Job("a small blue bird takes off", frames=21, fps=10, window=2, steps=1, solver=None, seed=3)
@@ -44,18 +46,34 @@ class Run:
         return self.sections[number].latents
 
 
-def whole(run: Run, networks: Networks, starts: tuple[int, ...], last: int) -> np.ndarray:
-    """The frames of each stretch's latents, decoded at once."""
+def whole(run: Run, networks: Networks, plan: Plan) -> np.ndarray:
+    """The frames of each stretch's latents, decoded at once, with what is given back at the seams."""
+    last = max(event.frame + event.latents.shape[2] - 1 for event in run.sections.values())
     by_frame = {frame: latents for frame, latents in run.anchors.items() if frame <= last}
     for section in run.sections.values():
         for place in range(section.latents.shape[2]):
             by_frame[section.frame + place] = section.latents[:, :, place : place + 1]
-    edges = [*starts, last + 1]
+    edges = [*plan.starts, last + 1]
     stretches = [
         np.concatenate([by_frame[frame] for frame in range(first, end)], axis=2)
-        for first, end in zip(edges, edges[1:], strict=False)
+        for first, end in itertools.pairwise(edges)
     ]
-    return np.concatenate([to_frames(decode(networks.vae, latents)) for latents in stretches], axis=1)
+    frames = np.concatenate([ops.to_numpy(decode(networks.vae, each)) for each in stretches], axis=2)
+    frames = frames[:, :, : plan.frames]
+    met = frames.copy()
+    for seam in plan.seams:
+        own, beyond = (frames[:, :, seam.own[place]] for place in (0, -1))
+        made, before = (frames[:, :, seam.at - place] for place in (1, 2))
+        step = own + (own - beyond + before - made) / 2 - made
+        count = min(seam.span, FADE)
+        for distance in range(1, count + 1):
+            met[:, :, seam.at - distance] += (1 - distance / (count + 1)) * step
+    return to_frames(ops.from_numpy(met))
+
+
+def assert_near(found: np.ndarray, expected: np.ndarray) -> None:
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= 1
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +97,11 @@ def test_a_key_frame_stands_where_it_was_asked_for_and_the_decoder_begins_anew_t
         frames["end"],
         frames[AT],
     ]
-    last = max(event.frame + event.latents.shape[2] - 1 for event in run.sections.values())
-    expected = whole(run, networks, plan.starts, last)
-    np.testing.assert_array_equal(run.frames, expected[:, : plan.frames])
+    # One value in 255, since sums may be rounded otherwise.
+    assert_near(run.frames, whole(run, networks, plan))
+    assert [event.start for event in run.ready] == np.cumsum(
+        [0, *(len(event.frames[0]) for event in run.ready)]
+    )[:-1].tolist()
     other = Run(job, networks, pictures={**given, AT: picture})
     assert not np.array_equal(other.frames[:, :FRAME], run.frames[:, :FRAME]), (
         "what leads to it does not see it"
@@ -134,7 +154,10 @@ def test_a_loop_sees_its_beginning_behind_its_end(
     # The same as a last picture that is the first one, but for its sample of the autoencoder's posterior.
     latents = loop.anchors[0]
     same = Run(job, networks, picture=picture, last_picture=picture, last_latents=latents)
-    np.testing.assert_array_equal(loop.frames, same.frames)
+    for number in same.made:
+        np.testing.assert_array_equal(loop.latents(number), same.latents(number))
+    assert_near(loop.frames, whole(loop, networks, plan_of(replace(job, loop=True))))
+    assert not np.array_equal(loop.frames, same.frames), "the step to the beginning is not given back"
     assert not np.array_equal(loop.frames[:, -8:], Run(job, networks, picture=picture).frames[:, -8:])
     with pytest.raises(JobError, match="A loop needs a sampling that sees the end"):
         Run(replace(JOB, sampling="vanilla", loop=True), networks, picture=picture)
@@ -231,8 +254,8 @@ def test_a_loop_from_text_with_a_key_frame(spoken: Networks, key: Image.Image) -
     job = replace(JOB, loop=True, from_text=True, anchors=(Anchor(AT, "x.png"),))
     plan = plan_of(job)
     assert run.frames.shape[1] == plan.frames
-    last = max(event.frame + event.latents.shape[2] - 1 for event in run.sections.values())
-    np.testing.assert_array_equal(run.frames, whole(run, spoken, plan.starts, last)[:, : plan.frames])
+    assert_near(run.frames, whole(run, spoken, plan))
+    assert len(plan.seams) == 2
 
 
 def test_rows_of_a_batch_are_the_videos_made_alone(spoken: Networks, key: Image.Image) -> None:

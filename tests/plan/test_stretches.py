@@ -52,7 +52,7 @@ def jobs(draw: st.DrawFn) -> Job:
     )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=80)
 @given(jobs())
 def test_any_timeline_that_passes_is_planned(job: Job) -> None:
     try:
@@ -73,7 +73,7 @@ def test_any_timeline_that_passes_is_planned(job: Job) -> None:
     assert all(abs(there - wanted) <= 2 for there, wanted in zip(shown, asked, strict=True))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=50)
 @given(jobs())
 def test_a_change_is_said_from_the_section_on_that_begins_at_it(job: Job) -> None:
     job = replace(job, anchors=(), loop=False, history="", clip=None)
@@ -207,7 +207,10 @@ def test_a_clip_lies_behind_what_looks_ahead() -> None:
             "at 0.05 s is too near to the one before it, at 0 s.*at least 4",
         ),
         ({"anchors": (Anchor(4.9, "d"),)}, 'at 4.9 s stands at the end of this video, which has 4.83.*"end"'),
-        ({"anchors": (Anchor(1e9, "d"),)}, "stands at the end of this video"),
+        ({"anchors": (Anchor(1e7, "d"),)}, "stands at the end of this video"),
+        ({"anchors": (Anchor(1e308, "d"),)}, 'not at "end" must be at most 10000000'),
+        ({"anchors": (Anchor(10**400, "d"),)}, "must be at most 10000000"),
+        ({"prompts": (PromptSpan("d", 1e308),)}, "must be at most 10000000"),
         ({"anchors": (*KEYS, Anchor(2.0, "d"))}, "name a time twice"),
         ({"anchors": (Anchor(-1.0, "d"),)}, "at least 0; -1"),
         ({"anchors": (Anchor(1.0, "d", 3.0),)}, "strength of the picture at 1.0 must be at most 2; 3.0"),
@@ -231,6 +234,10 @@ def test_a_clip_lies_behind_what_looks_ahead() -> None:
             {"anchors": KEYS[:2], "sampling": "vanilla", "unforeseen": "restart", "history": "sink:4"},
             "sees nothing that lies across the picture at 2 s",
         ),
+        (
+            {"anchors": KEYS[:2], "sampling": "f1k1_g9_f1k1f4k2f1k1", "history": "sink:4"},
+            "sees nothing that lies across the picture at 2 s",
+        ),
         ({"loras": (Lora("a", (1.0, WeightSpan(1.0))),)}, "weights for sections and weights in seconds"),
         (
             {"loras": (Lora("a", (WeightSpan(1.0), WeightSpan(1.0, 2.0))),)},
@@ -251,7 +258,7 @@ def test_a_timeline_costs_the_same_for_any_length() -> None:
     begun = time.perf_counter()
     plan = plan_of(job)
     assert [plan[made].number for made in (0, plan.count // 2, plan.count - 1)][2] == 0
-    assert plan.count > 277_000 and time.perf_counter() - begun < 1  # 30 ms; the rest is a busy machine's
+    assert plan.count > 277_000 and time.perf_counter() - begun < 1  # 50 ms; the rest is a busy machine's
 
 
 def test_runs_are_divided_as_evenly_as_can_be() -> None:

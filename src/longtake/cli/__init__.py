@@ -30,6 +30,7 @@ from longtake.cli import (
     train,
     undo,
 )
+from longtake.cli.bars import say
 from longtake.cli.follow import follow
 from longtake.cli.parser import Parser, build_parser
 from longtake.errors import LongtakeError, LongtakeWarning, LostRunError, RunError
@@ -117,7 +118,7 @@ def _show_warning(
 ) -> None:
     if issubclass(category, LongtakeWarning):
         if str(message) not in said:  # what is checked at once and again where it is used is told once
-            print(f"note: {message}", file=sys.stderr)
+            say(f"note: {message}")
         said.add(str(message))
     else:
         print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=sys.stderr)

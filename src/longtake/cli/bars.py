@@ -44,16 +44,19 @@ class Bars:
             )
             bar.refresh()
 
-    def say(self, text: str) -> None:
-        """A line that stays, above them."""
-        if self._bars:
-            self._bars[0].write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr, flush=True)
-
     def clear(self) -> None:
         """Take them away."""
         self.show()
+
+
+def say(text: str) -> None:
+    """A line that stays, on standard error, above all that moves there."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None:  # nothing moves
+        print(text, file=sys.stderr, flush=True)
+    else:
+        tqdm.tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()
 
 
 def _new(place: int, columns: int, lines: int) -> Any:

@@ -95,9 +95,14 @@ def earlier(job: Job, frames: int) -> Job:
             f"With --sampling {job.sampling} a video goes on from its picture, and nothing that is made can come "
             "before what it has; leave --before out, or begin a new one."
         )
-    between = [anchor.at for anchor in job.anchors if anchor.at not in (0, "end")]
-    if between or job.clip is not None or job.loop:
-        what = "pictures in between" if between else "a given clip" if job.clip is not None else "a loop"
+    given = {
+        "pictures in between": any(anchor.at not in (0, "end") for anchor in job.anchors),
+        "a given clip": job.clip is not None,
+        "a loop": job.loop,
+        "a first frame from its prompt": job.from_text,
+    }
+    what = next((name for name, there in given.items() if there), None)
+    if what is not None:
         raise JobError(
             f"A job with {what} cannot be extended at its beginning; begin a new one of {job.frames + frames} frames."
         )
@@ -156,6 +161,11 @@ def _check_kept(job: Job, new: Job, count: int, more: int) -> None:
     from longtake.jobs.recipe import Recipes
     from longtake.plan.plans import plan_of
 
+    if plan_of(new).count != count + more:
+        raise JobError(
+            "Something is said of less than half a section at the beginning, whose sections would not stay those that "
+            f"they are if others came before; begin a new one of {new.frames} frames."
+        )
     before, after = Recipes(job, plan_of(job), {}), Recipes(new, plan_of(new), {})
     if not any(before[number] == after[number + more] for number in reversed(range(count))):
         raise JobError(

@@ -120,8 +120,10 @@ def _video(path: str) -> dict[str, Any]:
 
     from longtake.video import read_metadata
 
-    facts = dataclasses.asdict(read_metadata(path))
-    if facts["job"]:
+    found = read_metadata(path)
+    facts = dataclasses.asdict(found)
+    if found.job is not None:
+        facts["job"] = found.job.values()
         del facts["comment"]  # it is the job's JSON
     return {"file": path, **facts}
 

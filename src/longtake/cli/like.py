@@ -80,7 +80,11 @@ def job_like(name: str) -> tuple[Job, dict[str, Any]]:
     if job is None:
         raise JobError(f"{name} carries no job, so that nothing is known of how it was made.")
     zoom = facts.width // job.width if job.width else 0
-    told = zoom and (facts.width, facts.height) == (zoom * (job.width or 0), zoom * (job.height or 0))
+    told = (
+        zoom
+        and job.clip is None
+        and (facts.width, facts.height) == (zoom * (job.width or 0), zoom * (job.height or 0))
+    )
     return _near(job, at.parent), {"zoom": zoom} if told else {}
 
 
@@ -88,10 +92,8 @@ def _in_folder(job: Job, folder: Path) -> Job:
     """The job with the pictures that its folder keeps."""
     from longtake.jobs.pictures import file_of
 
-    kept: dict[Any, Path] = {anchor.at: folder / file_of(anchor.at) for anchor in job.anchors}
-    files = {at: str(file) for at, file in kept.items() if file.is_file()}
-    anchors = (replace(anchor, image=files.get(anchor.at, anchor.image)) for anchor in job.anchors)
-    return replace(job, anchors=tuple(anchors))
+    anchors = tuple(replace(anchor, image=str(folder / file_of(anchor.at))) for anchor in job.anchors)
+    return replace(job, anchors=anchors)
 
 
 def _near(job: Job, folder: Path) -> Job:
@@ -144,10 +146,15 @@ def _fill(args: argparse.Namespace, values: Mapping[str, Any]) -> None:
             args.parts = list({**value, **own}.items())
         elif name == "anchors":
             args.anchors = _pictures(args, value)
-        elif name in ("clip", "from_text") and args.picture is not None:
+        elif name in ("clip", "from_text") and _begins(args):
             continue
         elif name not in given:
             setattr(args, name, value)
+
+
+def _begins(args: argparse.Namespace) -> bool:
+    """Tell if the command says what the video begins with."""
+    return args.picture is not None or args.clip is not None
 
 
 def _pictures(args: argparse.Namespace, anchors: Iterable[Anchor]) -> list[Anchor]:
@@ -159,5 +166,5 @@ def _pictures(args: argparse.Namespace, anchors: Iterable[Anchor]) -> list[Ancho
 
 def _kept(args: argparse.Namespace, anchors: Iterable[Anchor]) -> list[Anchor]:
     """The pictures at whose times the command gives none."""
-    taken = {anchor.at for anchor in args.anchors or ()} | ({0} if args.picture is not None else set())
+    taken = {anchor.at for anchor in args.anchors or ()} | ({0} if _begins(args) else set())
     return [anchor for anchor in anchors if anchor.at not in taken]

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.allowance import check_allowance
+from longtake.cli.captions import has_timeline, of_frames
 from longtake.cli.change import Change
-from longtake.cli.clip import is_joined, joined_writer
+from longtake.cli.clip import is_joined
 from longtake.cli.company import company, met, speaking
+from longtake.cli.film import film_of, pieces_for
 from longtake.cli.follow import Make
 from longtake.cli.info import describe_model
 from longtake.cli.outputs import SHEET_FRAMES, Outputs, outputs_in
@@ -21,20 +23,19 @@ from longtake.cli.place import Place
 from longtake.cli.preview import previewing
 from longtake.cli.progress import Progress
 from longtake.errors import JobError, LongtakeError, LongtakeWarning, RunError
-from longtake.events import FramesReady, Planned
+from longtake.events import FramesReady, FramesUnwanted, Planned
 from longtake.job import Job
 from longtake.jobs.folder import JobFolder
 from longtake.jobs.section import DONE
 from longtake.jobs.stored import read_job
 from longtake.machine import is_cpu
-from longtake.named import mismatch, trained_for
+from longtake.named import mismatch, tempo, trained_for
 from longtake.picture import contact_sheet, save_picture, spread
 from longtake.plan.layout import check_scales
-from longtake.plan.plans import kind_named, names_like
+from longtake.plan.plans import kind_named, names_like, plan_of
 from longtake.sampling.caching import parse
 from longtake.sampling.ratios import with_file
 from longtake.sampling.ways import discrete_of
-from longtake.video import writer_for
 from longtake.video.edges import load_picture
 from longtake.weights.codebook import codebook_at
 from longtake.weights.fingerprint import fingerprint
@@ -43,6 +44,7 @@ from longtake.weights.hub import HubOptions
 from longtake.weights.lora import find_file
 
 if TYPE_CHECKING:
+    from longtake.jobs.pieces import Pieces
     from longtake.machine import Machine
     from longtake.pipeline.networks import Networks
     from longtake.pipeline.prepare import Inputs
@@ -81,8 +83,9 @@ def make(job: Job, outputs: Outputs, place: Path | None, machine: Machine, progr
             folder = stack.enter_context(began)
             job = found = folder.job
         stack.enter_context(company(networks))
-        events = _events(found, networks, Inputs(pictures=pictures, clip=clip), outputs, folder)
-        run(job, events, outputs, folder, progress, clip)
+        pieces = pieces_for(folder, outputs, networks)
+        events = _events(found, networks, Inputs(pictures=pictures, clip=clip), outputs, folder, pieces)
+        run(job, events, outputs, folder, progress, clip, pieces)
 
 
 def go_on(place: Place, change: Callable[[JobFolder], Change], progress: Progress) -> None:
@@ -104,8 +107,9 @@ def go_on(place: Place, change: Callable[[JobFolder], Change], progress: Progres
         _settled(folder.job, networks, folder.picture, progress)
         folder.log("resumed")
         with company(networks):
-            events = _events(folder.job, networks, folder.inputs, outputs, folder)
-            run(folder.job, events, outputs, folder, progress, folder.clip)
+            pieces = pieces_for(folder, outputs, networks)
+            events = _events(folder.job, networks, folder.inputs, outputs, folder, pieces)
+            run(folder.job, events, outputs, folder, progress, folder.clip, pieces)
 
 
 def load(job: Job, machine: Machine, progress: Progress) -> Networks:
@@ -144,36 +148,48 @@ def run(
     folder: JobFolder | None,
     progress: Progress,
     clip: Footage | None = None,
+    pieces: Pieces | None = None,
 ) -> None:
     """Follow the events of a job and write what comes, joined to its `clip`; in the end, say what it cost."""
     told = progress.follow(events)
     with contextlib.closing(events), _under_way(folder, progress), contextlib.closing(told):
-        frames = write(job, told, outputs, clip)
+        frames = write(job, told, outputs, clip, pieces)
     if folder is not None:
+        if pieces is not None:
+            pieces.tidy(folder.made.takes * folder.sections)
         folder.log("video_written", file=str(outputs.video), frames=frames)
     _summarise(job, outputs, frames, folder, progress)
 
 
-def write(job: Job, events: Iterator[Any], outputs: Outputs, clip: Footage | None = None) -> int:
-    """Write the frames as they come, and the sheet at the end; returns how many came."""
+def write(
+    job: Job,
+    events: Iterator[Any],
+    outputs: Outputs,
+    clip: Footage | None = None,
+    pieces: Pieces | None = None,
+) -> int:
+    """Write the frames as they come, and the sheet at the end; returns how many the video has.
+
+    With `pieces`, each section is encoded apart, unless its piece is there.
+    """
     chosen: list[int] = []
     kept = []
-    zoom = outputs.zoom or 1
-    if clip is not None and is_joined(job, outputs):
-        writer = joined_writer(job, outputs, clip)
-    else:
-        writer = writer_for(outputs.video, job.fps, crf=outputs.crf, zoom=zoom, job=job, growing=True)
+    writer = film_of(job, outputs, clip, pieces)
     with writer, previewing(outputs.preview, job) as show:
         for event in events:
             show(event)
             if isinstance(event, Planned) and outputs.sheet:
                 chosen = spread(event.frames, SHEET_FRAMES)
+                if pieces is not None:
+                    pieces.also = chosen
+            if isinstance(event, FramesReady | FramesUnwanted):
+                writer.tell(event)
             if isinstance(event, FramesReady):
-                writer.write(event.frames[0])
                 end = event.start + event.frames.shape[1]
                 kept += [event.frames[0, n - event.start].copy() for n in chosen if event.start <= n < end]
     if outputs.sheet:
-        save_picture(contact_sheet(kept), outputs.sheet)
+        told = of_frames(job, plan_of(job), chosen) if has_timeline(job) else {}
+        save_picture(contact_sheet(kept, captions=told), outputs.sheet)
     return writer.frames
 
 
@@ -228,7 +244,14 @@ def _checked_model(job: Job, kept: bool, progress: Progress) -> str:
     return ""
 
 
-def _events(job: Job, networks: Networks, inputs: Inputs, outputs: Outputs, folder: JobFolder | None) -> Any:
+def _events(
+    job: Job,
+    networks: Networks,
+    inputs: Inputs,
+    outputs: Outputs,
+    folder: JobFolder | None,
+    pieces: Pieces | None,
+) -> Any:
     from longtake.pipeline.loop import generate
 
     shown = None if outputs.preview is None else outputs.preview.by
@@ -239,7 +262,8 @@ def _events(job: Job, networks: Networks, inputs: Inputs, outputs: Outputs, fold
         ranks.share(Make(job, inputs.pictures, shown, folder is not None, inputs.clip))
         store = None if folder is None else TheirStore(folder, ranks)
         return generate(job, networks, inputs, store=store, preview=shown)
-    return generate(job, networks, inputs, store=folder, preview=shown)
+    wanted = None if pieces is None else pieces.wanted
+    return generate(job, networks, inputs, store=folder, preview=shown, wanted=wanted)
 
 
 def _settled(job: Job, networks: Networks, picture: Any, progress: Progress) -> Job:
@@ -247,6 +271,9 @@ def _settled(job: Job, networks: Networks, picture: Any, progress: Progress) -> 
     from longtake.pipeline.prepare import settled
 
     job = settled(job, networks, picture)
+    note = tempo(job.fps, networks.settings)
+    if note is not None:
+        warnings.warn(note, LongtakeWarning, stacklevel=2)
     progress.loaded(job)
     return job
 

@@ -51,7 +51,9 @@ def add_job_options(parser: argparse.ArgumentParser, names: Collection[str] = tu
             if name == "frames":
                 length = section.add_mutually_exclusive_group()
                 add_option(length, name)
-                length.add_argument("--seconds", type=number, metavar="X", help="length in seconds")
+                length.add_argument(
+                    "--seconds", type=number, metavar="X", help="length in seconds of --fps frames"
+                )
             else:
                 add_option(section, name)
             if name == "anchors":
@@ -109,9 +111,9 @@ def job_of(args: argparse.Namespace) -> Job:
     values = {name: value for name, value in given.items() if name in OPTIONS}
     if "size" in given:
         values["width"], values["height"] = given["size"]
-    if "seconds" in given:
-        values["frames"] = round(given["seconds"] * given.get("fps", FIELDS["fps"].default))
     _check_typed(OPTIONS, values)
+    if "seconds" in given:
+        values["frames"] = _frames(given["seconds"], given.get("fps", FIELDS["fps"].default))
     first = [Anchor(0, given["picture"])] if "picture" in given else []
     job = Job(
         **{
@@ -123,6 +125,14 @@ def job_of(args: argparse.Namespace) -> Job:
         }
     )
     return directed(job, args)
+
+
+def _frames(seconds: float, fps: int) -> int:
+    """The frames of so many seconds; JobError for fewer than one."""
+    frames = round(seconds * fps)
+    if frames < 1:
+        raise JobError(f"A video has at least one frame; --seconds {seconds:g} at {fps} fps is none.")
+    return frames
 
 
 def parts_of(pairs: Collection[tuple[str, str]]) -> dict[str, str]:

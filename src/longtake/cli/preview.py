@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longtake.errors import LongtakeWarning, PictureError
+from longtake.plan.plans import plan_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +80,7 @@ def previewing(file: PreviewFile | None, job: Job) -> Iterator[Callable[[Event],
     if file is None:
         yield lambda event: None
         return
-    writer = PreviewWriter(file.path, job.fps, job.window)
+    writer = PreviewWriter(file.path, job)
     try:
         yield writer.tell
     finally:
@@ -90,14 +91,14 @@ class PreviewWriter:
     """A contact sheet or a small video of what is made so far, by its suffix; told the events, it is written anew.
 
     The sheet keeps a grey place for what is not there yet; the video leaves it out. Of a long video every section shows
-    fewer pictures, and from some length on not every section is shown.
+    fewer pictures, and from some length on not every section is shown. If anything changes with time, the sheet says
+    above the pictures what, and where.
     """
 
-    def __init__(
-        self, path: Path, fps: float, window: int, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, path: Path, job: Job, clock: Callable[[], float] = time.monotonic) -> None:
         self.path = path
-        self._fps, self._window, self._clock = fps, window, clock
+        self._job, self._clock = job, clock
+        self._plan = plan_of(job)
         self._most = PICTURES[path.suffix.lower()]
         self._shown: list[int] = []
         self._pictures: dict[int, list[np.ndarray]] = {}
@@ -113,9 +114,7 @@ class PreviewWriter:
             self._shown = spread(event.sections, self._most)
         elif isinstance(event, Preview) and event.number in self._shown:
             frames = event.frames[0]
-            each = max(1, self._most // len(self._shown))
-            each = min(each, self._window) if self._is_sheet else each
-            self._pictures[event.number] = [_small(frames[n]) for n in spread(len(frames), each)]
+            self._pictures[event.number] = [_small(frames[n]) for n in spread(len(frames), self._each)]
             self._stale = True
             if self._clock() >= self._due or len(self._pictures) == len(self._shown):
                 self.write()
@@ -139,28 +138,46 @@ class PreviewWriter:
         self._stale, self._due = False, self._clock() + took * (1 / SHARE - 1)
 
     @property
+    def _each(self) -> int:
+        """The most pictures of a section."""
+        each = max(1, self._most // len(self._shown))
+        return min(each, self._plan.window) if self._is_sheet else each
+
+    @property
     def _is_sheet(self) -> bool:
         return self.path.suffix.lower() == ".png"
 
     def _write_sheet(self) -> None:
         import numpy as np
 
+        from longtake.cli.captions import has_timeline, of_sections
         from longtake.picture import contact_sheet, save_picture
 
-        some = next(iter(self._pictures.values()))
-        missing = [np.full_like(some[0], 200)] * len(some)
-        pictures = [picture for number in self._shown for picture in self._pictures.get(number, missing)]
-        columns = len(some) * max(1, COLUMNS // len(some))
-        save_picture(contact_sheet(pictures, columns=columns), self.path, compress_level=1)
+        some, each = next(iter(self._pictures.values()))[0], self._each
+        missing, none = np.full_like(some, 200), np.full_like(some, 255)
+        pictures = []
+        for number in self._shown:
+            found = self._pictures.get(number, [missing] * min(each, self._length(number)))
+            pictures += [*found, *[none] * (each - len(found))]  # a shorter section leaves room
+        told = of_sections(self._job, self._plan, self._shown) if has_timeline(self._job) else {}
+        captions = {place * each: told[number] for place, number in enumerate(self._shown) if number in told}
+        columns = each * max(1, COLUMNS // each)
+        sheet = contact_sheet(pictures, columns=columns, captions=captions)
+        save_picture(sheet, self.path, compress_level=1)
 
     def _write_video(self) -> None:
         from longtake.plan.layout import LATENT_FRAMES
         from longtake.video import export_to_video
 
-        parts = [self._pictures[number] for number in sorted(self._pictures)]
+        numbers = sorted(self._pictures)
+        pictures = [picture for number in numbers for picture in self._pictures[number]]
         # As long as what it shows, if every section is shown.
-        rate = self._fps * len(parts[0]) / (LATENT_FRAMES * self._window)
-        export_to_video([picture for part in parts for picture in part], self.path, rate, zoom=2)
+        shown = LATENT_FRAMES * sum(map(self._length, numbers))
+        export_to_video(pictures, self.path, self._job.fps * len(pictures) / shown, zoom=2)
+
+    def _length(self, number: int) -> int:
+        """Latent frames of a section."""
+        return len(self._plan[self._plan.made_at(number)].frames)
 
 
 def _small(frame: np.ndarray) -> np.ndarray:

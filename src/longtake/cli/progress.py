@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longtake.cli.bars import Bars, Row
+from longtake.cli.bars import Bars, Row, say
 from longtake.cli.options import mute_hub
 from longtake.cli.pace import Pace, time_left
 from longtake.events import Encoded, Event, FramesReady, Moved, Planned, Preview, SectionDone, Stepped
@@ -155,7 +155,9 @@ class Progress:
         self.emit(
             "planned", sections=event.sections, frames=event.frames, steps=event.steps, notice=event.notice
         )
-        length = "" if self._fps is None else f" ({event.frames / self._fps:.4g} s at {self._fps:g} fps)"
+        length = (
+            "" if self._fps is None else f" ({round(event.frames / self._fps, 2):g} s at {self._fps:g} fps)"
+        )
         self.say(
             f"{event.frames} frames{length} in {count(event.sections, 'section')} of {count(event.steps, 'step')}"
         )
@@ -233,7 +235,7 @@ class Progress:
     def say(self, text: str) -> None:
         """A line that stays, for people."""
         if self.style != "json":
-            self._bars.say(text)
+            say(text)
 
     def emit(self, event: str, **fields: Any) -> None:
         """A line of JSON on standard output, for machines."""

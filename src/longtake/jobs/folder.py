@@ -4,6 +4,7 @@
     first.png           the picture; last.png if the video ends with one
     clip.safetensors    what is seen of the clip that the video goes on from, if it does
     sections/00003.safetensors    latents of section 3, with a checksum and the recipe that they were made by
+    pieces/                       the video's sections, encoded
     takes/                        sections and pictures of the job as it was before it was changed
     log.jsonl           what happened, one JSON object a line
     video.mp4           the video, unless it was asked for elsewhere
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +36,7 @@ from longtake.jobs import takes as kept
 from longtake.jobs.beginning import check_new, lora_fingerprints, pictures_of, standing_alone
 from longtake.jobs.clip import CLIP, clip_bytes, read_clip
 from longtake.jobs.log import Log
+from longtake.jobs.pieces import PIECES, Cut, Pieces
 from longtake.jobs.section import DONE, SECTIONS, section_file, section_files
 from longtake.jobs.state import check_inside, check_same, recipes, states_of
 from longtake.jobs.stored import (
@@ -51,6 +53,7 @@ from longtake.jobs.stored import (
     read_job,
     told,
 )  # fmt: skip
+from longtake.jobs.takes import TAKES
 from longtake.picture import load_image
 from longtake.plan import timeline
 from longtake.plan.layout import LATENT_PIXELS
@@ -137,8 +140,9 @@ class JobFolder:
                 job, made = read_job(place)
                 check_same(place, job, made, model)
                 kept_pictures.settle(place, made.pictures)
-                for leftover in (*place.glob(disk.PARTS), *(place / SECTIONS).glob(disk.PARTS)):
-                    leftover.unlink(missing_ok=True)
+                for each in (place, place / SECTIONS, place / TAKES, place / PIECES):
+                    for leftover in each.glob(disk.PARTS):
+                        leftover.unlink(missing_ok=True)
                 disk.make_folder(place / SECTIONS)
                 folder = cls(place, job, confined(place, made), lock)
                 folder._renew()
@@ -303,6 +307,11 @@ class JobFolder:
     def using(self, take: kept.Take) -> Job:
         """The job in which the take is in use, for `change`; JobError if it is not the job's own any more."""
         return kept.using(self.job, self._recipes, take)
+
+    def pieces(self, how: Mapping[str, Any], suffix: str, cut: Callable[[], Cut]) -> Pieces:
+        """The pieces of the job's video, as encoded in this way to files of this kind."""
+        # What decides a section is known when the networks have begun.
+        return Pieces(self.path, self._recipes.plan, lambda: self._recipes, how, suffix, cut)
 
     def log(self, event: str, **fields: Any) -> None:
         """Append one line to the log; a log that cannot be written is no reason to stop."""

@@ -55,8 +55,8 @@ class Recipes:
         self._base = _hash({**own, **facts})
         # Behind a key frame there may be sections that the first picture does not decide.
         self._apart = _hash({**own, **facts, "pictures": []})
-        # Places count from the section that the job began with: others may have been put before it since.
-        self._before = plan[plan.made_at(job.origin)].frames[0] - 1 if 0 < job.origin < plan.count else 0
+        # Places count from the frame that the job began with: whole windows may have been put before it since.
+        self._before = job.window * job.origin
         # Its state is a function of all sections that were made before, seen or not.
         self._follows = wanted_of(job.history, "adaptive") is not None
         self._found: dict[int, str] = {}
@@ -78,6 +78,11 @@ class Recipes:
     def of(self, job: Job) -> Recipes:
         """The recipes of another job of the same length, whose pictures, model and form are the same."""
         return Recipes(job, self.plan, self._facts, self._pictures)
+
+    def given(self, frame: int) -> str:
+        """A hash of what decides the latents of a picture: itself, and the noise that they are drawn by."""
+        known = self._pictures.get(frame) or self._facts.get("pictures")
+        return _hash([known, self._job.seed, self._base])
 
     def behind(self, number: int) -> set[int]:
         """The numbers of all sections that decide the one at this place: those that it sees, and what these see."""

@@ -21,6 +21,7 @@ from longtake.jobs.log import LOG
 from longtake.jobs.pictures import FIRST as FIRST
 from longtake.jobs.pictures import LAST as LAST
 from longtake.jobs.pictures import file_of
+from longtake.jobs.pieces import PIECES
 from longtake.jobs.section import SECTIONS
 from longtake.jobs.takes import KEPT, MOST_KEPT, TAKES
 
@@ -28,7 +29,7 @@ FORMAT = 2
 """Of the folder, and of the recipes in it: a change of how sections are made needs another one, too."""
 
 JOB, VIDEO, LOCK = "job.json", "video.mp4", "lock"
-ENTRIES = (JOB, FIRST, LAST, CLIP, VIDEO, LOCK, SECTIONS, TAKES, LOG)
+ENTRIES = (JOB, FIRST, LAST, CLIP, VIDEO, LOCK, SECTIONS, TAKES, PIECES, LOG)
 """The entries of a job's folder."""
 
 PICTURE = re.compile(r"(?:first|last|picture-\d{1,18})\.png")

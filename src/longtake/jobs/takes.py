@@ -76,11 +76,14 @@ def stored(folder: Path) -> dict[str, Path]:
 
 
 def set_aside(folder: Path, found: Recipes) -> list[int]:
-    """Let the sections that are not by today's recipes become takes; their numbers. What cannot be read goes."""
+    """Let the sections that are not by today's recipes become takes; their numbers.
+
+    A damaged one stays for who reads it next, if the video has a section of its number.
+    """
     numbers = []
     for number, file in section_files(folder):
         recipe = sections.recipe_of(file)
-        if number in found and recipe == found[number]:
+        if number in found and recipe in (None, found[number]):
             continue
         aside(folder, number, file, recipe)
         numbers.append(number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,19 @@ from longtake.errors import LongtakeWarning, MemoryRunError, RunError
 from longtake.events import FramesReady, FramesUnwanted, Moved, SectionDone
 from longtake.models.vae.streaming import StreamingDecoder
 from longtake.models.vae.tiles import Wanted
-from longtake.pipeline.joint import Joint
+from longtake.pipeline.joint import Joint, Seams, also
 from longtake.pipeline.placed import less
 from longtake.pipeline.placement import Placement, Resident, room_for
 from longtake.plan.layout import LATENT_FRAMES
 from longtake.plan.lengths import video_frames
+from longtake.plan.sections import Seam
 
 Convert = Callable[[Any], Any]
 """Decoded frames (B, 3, T, H, W), about [-1, 1] -> what `FramesReady` holds, with T on its second axis."""
 
 Shown = FramesReady | FramesUnwanted | Moved
+Pieces = list[tuple[int, Any]]
+"""Frames (B, 3, T, H, W), about [-1, 1], or how many that nobody wants; each with the number of its first."""
 
 
 def decode(vae: Any, latents: np.ndarray) -> Any:
@@ -41,7 +44,7 @@ class Decoding:
     section. Frames of one plain colour cause a warning, unless `plain` says that the video begins so. Frames that are
     not `wanted`, as a function of the first and of the one behind the last tells, are left out where that saves work.
     `placement` brings the autoencoder to where it runs; if memory ends there, it goes on with less, and says so.
-    `joint` is that with a clip.
+    `seams` and `joint`, that with a clip, are where frames meet given ones.
     """
 
     def __init__(
@@ -55,9 +58,12 @@ class Decoding:
         placement: Placement | None = None,
         wanted: Wanted | None = None,
         joint: Joint | None = None,
+        seams: Sequence[Seam] = (),
     ) -> None:
         self.start = -hidden
-        self.wanted, self._joint = wanted, joint
+        self.wanted = wanted if wanted is None else also(wanted, seams)
+        self._joints: list[Seams | Joint] = [Seams(seams)] if seams else []
+        self._joints += [] if joint is None else [joint]
         self._placement = placement or Resident()
         self._vae, self._frames, self._convert, self._plain = vae, frames, convert, plain
         self._decoder = StreamingDecoder(vae, mode, self._is_wanted)
@@ -78,13 +84,20 @@ class Decoding:
         self._owners.append((self._end, section))
         yield from self._ready(lambda: self._decoder.push(unscaled(self._vae, latents)))
 
-    def finish(self) -> Iterator[Shown]:
-        """The rest; the next latent frame that is pushed then stands for one frame, as the first one does."""
+    def restart(self) -> Iterator[Shown]:
+        """What is left; the next latent frame that is pushed then stands for one frame, as the first one does."""
         if self.start < self._frames:
             yield from self._ready(self._decoder.finish)
-        if self._joint is not None:
-            yield from self._shown(self._joint.rest())
         self._begun = False
+
+    def finish(self) -> Iterator[Shown]:
+        """The rest. What may still come is not counted from the video's beginning, and meets nothing given."""
+        yield from self.restart()
+        rest: Pieces = []
+        for joint in self._joints:
+            rest = [*self._met(joint, rest), *joint.rest()]
+        yield from self._shown(rest)
+        self._joints, self.wanted = [], None
 
     def _is_wanted(self, first: int, stop: int) -> bool:
         """Tell if a frame is wanted, by numbers that count from the one that the decoder began with."""
@@ -110,32 +123,33 @@ class Decoding:
         for piece in pieces:
             if self.start >= self._frames:
                 return
-            if isinstance(piece, int):
-                yield from self._unwanted(piece)
-                continue
-            self._check_finite(piece)
-            unseen = min(piece.shape[2], max(0, -self.start))
+            unwanted = isinstance(piece, int)
+            if not unwanted:
+                self._check_finite(piece)
+            count = piece if unwanted else piece.shape[2]
+            unseen = min(count, max(0, -self.start))
             self.start += unseen
-            piece = piece[:, :, unseen : unseen + self._frames - self.start]
-            count = piece.shape[2]
+            count = min(count - unseen, self._frames - self.start)
             if not count:
                 continue  # all of it is hidden
-            passed = ((self.start, piece),) if self._joint is None else self._joint.passed(piece, self.start)
-            yield from self._shown(passed)
+            found: Pieces = [(self.start, count if unwanted else piece[:, :, unseen : unseen + count])]
+            for joint in self._joints:
+                found = self._met(joint, found)
+            yield from self._shown(found)
             self.start += count
 
-    def _shown(self, pieces: Iterable[tuple[int, Any]]) -> Iterator[FramesReady]:
+    def _met(self, joint: Seams | Joint, pieces: Pieces) -> Pieces:
+        return [each for start, piece in pieces for each in joint.passed(piece, start)]
+
+    def _shown(self, pieces: Pieces) -> Iterator[Shown]:
         for start, piece in pieces:
+            if isinstance(piece, int):
+                yield FramesUnwanted(start, piece)
+                continue
             frames = self._convert(piece)
             if not self._plain and isinstance(frames, np.ndarray):
                 self._tell_plain(frames, start)
             yield FramesReady(start, frames)
-
-    def _unwanted(self, count: int) -> Iterator[FramesUnwanted]:
-        """So many frames that were not decoded; those of them that would be shown are told."""
-        begin, self.start = max(0, self.start), self.start + count
-        if min(self.start, self._frames) > begin:
-            yield FramesUnwanted(begin, min(self.start, self._frames) - begin)
 
     def _check_finite(self, piece: Any) -> None:
         if not is_finite(piece):

@@ -138,7 +138,6 @@ class Growing(Output):
         if self._frame <= 1 and self._waiting:
             self._wanted = None  # frames are not counted from the video's beginning
             if self._decoding is not None:
-                self._decoding.wanted = None
                 yield from self._decoding.finish()
             self._next = min(self._waiting)
             self._frame = self._before(self._first(self._next))
@@ -168,7 +167,7 @@ class Growing(Output):
         if self._decoding is None:
             self._decoding = self._decoder()
         elif self._frame in self._request.plan.starts:
-            yield from self._decoding.finish()
+            yield from self._decoding.restart()
         self._frame += latents.shape[2]
         yield from self._decoding.push(latents, number)
 
@@ -201,6 +200,7 @@ class Growing(Output):
             placement,
             self._wanted,
             joint,
+            plan.seams if self._frame == 0 else (),
         )
 
     def _taken(self, number: int) -> np.ndarray:

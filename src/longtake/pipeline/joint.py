@@ -1,4 +1,4 @@
-"""The joint of a clip and the frames that are made beside it: no flash where one ends and the other begins.
+"""Where frames that are made meet given ones, a clip's or a picture's: no flash where one ends and the other begins.
 
 An autoencoder loses a little of every frame, and a model does not always meet what it was given; the clip's own frames
 lose nothing. So at the joint there is a step beside that of the motion, even where nothing moves. How large it is, the
@@ -8,13 +8,125 @@ faded out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from longtake.backend import ops
+from longtake.models.vae.tiles import Wanted
+from longtake.plan.sections import Seam
 from longtake.video.fading import FADE
+
+
+class Seams:
+    """Frames that were made to lead to given ones (`plan.seams`): what the step there has too much is given back.
+
+    They come in their order, but for those just before a seam, which are held until what they lead to is there.
+    """
+
+    def __init__(self, seams: Iterable[Seam]) -> None:
+        self._seams = deque(seams)
+        self._wanted = {frame for seam in self._seams for frame in seam.own}
+        self._known: dict[int, Any] = {}
+        self._held: list[tuple[int, Any]] = []
+        self._stop = 0
+
+    def passed(self, piece: Any, start: int) -> Iterator[tuple[int, Any]]:
+        """(number, frames (B, 3, T, H, W), about [-1, 1]) of those that are final with this piece from `start` on.
+
+        A number of frames in the place of a piece are frames that nobody wants.
+        """
+        count = piece if isinstance(piece, int) else piece.shape[2]
+        self._held.append((start, piece))
+        self._stop = start + count
+        if not isinstance(piece, int):
+            for frame in self._wanted & {*range(start, self._stop)}:
+                # A copy, since a view would keep all of the piece.
+                self._known[frame] = piece[:, :, frame - start] + 0
+        while self._seams:
+            seam = self._seams[0]
+            first = seam.at - min(seam.span, FADE)
+            yield from self._free(first)
+            if self._stop <= max(seam.at - 1, *(frame for frame in seam.own if frame >= seam.at), 0):
+                return
+            self._seams.popleft()
+            self._give_back(seam, first)
+        yield from self.rest()
+
+    def rest(self) -> Iterator[tuple[int, Any]]:
+        """What is held of a video that was stopped before its end."""
+        held, self._held = self._held, []
+        yield from held
+
+    def _free(self, stop: int) -> Iterator[tuple[int, Any]]:
+        """What is held before a frame."""
+        held, self._held = self._held, []
+        for start, piece in held:
+            for begin, part in _cut(start, piece, stop):
+                if begin < stop:
+                    yield begin, part
+                else:
+                    self._held.append((begin, part))
+
+    def _give_back(self, seam: Seam, first: int) -> None:
+        """Give the step at a seam to what is held before it, where it is known."""
+        held = [each for start, piece in self._held for each in _cut(start, piece, seam.at)]
+        near = [(start, piece) for start, piece in held if start < seam.at and not isinstance(piece, int)]
+        own = [self._known.get(frame) for frame in seam.own]
+        if near and all(each is not None for each in own) and near[-1][0] + near[-1][1].shape[2] == seam.at:
+            before = near[-1][1]
+            step = _lacking(
+                before[:, :, -1], before[:, :, -2] if before.shape[2] > 1 else None, own[0], own[-1]
+            )
+            fade = seam.at - first
+            for place, (start, piece) in enumerate(held):
+                if start < seam.at and not isinstance(piece, int):
+                    distances = seam.at - np.arange(start, start + piece.shape[2])
+                    held[place] = start, _faded(piece, step, distances, fade)
+        self._held = held
+
+
+def also(wanted: Wanted, seams: Iterable[Seam]) -> Wanted:
+    """What is wanted, and what decides it: the frames behind a seam, if some before it are wanted."""
+    near = [(seam.own[0], seam.own[-1] + 1, seam.at - min(seam.span, FADE), seam.at) for seam in seams]
+
+    def asked(first: int, stop: int) -> bool:
+        return wanted(first, stop) or any(
+            begin < stop and first < end and wanted(before, at) for begin, end, before, at in near
+        )
+
+    return asked
+
+
+def _cut(start: int, piece: Any, at: int) -> list[tuple[int, Any]]:
+    """A piece from `start` on in two, where it reaches over a frame."""
+    count = piece if isinstance(piece, int) else piece.shape[2]
+    if not start < at < start + count:
+        return [(start, piece)]
+    here = at - start
+    if isinstance(piece, int):
+        return [(start, here), (at, count - here)]
+    return [(start, piece[:, :, :here]), (at, piece[:, :, here:])]
+
+
+def _lacking(made: Any, before: Any, own: Any, beyond: Any) -> Any:
+    """What a made frame lacks of being one step of the motion away from the given one, `own`, that is next to it.
+
+    The motion is the mean of the steps on both sides, away from the joint: to the frame `before` it, if there is one,
+    and from `own` to the one `beyond`.
+    """
+    steps = [own - beyond] + ([] if before is None else [before - made])
+    return own + sum(steps[1:], steps[0]) / len(steps) - made
+
+
+def _faded(piece: Any, step: Any, distances: np.ndarray, count: int) -> Any:
+    """The frames with what is left of the step so far from the joint, fading over `count` frames."""
+    weights = np.where(distances <= count, 1 - distances / (count + 1), 0).astype(np.float32)
+    if not weights.any():
+        return piece
+    return piece + ops.from_numpy(weights.reshape(1, 1, -1, 1, 1), like=piece) * step[:, :, None]
 
 
 class Joint:
@@ -58,20 +170,11 @@ class Joint:
         yield from held
 
     def _found(self, piece: Any, nearest: int, following: int) -> Any:
-        """What the made frame nearest to the clip lacks of being one step of the motion away from it.
-
-        The motion is the mean of the steps on both sides, away from the joint.
-        """
+        """What the made frame nearest to the clip lacks of being one step of the motion away from it."""
         own, beyond = (ops.from_numpy(each, like=piece) for each in self._pair[:: 1 if self._before else -1])
-        made = piece[:, :, nearest]
-        steps = [own - beyond]
-        if piece.shape[2] > 1:
-            steps.append(piece[:, :, following] - made)
-        return own + sum(steps[1:], steps[0]) / len(steps) - made
+        before = piece[:, :, following] if piece.shape[2] > 1 else None
+        return _lacking(piece[:, :, nearest], before, own, beyond)
 
     def _given_back(self, piece: Any, distances: np.ndarray) -> Any:
         """The frames with what is left of the step so far from the joint."""
-        weights = np.where(distances <= FADE, 1 - distances / (FADE + 1), 0).astype(np.float32)
-        if self._step is None or not weights.any():
-            return piece
-        return piece + ops.from_numpy(weights.reshape(1, 1, -1, 1, 1), like=piece) * self._step[:, :, None]
+        return piece if self._step is None else _faded(piece, self._step, distances, FADE)

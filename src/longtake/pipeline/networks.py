@@ -67,7 +67,7 @@ class Networks:
 
     `scheduler` is a `Schedule`, or a scheduler of the field that is asked for each step. `settings` is what the model's
     folder says about itself: width, height, prompt_template, max_sequence_length, and what it was trained for:
-    sampling, buckets. `placement` brings each part to where it runs.
+    sampling, buckets, fps. `placement` brings each part to where it runs.
     `codebook` is the one of a discrete history (`sampling.codebooks`), or where it lies, to be read when it is used.
     `ranks` are the processes that share the work (`pipeline.together`); None is this one alone.
     """

@@ -32,8 +32,7 @@ def check(job: Job, kind: Kind, seeing: str) -> None:
             "which never looks ahead: take one of these, or let the video begin anew there (--unforeseen restart, in "
             "Python unforeseen='restart')."
         )
-    across = kind.sees_end and (kind.view is None or bool(kind.view.before) or not kind.view.apart)
-    if later and not across and wanted_of(job.history, "sink") is not None:
+    if later and not _sinks_across(kind) and wanted_of(job.history, "sink") is not None:
         raise JobError(
             f"A sink is seen for good, and with {job.sampling} a section sees nothing that lies across the picture at "
             f"{later[0]:g} s; leave the history's sink out, or the picture."
@@ -53,6 +52,16 @@ def check(job: Job, kind: Kind, seeing: str) -> None:
         raise JobError(
             f"A blend of {job.blend} sections needs prompts in time to blend; leave it out, or give prompts."
         )
+
+
+def _sinks_across(kind: Kind) -> bool:
+    """Tell if what is made first is seen across a picture in time: backwards, or where far history lies before."""
+    view = kind.view
+    if view is None or not kind.sees_end:
+        return False
+    if not view.before:
+        return not view.apart
+    return max(each.scale for each in view.before) >= max((each.scale for each in view.behind), default=1)
 
 
 def _check_loop(job: Job, kind: Kind, seeing: str) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from longtake.errors import JobError
@@ -19,6 +20,7 @@ from longtake.plan.layout import Generated, Packed, Skipped, Structure, Tail, pa
 from longtake.plan.lengths import WINDOW
 from longtake.plan.orders import View, backwards, ends_first, onwards
 from longtake.plan.sections import Plan as Plan
+from longtake.plan.sections import Seam
 from longtake.plan.sections import Section as Section
 from longtake.plan.stretches import Division, even
 
@@ -230,11 +232,30 @@ def plan_of(job: Job) -> Plan:
     plan = sights.seen(job, first_made(laid) if job.from_text else laid)
     ends = division.behind or division.loop
     frames = plan.made if job.reference or ends else job.frames
+    plan = replace(plan, frames=frames)
+    if kind.sees_end and (len(division.starts) > 1 or division.loop):
+        plan = replace(plan, seams=seams_of(plan, division.loop))
     if frames == job.frames:
-        return replace(plan, frames=frames)
+        return plan
     reason = "the reference never cuts" if job.reference else f"a video with {_goal(job)} ends with a section"
     notice = f"{frames} frames are made instead of {job.frames}: {reason}."
-    return replace(plan, frames=frames, notice=notice)
+    return replace(plan, notice=notice)
+
+
+def seams_of(plan: Plan, loop: bool = False) -> tuple[Seam, ...]:
+    """The seams of a plan whose stretches go to the picture behind them, or to the first frame in a loop.
+
+    >>> seams_of(replace(vanilla(5), starts=(0, 12)), loop=True)
+    (Seam(at=45, own=(45, 46), span=44), Seam(at=181, own=(0, 1), span=135))
+    """
+    shown = [plan.shown(start).start for start in plan.starts]
+    edges = [*(each for each in shown if each < plan.frames), *([plan.frames] if loop else [])]
+    seams = []
+    for before, at in pairwise(edges):
+        first = at if at < plan.frames else 0
+        own = tuple(range(first, min(first + 2, plan.frames)))
+        seams.append(Seam(at, own, at - max(0, before + 1)))
+    return tuple(seams)
 
 
 def _laid(job: Job, kind: Kind, division: Division) -> Plan:

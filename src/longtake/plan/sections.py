@@ -33,6 +33,19 @@ class Section:
     pictures: tuple[int, ...] = (0,)
 
 
+@dataclass(frozen=True)
+class Seam:
+    """The place where frames that lead to a given one meet it, in video frames.
+
+    `at` of them come before it; `own` are it and the one behind it (in a loop: the video's first two); `span` is how
+    many are made before it, since the given one before that.
+    """
+
+    at: int
+    own: tuple[int, ...]
+    span: int
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """The sections of a video in the order of generation, and what is true of them as a whole.
@@ -44,7 +57,8 @@ class Plan:
     may read; what lies in a section's far end does not count, since the history knows it by its sum.
     `extendable` is true if a longer plan of the same kind begins with these very sections, unless more is asked of it.
     `starts` are latent frames that hold one video frame each, as the picture does: the decoder begins anew at each.
-    The first `lead` latent frames are the end of a given video, which is not shown again.
+    The first `lead` latent frames are the end of a given video, which is not shown again. `seams` are where what was
+    made meets what it leads to.
 
     Four more are functions: the section made at a place in the order of generation; the order of the section at
     a place in the video; the section, by its place in the video, that makes a latent frame; and the latent frames of
@@ -66,6 +80,7 @@ class Plan:
     extendable: bool = False
     starts: tuple[int, ...] = (0,)
     lead: int = 0
+    seams: tuple[Seam, ...] = ()
     made_by: Callable[[int], Sequence[int]] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:

@@ -180,6 +180,7 @@ class TransformerStage:
             settings={
                 "width": SIZE,
                 "height": SIZE,
+                "fps": toyworld.FPS,
                 "from_text": True,
                 "about": "longtake's toy model: cartoons of 64 pixels",
             },

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,10 @@ def _check_folder(path: Path) -> None:
     folder = path.parent
     if folder.is_file():
         raise PictureError(f"{folder} is a file; numbered PNGs need a folder of their own.")
-    others = sorted(set(os.listdir(folder)) - set(_ours(path))) if folder.is_dir() else []
+    found = os.listdir(folder) if folder.is_dir() else []
+    # What a process left that was killed while it wrote there is nobody's.
+    found = [name for name in found if not fnmatch(name, disk.PARTS)]
+    others = sorted(set(found) - set(_ours(path)))
     if others:
         raise PictureError(
             f"Numbered PNGs need a folder of their own, and {folder} has others in it ({others[0]}); name a new one."

@@ -70,7 +70,8 @@ class PiecesWriter:
                 self._told = given.codec_context.extradata
             if given.codec_context.extradata != self._told:
                 raise PictureError(f"{piece} was encoded with other settings than the pieces before it.")
-            return self._copy(source, round(self.frames / (self._rate * given.time_base)))
+            base = given.time_base or Fraction(1)  # containers have one
+            return self._copy(source, round(self.frames / (self._rate * base)))
 
     def _copy(self, source: Any, later: int) -> int:
         before = self.frames

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import astuple
 from typing import Any
 
 from longtake.backend import ops, runtime
@@ -17,7 +18,7 @@ from longtake.errors import ModelError
 from longtake.models.pretrained import is_untouched
 from longtake.models.vae import AutoencoderKLHunyuanVideo, Posterior
 from longtake.models.vae.causal import Memory
-from longtake.models.vae.tiles import UNCUT, TimeTiles, Wanted
+from longtake.models.vae.tiles import UNCUT, Grid, TimeTiles, Wanted
 
 Tensor = ops.Tensor
 MODES = ("exact", "causal")
@@ -89,6 +90,17 @@ class StreamingDecoder:
 
         # Slices of the batch and tiles of space come in the same order every time; each has a memory of its own.
         return self.vae.sliced(lambda z: self.vae.decode_space(z, decode), latents)
+
+
+def cuts(vae: Any, mode: str) -> tuple[Grid | None, list[Any]]:
+    """The grid of tiles of latents on which each frame depends, None if on all before it or all; and what else decides.
+
+    What else decides are plain values: the mode, and the tiles of space.
+    """
+    if not (isinstance(vae, AutoencoderKLHunyuanVideo) and is_own(vae, "decode")):
+        return None, [type(vae).__name__]
+    tiles = [astuple(vae.tiles), vae.use_tiling, vae.decoding_tile, vae.use_framewise_decoding]
+    return (vae.decoded_tiles().grid if mode == "exact" else None), [mode, *tiles]
 
 
 class StreamingEncoder:

@@ -56,6 +56,15 @@ class Grid:
     out_stride: int
     overlap: int
 
+    @property
+    def behind(self) -> int:
+        """The number of tiles before it that a tile fades from, directly or not.
+
+        >>> Grid(4, 3, 12, 4).behind, Grid(4, 1, 4, 12).behind
+        (1, 3)
+        """
+        return max(1, -(-self.overlap // self.out_stride))
+
 
 UNCUT = Grid(sys.maxsize, sys.maxsize, sys.maxsize, 0)
 """One tile, as long as the video."""
@@ -77,7 +86,7 @@ class TimeTiles:
     The frame that a tile begins with was the last one of the tile before: it primes the causal convolutions and is
     dropped from the result. Held between pieces: fewer frames than a tile has, and the frames to fade from.
 
-    Frames of the result that are not `wanted` come as their number, tile by tile, and cost nothing but the tile before
+    Frames of the result that are not `wanted` come as their number, tile by tile, and cost nothing but the tiles before
     one that is wanted, which that one fades from.
     """
 
@@ -118,7 +127,7 @@ class TimeTiles:
     def _results(self, cuts: list[Tensor], rest: bool) -> Iterator[Any]:
         """The results of the next tiles, which are the `rest` of the video or not."""
         numbers = range(self._next, self._next + len(cuts))
-        needed = [self._is_wanted(number) or self._is_wanted(number + 1) for number in numbers]
+        needed = [self._is_wanted(number, number + self.grid.behind) for number in numbers]
         done = iter(self.over(self.function, [cut for cut, each in zip(cuts, needed, strict=True) if each]))
         for number, cut, each in zip(numbers, cuts, needed, strict=True):
             self._next = number + 1
@@ -127,12 +136,12 @@ class TimeTiles:
                 yield self._frames(number, cut, rest)
                 continue
             result = self._final(next(done), number == 0, rest)
-            yield result if self._is_wanted(number) else int(result.shape[2])
+            yield result if self._is_wanted(number, number) else int(result.shape[2])
 
-    def _is_wanted(self, number: int) -> bool:
-        """Tell if a tile's own frames are wanted."""
+    def _is_wanted(self, first: int, last: int) -> bool:
+        """Tell if frames of the tiles from the first to the last are wanted."""
         stride = self.grid.out_stride
-        return self.wanted is None or self.wanted(stride * number + (number > 0), stride * (number + 1) + 1)
+        return self.wanted is None or self.wanted(stride * first + (first > 0), stride * (last + 1) + 1)
 
     def _frames(self, number: int, cut: Tensor, rest: bool) -> int:
         """The number of frames of a tile's result, for latents."""
