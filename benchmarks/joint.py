@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -74,9 +75,9 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
         for sampling in args.sampling:
             rows = []
             for name, clip, prompt in clips_of(args, Path(folder)):
-                made: dict[int, np.ndarray] = {}
+                kept = Kept({})
                 row = [
-                    joined_steps(clip, prompt, sampling, networks, args, given_back, Kept(made))
+                    joined_steps(clip, prompt, sampling, networks, args, given_back, kept)
                     for given_back in (True, False)
                 ]
                 print(
@@ -130,6 +131,7 @@ class Kept:
 
     def __init__(self, made: dict[int, np.ndarray]) -> None:
         self.made = made
+        self.seen: Any = None
         self.read_section = made.get
         self.write_section = made.__setitem__
 
@@ -150,23 +152,25 @@ def joined_steps(
     from longtake.events import FramesReady
     from longtake.job import Job
     from longtake.pipeline import joint
-    from longtake.pipeline.footage import with_clip
+    from longtake.pipeline.footage import with_clip, with_latents
     from longtake.pipeline.loop import generate
     from longtake.pipeline.prepare import Inputs
     from longtake.spans import Clip
     from longtake.video import joining
-    from longtake.video.fading import FADE
 
-    joint.FADE = joining.FADE = FADE if given_back else 0
     job = Job(prompt, clip=Clip(str(clip)), frames=args.frames, sampling=sampling, steps=args.steps)
-    job, seen = with_clip(job, networks, None)
+    job, seen = with_clip(job, networks, kept.seen)
+    assert seen is not None
+    kept.seen = seen = with_latents(seen, networks)
     output = (
         clip.with_name("joined.mp4")
         if clip.parent.name.startswith("tmp")
         else Path(tempfile.mkdtemp()) / "joined.mp4"
     )
     edge = seen.edge if given_back else None
-    with joining.JoinedWriter(output, clip, job.fps, before=seen.behind, edge=edge) as writer:
+    faded = joint._faded if given_back else lambda piece, *_: piece
+    writer = joining.JoinedWriter(output, clip, job.fps, before=seen.behind, edge=edge)
+    with writer, mock.patch.object(joint, "_faded", faded):
         for event in generate(job, networks, Inputs(clip=seen), store=kept):
             if isinstance(event, FramesReady):
                 writer.write(event.frames[0])

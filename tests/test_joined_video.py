@@ -13,11 +13,11 @@ from clips import HEIGHT, WIDTH, clip, number_of
 from longtake.errors import PictureError
 from longtake.video import muxing
 from longtake.video.edges import read_edge
-from longtake.video.fading import FADE
+from longtake.video.fading import LONGEST
 from longtake.video.joining import JoinedWriter
 from longtake.video.reading import stream_video
 
-NEW = 30
+NEW = 40
 SIDES = pytest.mark.parametrize("before", [False, True], ids=["behind", "before"])
 
 
@@ -81,7 +81,7 @@ def test_a_clips_own_frames_and_sound_are_untouched(tmp_path, name, kind, before
     # The new ones follow at their own rate, and nothing lies between.
     assert np.allclose(np.diff([second for second, _ in new]), 1 / 30, atol=2e-5)
     if before:
-        assert own[0][0] == pytest.approx(1.0, abs=2e-5)
+        assert own[0][0] == pytest.approx(NEW / 30, abs=2e-5)
     if "sound" in kind:
         samples = heard(made)
         assert np.array_equal(heard(path)[:, -samples.shape[1] :], samples)
@@ -122,7 +122,7 @@ def test_the_step_at_the_joint_is_as_small_as_those_inside(tmp_path, before):
         joint = NEW - 1 if before else 39
         flashes.append(steps[joint])
         # Behind the fade, the new frames are what they were.
-        rest = frames[: NEW - FADE] if before else frames[40 + FADE :]
+        rest = frames[: NEW - LONGEST] if before else frames[40 + LONGEST :]
         assert np.abs(np.diff(rest, axis=0)).mean() < 0.1
     assert flashes[0] > 1.5 and flashes[1] < flashes[0] / 6 + 0.25
 

@@ -21,7 +21,7 @@ from longtake.pipeline.networks import Networks
 from longtake.pipeline.prepare import Inputs
 from longtake.plan.plans import plan_of
 from longtake.spans import Clip
-from longtake.video.fading import FADE
+from longtake.video.fading import LONGEST
 
 JOB = Job("a small blue bird takes off", frames=8, window=2, steps=1, seed=3, width=48, height=32)
 
@@ -133,8 +133,9 @@ def test_the_step_at_a_joint_is_that_of_the_motion(before: int | None) -> None:
     shown = (np.concatenate([ops.to_numpy(each) for _, each in pieces], axis=2)[0, 0, :, 0, 0] + 1) * 127.5
     assert shown.shape == (40,)
     step, more = (pair[0] - shown[-1], 60) if before else (shown[0] - pair[1], -60)
-    assert step == pytest.approx(2 + more / (FADE + 1), abs=0.01)
-    rest = slice(0, 40 - FADE) if before else slice(FADE, 40)
+    # The step is 30 times that of the motion, so that it fades as slowly as can be.
+    assert step == pytest.approx(2 + more / (LONGEST + 1), abs=0.01)
+    rest = slice(0, 40 - LONGEST) if before else slice(LONGEST, 40)
     assert np.allclose(shown[rest], made[rest], atol=0.01)
     assert not list(joint.rest())
 
@@ -142,8 +143,8 @@ def test_the_step_at_a_joint_is_that_of_the_motion(before: int | None) -> None:
 def test_frames_that_wait_for_the_joint_come_if_the_video_is_stopped() -> None:
     joint = Joint(np.zeros((2, 1, 1, 3), np.uint8), 40)
     piece = ops.from_numpy(np.zeros((1, 3, 30, 1, 1), np.float32))
-    assert [(start, part.shape[2]) for start, part in joint.passed(piece, 0)] == [(0, 40 - FADE)]
-    assert [(start, part.shape[2]) for start, part in joint.rest()] == [(40 - FADE, FADE - 10)]
+    assert [(start, part.shape[2]) for start, part in joint.passed(piece, 0)] == [(0, 40 - LONGEST)]
+    assert [(start, part.shape[2]) for start, part in joint.rest()] == [(40 - LONGEST, LONGEST - 10)]
 
 
 def test_footage_says_how_much_it_is() -> None:

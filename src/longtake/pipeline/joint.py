@@ -17,7 +17,7 @@ import numpy as np
 from longtake.backend import ops
 from longtake.models.vae.tiles import Wanted
 from longtake.plan.sections import Seam
-from longtake.video.fading import FADE
+from longtake.video.fading import FADE, LONGEST, fade_of
 
 
 class Seams:
@@ -129,6 +129,10 @@ def _faded(piece: Any, step: Any, distances: np.ndarray, count: int) -> Any:
     return piece + ops.from_numpy(weights.reshape(1, 1, -1, 1, 1), like=piece) * step[:, :, None]
 
 
+def _size(difference: Any) -> float:
+    return float(np.abs(ops.to_numpy(difference).astype(np.float32)).mean())
+
+
 class Joint:
     """Frames made beside a clip, of which `pair` (2, H, W, 3) uint8 are the two frames at the joint, in order of time.
 
@@ -139,6 +143,7 @@ class Joint:
         self._pair = pair.astype(np.float32).transpose(0, 3, 1, 2)[:, None] / 127.5 - 1
         self._before = before
         self._step: Any = None
+        self._fade = FADE
         self._held: list[tuple[int, Any]] = []
 
     def passed(self, piece: Any, start: int) -> Iterator[tuple[int, Any]]:
@@ -148,11 +153,11 @@ class Joint:
         """
         if self._before is None:
             if start == 0:
-                self._step = self._found(piece, 0, 1)
+                self._find(piece, 0, 1)
             yield start, self._given_back(piece, np.arange(start, start + piece.shape[2]) + 1)
             return
         stop = start + piece.shape[2]
-        free = min(max(0, self._before - FADE - start), piece.shape[2])
+        free = min(max(0, self._before - LONGEST - start), piece.shape[2])
         if free:
             yield start, piece[:, :, :free]
         if free < piece.shape[2]:
@@ -160,7 +165,7 @@ class Joint:
         if stop == self._before and self._held:
             first = self._held[0][0]
             near = ops.cat([each for _, each in self._held], 2)
-            self._step = self._found(near, -1, -2)
+            self._find(near, -1, -2)
             self._held = []
             yield first, self._given_back(near, self._before - np.arange(first, stop))
 
@@ -169,12 +174,14 @@ class Joint:
         held, self._held = self._held, []
         yield from held
 
-    def _found(self, piece: Any, nearest: int, following: int) -> Any:
-        """What the made frame nearest to the clip lacks of being one step of the motion away from it."""
+    def _find(self, piece: Any, nearest: int, following: int) -> None:
+        """Find what the made frame nearest to the clip lacks of being one step of the motion away from it."""
         own, beyond = (ops.from_numpy(each, like=piece) for each in self._pair[:: 1 if self._before else -1])
-        before = piece[:, :, following] if piece.shape[2] > 1 else None
-        return _lacking(piece[:, :, nearest], before, own, beyond)
+        made, before = piece[:, :, nearest], piece[:, :, following] if piece.shape[2] > 1 else None
+        self._step = _lacking(made, before, own, beyond)
+        moved = [_size(own - beyond)] + ([] if before is None else [_size(before - made)])
+        self._fade = fade_of(_size(self._step), sum(moved) / len(moved))
 
     def _given_back(self, piece: Any, distances: np.ndarray) -> Any:
         """The frames with what is left of the step so far from the joint."""
-        return piece if self._step is None else _faded(piece, self._step, distances, FADE)
+        return piece if self._step is None else _faded(piece, self._step, distances, self._fade)

@@ -133,9 +133,13 @@ def _why_anew(path: str | os.PathLike[str]) -> str | None:
 
 
 def at_edge(path: str | os.PathLike[str], form: Form, end: bool) -> np.ndarray:
-    """The clip's last (`end`) or first frame as it is stored, or as it will be: (H, W, 3) uint8, not yet turned."""
+    """The clip's last (`end`) or first two frames as it stores them, or will: (2, H, W, 3) uint8, not yet turned.
+
+    They stand in the order of time; one that is alone comes twice.
+    """
     known = ending(path, 1.0) if end else beginning(path, 1.0)
-    number = len(known.times) - 1 if end else 0
+    last = len(known.times) - 1
+    numbers = [max(0, last - 1), last] if end else [0, min(1, last)]
     if form.sets is None:
-        return form.shaped(next(frames(path, known, [number])))
-    return next(frames(path, known, [number], lambda frame, _: pixels(frame)))
+        return np.stack([form.shaped(frame) for frame in frames(path, known, numbers)])
+    return np.stack(list(frames(path, known, numbers, lambda frame, _: pixels(frame))))

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
 FADE = 15
 """Frames on which the difference fades: half a second at 30 a second, and a step of a 16th of it in each."""
+
+LONGEST = 30
+"""The most frames: where little moves, less of the difference in each frame is seen, and it may stay for longer."""
+
+SHARE = 4
+"""The motion is so many times the difference's step in each frame, if the fade need not be longer than it may be."""
+
+
+def fade_of(difference: float, motion: float) -> int:
+    """The number of frames on which a difference fades, by its size and that of one step of the motion beside it.
+
+    >>> fade_of(2.0, 1.0), fade_of(5.0, 1.0), fade_of(5.0, 0.0), fade_of(0.0, 0.0)
+    (15, 20, 30, 15)
+    """
+    wanted = SHARE * difference / motion if motion > 0 else math.inf if difference else 0
+    return int(min(LONGEST, max(FADE, wanted)))
 
 
 @dataclass(frozen=True)
@@ -22,9 +39,10 @@ class Fading:
     count: int = FADE
 
     @classmethod
-    def between(cls, own: np.ndarray, stand_in: np.ndarray) -> Fading:
-        """The fading from one frame (H, W, 3) uint8 to another."""
-        return cls(own.astype(np.float32) - stand_in)
+    def between(cls, own: np.ndarray, stand_in: np.ndarray, motion: float = math.inf) -> Fading:
+        """The fading from one frame (H, W, 3) uint8 to another, where one step of the motion is so large."""
+        difference = own.astype(np.float32) - stand_in
+        return cls(difference, fade_of(float(np.abs(difference).mean()), motion))
 
     def added(self, frame: np.ndarray, distance: int) -> np.ndarray:
         """A frame uint8 with what is left of the difference so many frames (1 is the next) from the joint.

@@ -24,7 +24,7 @@ from longtake.job import Job
 from longtake.picture import reason
 from longtake.video.containers import CONTAINERS
 from longtake.video.continued import at_edge, form_of
-from longtake.video.fading import FADE, Fading
+from longtake.video.fading import LONGEST, Fading
 from longtake.video.growing import Fragments, new_file
 from longtake.video.muxing import Joint, NotCopied, NotWritten, join
 from longtake.video.transcoding import encoded_anew
@@ -81,12 +81,13 @@ class JoinedWriter(Writer):
             return
         # Those beside the clip, which comes behind them, are known as such when there are no more.
         self._waiting.append(pixels)
-        if len(self._waiting) > FADE:
+        if len(self._waiting) > LONGEST:
             self._encode(self._waiting.popleft())
 
     def _difference(self, edge: np.ndarray) -> Fading:
-        own = at_edge(self.clip, self.form, end=not self._before)
-        return Fading.between(own, self.form.shaped(edge))
+        pair = at_edge(self.clip, self.form, end=not self._before)
+        motion = float(np.abs(pair[1].astype(np.float32) - pair[0]).mean())
+        return Fading.between(pair[0 if self._before else 1], self.form.shaped(edge), motion)
 
     def _encode(self, pixels: np.ndarray, distance: int = 0) -> None:
         """Encode one frame, which lies so many from the clip; 0 is far."""
