@@ -4,7 +4,8 @@
 
 Each job runs in processes of its own, once with each checkout's src/ on the path and otherwise in the same
 environment. Videos are made by the command line or by `pipe(...)`, which are the doors that do not change, and compared
-as decoded frames (or as the floats that the pipeline returns, or the latents of a job's sections). The last line is JSON.
+as decoded frames (or as the floats that the pipeline returns, or the latents of a job's sections). The last line is
+JSON.
 """
 
 from __future__ import annotations
