@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         RunError,
     )
     from longtake.events import Encoded, FramesReady, Moved, Planned, Preview, SectionDone, Stepped
-    from longtake.job import Anchor, Job, Lora, PromptSpan, SectionChange
+    from longtake.job import Anchor, Clip, Job, Lora, PromptSpan, SectionChange
     from longtake.jobs.folder import JobFolder
     from longtake.models.clip import CLIPTextModel
     from longtake.models.llama import LlamaModel
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from longtake.pipeline.place import place
     from longtake.pipeline.prepare import Inputs
     from longtake.processors.siglip import SiglipImageProcessor
-    from longtake.video import export_to_video
+    from longtake.video import JoinedWriter, export_to_video
 
 __version__ = "0.1.0"
 
@@ -51,6 +51,7 @@ _HOMES = {
     "BackendError": "longtake.errors",
     "CLIPTextModel": "longtake.models.clip",
     "Change": "longtake.pipeline.denoise",
+    "Clip": "longtake.job",
     "EightBitConfig": "longtake.models.quantised",
     "Encoded": "longtake.events",
     "FlowMatchEulerDiscreteScheduler": "longtake.compat.schedulers",
@@ -60,6 +61,7 @@ _HOMES = {
     "Inputs": "longtake.pipeline.prepare",
     "Job": "longtake.job",
     "JobError": "longtake.errors",
+    "JoinedWriter": "longtake.video",
     "JobFolder": "longtake.jobs.folder",
     "JobTypeError": "longtake.errors",
     "LlamaModel": "longtake.models.llama",
@@ -94,6 +96,7 @@ __all__ = [
     "BackendError",
     "CLIPTextModel",
     "Change",
+    "Clip",
     "EightBitConfig",
     "Encoded",
     "FlowMatchEulerDiscreteScheduler",
@@ -105,6 +108,7 @@ __all__ = [
     "JobError",
     "JobFolder",
     "JobTypeError",
+    "JoinedWriter",
     "LlamaModel",
     "LongtakeError",
     "LongtakeWarning",

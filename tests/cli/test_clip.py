@@ -4,10 +4,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from clips import clip, number_of
+from clips import clip, number_of, tone
 from longtake.cli import main
 from longtake.cli.outputs import free_names
 from longtake.job import Job
@@ -117,10 +118,16 @@ def test_a_job_of_the_new_frames_alone_needs_the_clip_no_more(pipeline, walk, ca
         ("a.png Go. --new-only", "there is none"),
         ("walk.mp4@9s Go.", "there is no frame at 9 s"),
         ("none.mp4@1s Go.", "There is no file none.mp4"),
+        ("sound.mp4 Go.", "sound.mp4 has no video in it"),
+        ("text.mp4 Go.", "cannot be read as a video"),
     ],
 )
 def test_what_cannot_be_is_one_sentence_before_a_model_loads(place, capsys, words, sentence):
     clip(place / "walk.mp4", 9)
+    Path("text.mp4").write_text("no video")
+    with av.open("sound.mp4", "w") as container:
+        stream = container.add_stream("aac", rate=48000, layout="mono")
+        container.mux(list(tone(stream, 1)))
     sampling = ["--sampling", "inverted"] if "--loop" in words else []
     err = said(capsys, ["generate", *words.split(), *sampling], 2).err
     assert sentence in err and err.count("\n") == 1
@@ -129,8 +136,20 @@ def test_what_cannot_be_is_one_sentence_before_a_model_loads(place, capsys, word
 def test_a_clip_that_an_mp4_cannot_hold_is_said_to_be_encoded_anew(pipeline, walk, place, capsys):
     clip(place / "b.webm", 20, codec="libvpx-vp9")
     words = ["generate", "b.webm", "It walks.", "--frames", "20", "--sampling", "vanilla", "-o", "out.mp4"]
-    assert "frames of b.webm are encoded anew, since it is vp9 and not H.264" in said(capsys, words).err
+    told = said(capsys, words).err
+    assert told.count("frames of b.webm are encoded anew, since it is vp9 and not H.264") == 1
     assert len(list(stream_video("out.mp4"))) == 40
+
+
+def test_a_joined_video_is_made_again_and_made_longer(pipeline, walk, capsys):
+    said(capsys, [*MAKE, "--job", "job", "-o", "out.mp4"])
+    said(capsys, ["generate", "--like", "out.mp4", "-o", "again.mp4"])
+    assert Path("again.mp4").read_bytes() == Path("out.mp4").read_bytes()
+    assert "walk.mp4" in said(capsys, ["show", "out.mp4"]).out
+    said(capsys, ["extend", "job", "--frames", "60", "-o", "out.mp4"])
+    assert len(list(stream_video("out.mp4"))) == 40 + 20 + 60
+    said(capsys, ["redo", "job", "--section", "0", "--seed", "5", "-o", "out.mp4"])
+    assert pipeline.job.clip.latents == 10
 
 
 def test_a_clip_passes_through_json():

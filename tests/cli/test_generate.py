@@ -311,3 +311,11 @@ def test_a_cache_that_cannot_be_is_refused_before_the_model_loads(place, capsys)
     for cache, words in (("mag:none.json", "cannot be read from none.json"), ("no", "No cache 'no'")):
         assert main(["generate", "a.png", "It moves.", "--cache", cache]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_a_prompt_alone_begins_with_black_where_the_model_needs_a_picture(pipeline, capsys):
+    assert main(["generate", "It moves.", "-o", "out.mp4"]) == 0
+    assert "the video begins with plain black" in capsys.readouterr().err
+    assert pipeline.inputs.pictures[0].getextrema() == ((0, 0),) * 3
+    # Asked for again, by another model, the video is still one without a picture.
+    assert not pipeline.job.from_text and read_metadata("out.mp4").job.anchors == ()

@@ -1,5 +1,6 @@
 """Jobs on disk: begun, stopped, resumed, made longer, changed."""
 
+import importlib
 import json
 import os
 from dataclasses import replace
@@ -235,6 +236,29 @@ def test_a_picture_is_replaced_and_comes_back(pipeline, place, capsys):
     ) == ["first.png"]
     said(capsys, ["undo", "job"])
     assert Path("job/first.png").read_bytes() == first and sections() == before
+
+
+def test_a_video_from_text_gets_a_picture_and_loses_it(pipeline, place, capsys, monkeypatch):
+    loading = importlib.import_module("longtake.pipeline.loading")
+    load = loading.load_networks
+
+    def load_networks(*words, **options):
+        networks = load(*words, **options)
+        networks.settings["from_text"] = True
+        return networks
+
+    monkeypatch.setattr(loading, "load_networks", load_networks)
+    said(capsys, ["generate", *BEGIN[2:]])
+    assert pipeline.job.from_text and not pipeline.inputs.pictures and not Path("job/first.png").exists()
+    before = sections()
+    assert sorted(before) == [0, 1, 2, 3]
+    said(capsys, ["resume", "job"])
+    assert pipeline.job.from_text and sections() == before
+    said(capsys, ["redo", "job", "--picture", "a.png"])
+    assert not pipeline.job.from_text and list(pipeline.inputs.pictures) == [0]
+    assert sorted(sections()) == [0, 1, 2]
+    said(capsys, ["undo", "job"])
+    assert pipeline.job.from_text and not pipeline.inputs.pictures and sections() == before
 
 
 def test_a_video_gets_another_length(pipeline, capsys):

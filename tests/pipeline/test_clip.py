@@ -142,8 +142,8 @@ def test_the_step_at_a_joint_is_that_of_the_motion(before: int | None) -> None:
 def test_frames_that_wait_for_the_joint_come_if_the_video_is_stopped() -> None:
     joint = Joint(np.zeros((2, 1, 1, 3), np.uint8), 40)
     piece = ops.from_numpy(np.zeros((1, 3, 30, 1, 1), np.float32))
-    assert [(start, part.shape[2]) for start, part in joint.passed(piece, 0)] == [(0, 28)]
-    assert [(start, part.shape[2]) for start, part in joint.rest()] == [(28, 2)]
+    assert [(start, part.shape[2]) for start, part in joint.passed(piece, 0)] == [(0, 40 - FADE)]
+    assert [(start, part.shape[2]) for start, part in joint.rest()] == [(40 - FADE, FADE - 10)]
 
 
 def test_footage_says_how_much_it_is() -> None:

@@ -79,7 +79,8 @@ def job_like(name: str) -> tuple[Job, dict[str, Any]]:
     job = facts.job
     if job is None:
         raise JobError(f"{name} carries no job, so that nothing is known of how it was made.")
-    zoom = facts.width // job.width if job.width else 0
+    # A video that is joined to its clip has the clip's size.
+    zoom = facts.width // job.width if job.width and job.clip is None else 0
     told = (
         zoom
         and job.clip is None

@@ -189,7 +189,8 @@ def with_pictures(job: Job, pictures: Sequence[Anchor]) -> tuple[Job, dict[str, 
         raise JobError("One picture can stand at one time; the command names a time twice.")
     anchors = {anchor.at: anchor for anchor in (*job.anchors, *pictures)}
     ordered = sorted(anchors.values(), key=lambda anchor: inf if anchor.at == "end" else anchor.at)
-    job = dataclasses.replace(job, anchors=tuple(ordered))
+    # With a picture to begin with, it is no video from text any more.
+    job = dataclasses.replace(job, anchors=tuple(ordered), from_text=job.from_text and 0 not in anchors)
     job.check()
     return job, {file_of(anchor.at): png_of(anchor.image) for anchor in pictures}
 

@@ -44,7 +44,7 @@ class Without:
         return found
 
     def far(self, far: Far) -> np.ndarray:
-        """The far end of the history, where nothing that is given lies."""
+        """The far end of the history, from which nothing is hidden: a job that asks for both is refused."""
         found: np.ndarray = self._source.far(far)
         return found
 

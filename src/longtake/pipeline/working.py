@@ -29,7 +29,8 @@ class Work:
     """The work that a job asks of the networks, as far as memory goes.
 
     `clean` are the clean frames that a section sees, by scale; `branches` is 2 with a negative prompt; `steps` those
-    of a section; `voices` is how many prompts and sets of pictures are mixed in one, at most. The published geometry is the default.
+    of a section; `voices` is how many prompts and sets of pictures are mixed in one, at most. The published geometry is
+    the default.
 
     >>> Work(640, 608).tokens(2, 729) > 18_000
     True

@@ -225,7 +225,13 @@ def _strength(lora: Lora, middle: float, number: int, fps: int) -> float:
 
 
 def _joined(common: str, text: str) -> str:
-    return ", ".join(filter(None, (common, text)))
+    """The common prompt and the text of a span: behind a whole sentence comes another, behind words a clause.
+
+    >>> _joined("A red penguin.", "It dances."), _joined("A red penguin", "it dances"), _joined("", "It dances.")
+    ('A red penguin. It dances.', 'A red penguin, it dances', 'It dances.')
+    """
+    ended = common.rstrip().endswith((".", "!", "?", "…", "。", "！", "？"))
+    return (" " if ended else ", ").join(filter(None, (common.rstrip() if ended else common, text)))
 
 
 def _middle(plan: Plan, number: int) -> float:

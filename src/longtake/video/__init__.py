@@ -5,6 +5,7 @@ Frames are (T, H, W, 3) uint8. Every error about a file is a PictureError that n
 
 from longtake.video.containers import CRF, LONGEST_SIDE
 from longtake.video.export import export_to_video
+from longtake.video.joining import JoinedWriter
 from longtake.video.names import KINDS, check_kind, check_output, check_size, writer_for
 from longtake.video.numbered import is_numbered
 from longtake.video.reading import SUFFIXES, Metadata, read_metadata, read_video, stream_video
@@ -16,6 +17,7 @@ __all__ = [
     "KINDS",
     "LONGEST_SIDE",
     "SUFFIXES",
+    "JoinedWriter",
     "Metadata",
     "VideoWriter",
     "Writer",

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-FADE = 12
-"""Frames on which the difference fades: less than half a second at 30 a second, and a step of a 13th in each."""
+FADE = 15
+"""Frames on which the difference fades: half a second at 30 a second, and a step of a 16th of it in each."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Fading:
     def added(self, frame: np.ndarray, distance: int) -> np.ndarray:
         """A frame uint8 with what is left of the difference so many frames (1 is the next) from the joint.
 
-        >>> fading = Fading(np.full((1, 1, 3), 13, np.float32))
-        >>> [int(fading.added(np.zeros((1, 1, 3), np.uint8), distance)[0, 0, 0]) for distance in (1, 2, 12, 13)]
-        [12, 11, 1, 0]
+        >>> fading = Fading(np.full((1, 1, 3), 16, np.float32))
+        >>> [int(fading.added(np.zeros((1, 1, 3), np.uint8), distance)[0, 0, 0]) for distance in (1, 2, 15, 16)]
+        [15, 14, 1, 0]
         """
         if not 0 <= distance <= self.count:
             return frame

@@ -59,7 +59,9 @@ def join(joint: Joint, fresh: BinaryIO, target: Path, job: Job | Mapping[str, An
     """Write the MP4; `fresh` is the file of the new frames. Raises NotCopied, and NotWritten if a disk is full."""
     fresh.seek(0)
     with contextlib.ExitStack() as stack:
-        shown, clip, like = (stack.enter_context(opened(at)) for at in (joint.shown, joint.clip, joint.like))
+        shown, clip = (stack.enter_context(opened(at)) for at in (joint.shown, joint.clip))
+        # Opened no more often than need be, since each has the file's index in memory.
+        like = clip if joint.like == joint.clip else shown
         grown = stack.enter_context(av.open(fresh, "r", format="mp4"))
         whole = stack.enter_context(_written(target, job))
         track = _Track(whole, main_stream(like), main_stream(shown), grown.streams.video[0], joint.rate)
