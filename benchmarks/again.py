@@ -59,8 +59,8 @@ def measured(place: Path, picture: Path, sampling: str, args: argparse.Namespace
     for name, words in commands.items():
         costs[name] = cost = costs_of(*words)
         print(
-            f"{sampling:9} {name:7} {cost['seconds']:7.1f} s ({cost['cpu']:.1f} s of CPU)  {cost['sections']:3} sections "
-            f"made, {cost['frames']:5} frames decoded  {cost['parts']}",
+            f"{sampling:9} {name:7} {cost['seconds']:7.1f} s ({cost['cpu']:.1f} s of CPU)  {cost['sections']:3} "
+            f"sections made, {cost['frames']:5} frames decoded  {cost['parts']}",
             flush=True,
         )
     costs["pieces"] = sizes(job)
