@@ -187,7 +187,7 @@ def test_another_take_is_made_listed_chosen_and_undone(pipeline, capsys):
             ["takes", "job", "--section", "1", "--use", "3"],
             "Section 1 has the takes 1 to 2; '3' was asked for",
         ),
-        (["takes", "job", "--keep-takes", "1"], "A list changes nothing"),
+        (["takes", "job", "--keep-takes", "1"], "A list makes nothing"),
         (["takes", "job", "--sheet", "takes.png"], "no latent-to-RGB projection for this model's 4 channels"),
         (["redo", "job", "--section", "1", "--keep-takes", "-1"], "lies between 0 and 10000; '-1' was given"),
     ):

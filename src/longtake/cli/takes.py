@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from longtake.cli.change import Change, add_keep
 from longtake.cli.place import add_place, place_of
 from longtake.errors import JobError
+from longtake.machine import Machine
 
 if TYPE_CHECKING:
     from longtake.jobs.folder import JobFolder
@@ -56,8 +57,10 @@ def run(args: argparse.Namespace) -> None:
     if args.use is not None:
         _use(args)
         return
-    if args.keep_takes is not None or args.output is not None:
-        raise JobError("A list changes nothing; --keep-takes and --output go with --use.")
+    if args.keep_takes is not None or args.output is not None or place_of(args).machine != Machine():
+        raise JobError(
+            "A list makes nothing; --keep-takes, --output and this machine's options go with --use."
+        )
     found = takes_in(args.folder, args.section)
     if args.sheet is not None:
         _write_sheet(args, found)
