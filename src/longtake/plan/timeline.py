@@ -230,7 +230,7 @@ def _joined(common: str, text: str) -> str:
     >>> _joined("A red penguin.", "It dances."), _joined("A red penguin", "it dances"), _joined("", "It dances.")
     ('A red penguin. It dances.', 'A red penguin, it dances', 'It dances.')
     """
-    ended = common.rstrip().endswith((".", "!", "?", "…", "。", "！", "？"))
+    ended = common.rstrip().endswith((".", "!", "?", "…", "。", "！", "？"))  # noqa: RUF001
     return (" " if ended else ", ").join(filter(None, (common.rstrip() if ended else common, text)))
 
 
