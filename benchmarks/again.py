@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -58,8 +59,8 @@ def measured(place: Path, picture: Path, sampling: str, args: argparse.Namespace
     for name, words in commands.items():
         costs[name] = cost = costs_of(*words)
         print(
-            f"{sampling:9} {name:7} {cost['seconds']:7.1f} s  {cost['sections']:3} sections made, "
-            f"{cost['frames']:5} frames decoded  {cost['parts']}",
+            f"{sampling:9} {name:7} {cost['seconds']:7.1f} s ({cost['cpu']:.1f} s of CPU)  {cost['sections']:3} "
+            f"sections made, {cost['frames']:5} frames decoded  {cost['parts']}",
             flush=True,
         )
     costs["pieces"] = sizes(job)
@@ -76,13 +77,20 @@ def measured(place: Path, picture: Path, sampling: str, args: argparse.Namespace
 
 def costs_of(*words: Any) -> dict[str, Any]:
     """The seconds of a command, the sections that it made, and the frames that it decoded."""
-    begun = time.perf_counter()
+    begun, worked = time.perf_counter(), cpu_seconds()
     events = [json.loads(line) for line in called(*words, "--json").splitlines()]
-    seconds = time.perf_counter() - begun
+    seconds, worked = time.perf_counter() - begun, cpu_seconds() - worked
     made = [event for event in events if event["event"] == "section_done" and not event["kept"]]
     frames = sum(event["count"] for event in events if event["event"] == "frames_ready")
     parts = next(event["seconds"] for event in reversed(events) if event["event"] == "done")
-    return {"seconds": round(seconds, 1), "sections": len(made), "frames": frames, "parts": parts}
+    costs = {"seconds": round(seconds, 1), "cpu": round(worked, 1), "sections": len(made)}
+    return {**costs, "frames": frames, "parts": parts}
+
+
+def cpu_seconds() -> float:
+    """Seconds that processors have worked for commands that ended, which say more than a clock on a busy machine."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def called(*words: Any) -> str:

@@ -161,6 +161,22 @@ def test_a_section_is_made_again(pipeline, capsys):
     assert pipeline.job.changes == ()
 
 
+def test_a_piece_of_another_length_is_refused(pipeline, capsys):
+    from hashlib import sha256
+
+    said(capsys, BEGIN)
+    pieces = {read_metadata(file).frames: file for file in Path("job/pieces").iterdir()}
+    assert sorted(pieces) == [27, 36, 37] and read_metadata("job/video.mp4").frames == 100
+    own, other = pieces[36], pieces[27].read_bytes()
+    stranger = own.with_name(f"{own.name[:32]}-{sha256(other).hexdigest()[:32]}.mp4")
+    stranger.write_bytes(other)
+    own.unlink()
+    assert "has 27 frames, and section 1 has 36; take it away" in said(capsys, ["resume", "job"], 1).err
+    stranger.write_bytes(b"damaged")
+    said(capsys, ["resume", "job"])
+    assert read_metadata("job/video.mp4").frames == 100 and not stranger.exists()
+
+
 def test_another_take_is_made_listed_chosen_and_undone(pipeline, capsys):
     said(capsys, [*BEGIN, "--seed", "3"])
     first = sections()
@@ -187,7 +203,7 @@ def test_another_take_is_made_listed_chosen_and_undone(pipeline, capsys):
             ["takes", "job", "--section", "1", "--use", "3"],
             "Section 1 has the takes 1 to 2; '3' was asked for",
         ),
-        (["takes", "job", "--keep-takes", "1"], "A list changes nothing"),
+        (["takes", "job", "--keep-takes", "1"], "A list makes nothing"),
         (["takes", "job", "--sheet", "takes.png"], "no latent-to-RGB projection for this model's 4 channels"),
         (["redo", "job", "--section", "1", "--keep-takes", "-1"], "lies between 0 and 10000; '-1' was given"),
     ):

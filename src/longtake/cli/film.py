@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from longtake.cli.clip import is_joined, joined_writer
+from longtake.errors import RunError
 from longtake.events import FramesReady, FramesUnwanted
 from longtake.video import writer_for
 from longtake.video.containers import CONTAINERS
@@ -135,7 +136,7 @@ class Film:
                 self._write(number, frames[done : done + more])
             done, self._at = done + more, self._at + more
             if self._at == stop:
-                self._joined.append(kept or self._finished(number))
+                self._join(number, kept or self._finished(number))
 
     def _write(self, number: int, frames: Any) -> None:
         if self._piece is None:
@@ -144,6 +145,15 @@ class Film:
             self._piece = writer_for(self._made, self._job.fps, crf=crf, zoom=zoom)
             self._piece.__enter__()
         self._piece.write(frames)
+
+    def _join(self, number: int, piece: Path) -> None:
+        """Append a section's piece; RunError if it has not the section's frames, as none that was made here has."""
+        found, frames = self._joined.append(piece), len(self._pieces.frames(number))
+        if found != frames:
+            raise RunError(
+                f"{piece} has {found} frames, and section {number} has {frames}; take it away, and resume the job.",
+                number,
+            )
 
     def _finished(self, number: int) -> Path:
         """The piece of the section, which is whole now."""

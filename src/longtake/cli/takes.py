@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from longtake.cli.change import Change, add_keep
 from longtake.cli.place import add_place, place_of
 from longtake.errors import JobError
+from longtake.machine import Machine
 
 if TYPE_CHECKING:
     from longtake.jobs.folder import JobFolder
@@ -24,6 +25,8 @@ longtake takes penguin --section 3 --use 2
 """
 PICTURES = 6
 """Pictures of a take on the sheet: a row for each take."""
+ROWS, HEIGHT = 300, 96
+"""Most takes on a sheet, and the least height of a picture there, in pixels."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,11 +57,13 @@ def run(args: argparse.Namespace) -> None:
     if args.use is not None:
         _use(args)
         return
-    if args.keep_takes is not None or args.output is not None:
-        raise JobError("A list changes nothing; --keep-takes and --output go with --use.")
+    if args.keep_takes is not None or args.output is not None or place_of(args).machine != Machine():
+        raise JobError(
+            "A list makes nothing; --keep-takes, --output and this machine's options go with --use."
+        )
     found = takes_in(args.folder, args.section)
     if args.sheet is not None:
-        _write_sheet(args, [take for takes in found.values() for take in takes])
+        _write_sheet(args, found)
     if args.json:
         listed = {str(number): [take.values() for take in takes] for number, takes in found.items()}
         print(json.dumps({"folder": str(Path(args.folder).resolve()), "takes": listed}, ensure_ascii=False))
@@ -124,31 +129,43 @@ def _short(text: str, most: int = 60) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def _write_sheet(args: argparse.Namespace, takes: list[Take]) -> None:
+def _write_sheet(args: argparse.Namespace, found: dict[int, list[Take]]) -> None:
     """A row of pictures for each take: its latents by the projection to colours, so that no network is loaded."""
-    from longtake.jobs import section
     from longtake.jobs.stored import read_job
-    from longtake.picture import contact_sheet, save_picture, spread
+    from longtake.picture import contact_sheet, save_picture
     from longtake.pipeline.loading import model_settings
-    from longtake.pipeline.preview import projected
     from longtake.video import check_writable
 
     target = check_writable(args.sheet, ".png")
+    rows = [(place, take) for takes in found.values() for place, take in enumerate(takes, 1)]
+    if not rows:
+        raise JobError("No section is made yet, so there is nothing to show.")
+    if len(rows) > ROWS:
+        raise JobError(
+            f"A sheet shows up to {ROWS} takes, and there are {len(rows)}; choose one by --section N."
+        )
     job, _ = read_job(Path(args.folder))
     settings = model_settings(args.model or job.model)
-    pictures: list[Any] = []
-    for take in takes:
-        latents, _ = section.read(take.file)
-        if latents is None:
-            raise JobError(
-                f"{take.file} is damaged; take it away, or make the section again by: longtake resume DIR."
-            )
-        frames = projected(latents[:1], settings)[0]
-        shown = spread(len(frames), PICTURES)
-        pictures += [frames[number] for number in shown] + [frames[shown[-1]] * 0 + 255] * (
-            PICTURES - len(shown)
+    pictures = [picture for _, take in rows for picture in _pictures(take, settings)]
+    zoom = max(1, HEIGHT // min(pictures[0].shape[:2]))
+    captions = {
+        PICTURES * row: f"section {take.number}, take {place}{' (in use)' if take.used else ''}"
+        for row, (place, take) in enumerate(rows)
+    }
+    save_picture(contact_sheet(pictures, columns=PICTURES, zoom=zoom, captions=captions), target)
+
+
+def _pictures(take: Take, settings: dict[str, Any]) -> list[Any]:
+    """So many pictures of a take as a row of the sheet has; white where there are no more."""
+    from longtake.jobs import section
+    from longtake.picture import spread
+    from longtake.pipeline.preview import projected
+
+    latents, _ = section.read(take.file)
+    if latents is None:
+        raise JobError(
+            f"{take.file} is damaged; take it away, or make the section again by: longtake resume DIR."
         )
-    if not pictures:
-        raise JobError("No section is made yet, so there is nothing to show.")
-    zoom = max(1, 96 // min(pictures[0].shape[:2]))
-    save_picture(contact_sheet(pictures, columns=PICTURES, zoom=zoom), target)
+    frames = projected(latents[:1], settings)[0]
+    shown = [frames[number] for number in spread(len(frames), PICTURES)]
+    return shown + [frames[0] * 0 + 255] * (PICTURES - len(shown))

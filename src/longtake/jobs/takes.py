@@ -92,7 +92,7 @@ def set_aside(folder: Path, found: Recipes) -> list[int]:
 
 def aside(folder: Path, number: int, file: Path, recipe: str | None) -> None:
     """Make a take of a section's file; one whose recipe cannot be read, or that is no section, goes."""
-    if recipe is None or number < 0 or not recipe.isalnum():
+    if recipe is None or number < 0 or not (recipe.isalnum() and len(recipe) <= 64):
         file.unlink()
         return
     disk.make_folder(folder / TAKES)
