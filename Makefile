@@ -18,6 +18,8 @@ DEMO := runs/demo
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 # What holds on either framework.
 BOTH := tests/backend tests/compat tests/jobs tests/models tests/pipeline tests/plan tests/processors tests/sampling tests/weights
+# What compares the two, or is MindSpore's alone, and takes it minutes.
+MINDSPORE := tests/test_agreement.py "tests/test_examples.py::test_the_pages_scripts[vanilla-mindspore-2]"
 # What needs no framework: the pure rooms with their examples, jobs, configurations, pictures, help and refusals.
 PURE := tests/plan tests/toyworld tests/test_config.py tests/test_job.py tests/test_picture.py \
 	tests/test_without_a_framework.py src/longtake/plan src/longtake/sampling src/longtake/toyworld src/longtake/job.py
@@ -51,7 +53,7 @@ demo: $(VENV)/.env
 
 test: $(VENV)/.dev
 	$(TESTS)
-	LONGTAKE_BACKEND=mindspore $(TESTS) $(BOTH)
+	LONGTAKE_BACKEND=mindspore $(TESTS) $(BOTH) $(MINDSPORE)
 
 # numpy 2 lies before the environment's own, which MindSpore needs, so that PyTorch is not installed twice.
 numpy2: $(VENV)/.dev

@@ -85,7 +85,7 @@ def near(size: tuple[int, int], other: tuple[int, int]) -> bool:
 
 
 def shaped(area: int, ratio: float) -> tuple[int, int]:
-    """The width and height of about so many pixels whose ratio is nearest.
+    """The width and height of the nearest number of pixels, with a ratio to which a clip can be stretched.
 
     >>> shaped(64 * 64, 16 / 9), shaped(64 * 64, 1.0), shaped(640 * 608, 9 / 16)
     ((80, 48), (64, 64), (464, 832))
@@ -93,6 +93,9 @@ def shaped(area: int, ratio: float) -> tuple[int, int]:
     height = math.sqrt(area / ratio)
     rows = {MULTIPLE * max(1, math.floor(height / MULTIPLE) + more) for more in (0, 1)}
     sizes = [(MULTIPLE * max(1, round(row * ratio / MULTIPLE)), row) for row in rows]
-    return min(
-        sizes, key=lambda size: (abs(math.log(size[0] / size[1] / ratio)), abs(size[0] * size[1] - area))
-    )
+
+    def apart(size: tuple[int, int]) -> tuple[float, int]:
+        stretched = abs(math.log(size[0] / size[1] / ratio))
+        return max(stretched, math.log(STRETCH)), abs(size[0] * size[1] - area)
+
+    return min(sizes, key=apart)
