@@ -17,7 +17,9 @@ if int(np.__version__.partition(".")[0]) > 1:
     pytest.skip("MindSpore is built against numpy 1", allow_module_level=True)
 
 if os.environ.get("LONGTAKE_BACKEND") != "mindspore":
-    pytest.skip("runs with MindSpore's half of the tests: LONGTAKE_BACKEND=mindspore", allow_module_level=True)
+    pytest.skip(
+        "runs with MindSpore's half of the tests: LONGTAKE_BACKEND=mindspore", allow_module_level=True
+    )
 
 DRIVER = """
 import sys
