@@ -5,7 +5,6 @@ Letters: B batch, C channels, T frames (of pixels or of latents), H height, W wi
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import Any
 
 from longtake.backend import ops
 from longtake.errors import JobError
+from longtake.plan.layout import LATENT_FRAMES
 
 Tensor = ops.Tensor
 
@@ -66,15 +66,15 @@ class Grid:
         return max(1, -(-self.overlap // self.out_stride))
 
 
-UNCUT = Grid(sys.maxsize, sys.maxsize, sys.maxsize, 0)
+LONGEST = 2**62
+"""More frames than there are; one more is still a C long, which MindSpore's slices are."""
+UNCUT = Grid(LONGEST, LONGEST, LONGEST, 0)
 """One tile, as long as the video."""
 
 
 Wanted = Callable[[int, int], bool]
 """wanted(first, stop): tells if anybody wants one of these frames, of which 0 is the video's first."""
 
-LATENT_FRAMES = 4
-"""Frames that a latent frame becomes."""
 
 Over = Callable[[Callable[[Tensor], Tensor], Iterable[Tensor]], Iterator[Tensor]]
 """Applies a function to tiles, as `map` does: the results in order, each made when it is asked for, or some at once."""
