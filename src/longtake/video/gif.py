@@ -87,13 +87,6 @@ class GifWriter(Writer):
                 self._file.close()
         self._hidden.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _sentence(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise PictureError(f"{self.path} cannot be written: {reason(error)}.") from None
-
 
 def check(fps: float, crf: float | None = None) -> None:
     """Raise JobError for what a GIF does not have: more than MOST_FPS, or a quality."""

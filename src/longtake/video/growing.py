@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import av
+import av.error
 
+from longtake import disk
 from longtake.job import Job
 from longtake.video.containers import Container
-from longtake.video.writer import comment_of
+from longtake.video.writer import check_writable, comment_of
 
 PIECE = 2**23
 """Bytes that are written at once; a larger piece is cut if the process is killed. 4K in ProRes has 4 MB a frame."""
@@ -63,6 +65,71 @@ class Fragments:
             self.file.close()
             if not self.count:
                 self.path.unlink(missing_ok=True)
+
+
+class Grown:
+    """A video file on its way: hidden, or growing in `partial` where it can be played from; `open` it, then fill it.
+
+    `publish` makes it whole and gives it its name, `abandon` leaves the pieces that are finished, if it grows, and
+    nothing else.
+    """
+
+    def __init__(
+        self, path: Path, kind: Container, job: Job | Mapping[str, Any] | None, partial: Path | None
+    ) -> None:
+        self._path, self._kind, self._job, self._partial = path, kind, job, partial
+        self._hidden = disk.part_of(path)
+        self._fragments: Fragments | None = None
+        self._container: Any = None
+
+    @property
+    def is_open(self) -> bool:
+        """Tell if there is a container to fill."""
+        return self._container is not None
+
+    @property
+    def count(self) -> int:
+        """The pieces that can be played by now."""
+        return 0 if self._fragments is None else self._fragments.count
+
+    def open(self) -> Any:
+        """PyAV's container, to which streams and packets are added."""
+        if self._partial is None:
+            self._container = new_file(str(self._hidden), self._kind, self._job)
+        else:
+            self._fragments = Fragments(self._partial, self._kind)
+            self._container = new_file(self._fragments, self._kind, self._job)
+        return self._container
+
+    def publish(self) -> None:
+        """Close the container, put the index of a file that grew in front, and give the file its name."""
+        self._close()
+        if self._fragments is not None:
+            remux(self._fragments.file, self._hidden, self._kind, self._job)
+        disk.publish(self._hidden, self._path)
+        if self._fragments is not None:
+            self._fragments.remove()
+
+    def abandon(self, flush: Callable[[], None] | None = None) -> None:
+        """Let go of the file; `flush` first brings what an encoder still holds. Nothing to do after `publish`."""
+        with contextlib.suppress(OSError, av.error.FFmpegError):
+            if flush is not None and self._fragments is not None and self.is_open:
+                flush()
+        with contextlib.suppress(OSError, av.error.FFmpegError):
+            self._close()
+        self._hidden.unlink(missing_ok=True)
+        if self._fragments is not None:
+            self._fragments.close()
+
+    def _close(self) -> None:
+        container, self._container = self._container, None
+        if container is not None:
+            container.close()
+
+
+def partial_of(path: Path) -> Path:
+    """The name of the file in which a video of this name grows, when it can be made."""
+    return check_writable(path.with_name(f"{path.stem[:100]}.partial{path.suffix}"))
 
 
 def new_file(place: str | Fragments, kind: Container, job: Job | Mapping[str, Any] | None) -> Any:

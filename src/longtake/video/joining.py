@@ -19,14 +19,12 @@ import av.error
 import numpy as np
 
 from longtake import disk
-from longtake.errors import PictureError
 from longtake.job import Job
-from longtake.picture import reason
 from longtake.video.containers import CONTAINERS
 from longtake.video.continued import at_edge, form_of
 from longtake.video.fading import LONGEST, Fading
-from longtake.video.growing import Fragments, new_file
-from longtake.video.muxing import Joint, NotCopied, NotWritten, join
+from longtake.video.growing import Fragments, new_file, partial_of
+from longtake.video.muxing import Joint, NotCopied, join
 from longtake.video.transcoding import encoded_anew
 from longtake.video.writer import Writer, check_writable
 
@@ -60,7 +58,7 @@ class JoinedWriter(Writer):
         self.form = form_of(clip)
         self.reason = self.form.reason
         if growing:
-            self.partial = check_writable(self.path.with_name(f"{self.path.stem[:100]}.partial.mp4"))
+            self.partial = partial_of(self.path)
         self._rate = Fraction(fps).limit_denominator(1001)
         self._before, self._job = before, job
         self._quality = kind.quality(crf)
@@ -141,12 +139,5 @@ class JoinedWriter(Writer):
             self._fragments.remove()
         self._fragments.close()
 
-    @contextlib.contextmanager
-    def _sentence(self) -> Any:
-        try:
-            yield
-        except (OSError, NotWritten, av.error.FFmpegError) as error:
-            kept = ""
-            if self.partial is not None and self._fragments.count:
-                kept = f"; what is finished of the new frames is in {self.partial}"
-            raise PictureError(f"{self.path} cannot be written: {reason(error)}{kept}.") from error
+    def _is_partly_there(self) -> bool:
+        return self.partial is not None and self._fragments.count > 0

@@ -22,6 +22,7 @@ from longtake.video.reading import opened
 from longtake.video.sound import Sound
 from longtake.video.timed import main_stream
 from longtake.video.transcoding import ticks_for
+from longtake.video.writer import NotWritten
 
 MOST_WAITING = 32
 """Packets whose time of decoding is not known; H.264 decodes 16 frames ahead at most."""
@@ -31,10 +32,6 @@ UNTIMED = "it does not say when each of its frames is shown"
 
 class NotCopied(LongtakeError):
     """Packets that cannot be copied, found on the way."""
-
-
-class NotWritten(LongtakeError):
-    """A failure to write, whose cause is the reason: told apart from a clip that cannot be read."""
 
 
 @dataclass(frozen=True)

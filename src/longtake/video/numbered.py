@@ -5,11 +5,10 @@ A name is `NAME/`, or `NAME/shot-%05d.png`, or `NAME/shot-####.png`: so many dig
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -78,13 +77,8 @@ class PictureWriter(Writer):
         if self.partial is None:
             shutil.rmtree(self._part, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def _sentence(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            kept = f"; what is finished of it is in {self.partial}" if self.partial and self.frames else ""
-            raise PictureError(f"{self.path} cannot be written: {reason(error)}{kept}.") from None
+    def _is_partly_there(self) -> bool:
+        return self.partial is not None and self.frames > 0
 
 
 def is_numbered(name: str | os.PathLike[str]) -> bool:

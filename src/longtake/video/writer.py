@@ -2,25 +2,76 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from longtake.errors import JobError, PictureError
+import av.error
+
+from longtake.errors import JobError, LongtakeError, PictureError
 from longtake.job import Job
 from longtake.picture import frames_of, reason
 
 
-class Writer:
-    """A video that grows frame by frame, and takes its name when it is whole.
+class NotWritten(LongtakeError):
+    """A failure to write, whose cause is the reason: told apart from a file that cannot be read."""
+
+
+class Whole:
+    """A video that takes its name when it is whole.
 
     Used in a `with` block; if that ends with an error, nothing is left behind but what `partial` names, if anything
     does: what is finished so far, to be seen at any moment.
     """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.partial: Path | None = None
+        self.frames = 0
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                if not self.frames:
+                    raise PictureError(f"There are no frames to write to {self.path}.")
+                self._finish()
+        finally:
+            self._abandon()
+
+    def _finish(self) -> None:
+        """Make it whole and give it its name."""
+        raise NotImplementedError
+
+    def _abandon(self) -> None:
+        """Leave what `partial` names and nothing else; after `_finish` there is nothing to do."""
+        raise NotImplementedError
+
+    def _is_partly_there(self) -> bool:
+        """Tell if `partial` has anything to be seen."""
+        return False
+
+    @contextlib.contextmanager
+    def _sentence(self) -> Iterator[None]:
+        """Inside, an error of the system or of FFmpeg is one sentence about the file."""
+        try:
+            yield
+        except (OSError, NotWritten, av.error.FFmpegError) as error:
+            kept = f"; what is finished of it is in {self.partial}" if self._is_partly_there() else ""
+            raise PictureError(f"{self.path} cannot be written: {reason(error)}{kept}.") from error
+
+
+class Writer(Whole):
+    """A video that grows frame by frame, all of one size."""
 
     def __init__(self, path: Path, fps: float, zoom: int, most_fps: float = 1000) -> None:
         if zoom < 1:
@@ -29,25 +80,9 @@ class Writer:
             raise JobError(
                 f"The frame rate lies above 0 and up to {most_fps:g} a second; {fps:g} was asked for."
             )
-        self.path = path
-        self.partial: Path | None = None
+        super().__init__(path)
         self.size: tuple[int, int] | None = None
-        self.frames = 0
         self._fps, self._zoom = fps, zoom
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                if self.size is None:
-                    raise PictureError(f"There are no frames to write to {self.path}.")
-                self._finish()
-        finally:
-            self._abandon()
 
     def write(self, frames: Any) -> None:
         """Append frames: (T, H, W, 3), a list of pictures or arrays, or a generator of them; all of one size."""
@@ -69,14 +104,6 @@ class Writer:
 
     def _append(self, pixels: Any) -> None:
         """Add one frame (H, W, 3)."""
-        raise NotImplementedError
-
-    def _finish(self) -> None:
-        """Make it whole and give it its name."""
-        raise NotImplementedError
-
-    def _abandon(self) -> None:
-        """Leave what `partial` names and nothing else; after `_finish` there is nothing to do."""
         raise NotImplementedError
 
 

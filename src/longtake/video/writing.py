@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -12,12 +11,10 @@ import av
 import av.error
 import numpy as np
 
-from longtake import disk
-from longtake.errors import PictureError
 from longtake.job import Job
-from longtake.picture import enlarged, reason
+from longtake.picture import enlarged
 from longtake.video.containers import CONTAINERS, Container, even
-from longtake.video.growing import Fragments, new_file, remux
+from longtake.video.growing import Grown, partial_of
 from longtake.video.writer import Writer, check_writable
 
 # Numbers of ISO/IEC 23091-2, which every container stores.
@@ -53,24 +50,16 @@ class VideoWriter(Writer):
         self._quality = self._kind.quality(crf)
         super().__init__(name, fps, zoom)
         if growing:
-            self.partial = check_writable(name.with_name(f"{name.stem[:100]}.partial{name.suffix}"))
+            self.partial = partial_of(name)
         self._rate = Fraction(fps).limit_denominator(1001)
-        self._job = job
-        self._hidden = disk.part_of(self.path)
-        self._fragments: Fragments | None = None
-        self._container: Any = None
+        self._file = Grown(name, self._kind, job, self.partial)
         self._stream: Any = None
 
     def _open(self, width: int, height: int) -> None:
         kind = self._kind
         kind.check_size(width, height, self._zoom)
         with self._sentence():
-            if self.partial is None:
-                self._container = new_file(str(self._hidden), kind, self._job)
-            else:
-                self._fragments = Fragments(self.partial, kind)
-                self._container = new_file(self._fragments, kind, self._job)
-            stream = self._container.add_stream(kind.codec, rate=self._rate)
+            stream = self._file.open().add_stream(kind.codec, rate=self._rate)
             stream.width, stream.height = even(width * self._zoom), even(height * self._zoom)
             stream.pix_fmt = kind.pixels
             stream.options = {**self._quality, **kind.told}
@@ -88,44 +77,22 @@ class VideoWriter(Writer):
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         with self._sentence():
-            for packet in self._stream.encode(frame):
-                self._container.mux(packet)
+            self._put(frame)
+
+    def _put(self, frame: av.VideoFrame | None) -> None:
+        for packet in self._stream.encode(frame):
+            self._stream.container.mux(packet)
 
     def _finish(self) -> None:
         self._encode(None)
         with self._sentence():
-            self._close()
-            if self._fragments is not None:
-                remux(self._fragments.file, self._hidden, self._kind, self._job)
-            disk.publish(self._hidden, self.path)
-            if self._fragments is not None:
-                self._fragments.remove()
-
-    def _close(self) -> None:
-        container, self._container = self._container, None
-        if container is not None:
-            container.close()
+            self._file.publish()
 
     def _abandon(self) -> None:
-        with contextlib.suppress(OSError, av.error.FFmpegError):
-            if self._fragments is not None and self._container is not None:
-                for packet in self._stream.encode(None):
-                    self._container.mux(packet)
-        with contextlib.suppress(OSError, av.error.FFmpegError):
-            self._close()
-        self._hidden.unlink(missing_ok=True)
-        if self._fragments is not None:
-            self._fragments.close()
+        self._file.abandon(lambda: self._put(None))
 
-    @contextlib.contextmanager
-    def _sentence(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, av.error.FFmpegError) as error:
-            kept = ""
-            if self._fragments is not None and self._fragments.count:
-                kept = f"; what is finished of it is in {self.partial}"
-            raise PictureError(f"{self.path} cannot be written: {reason(error)}{kept}.") from error
+    def _is_partly_there(self) -> bool:
+        return self._file.count > 0
 
 
 def _video_frame(pixels: np.ndarray, zoom: int, form: str) -> av.VideoFrame:
