@@ -13,9 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 
+# A busy machine is no failure.
+hypothesis.settings.register_profile("longtake", deadline=None)
+hypothesis.settings.load_profile("longtake")
 HERE = Path(__file__).parent
 MINDSPORE = os.environ.get("LONGTAKE_BACKEND") == "mindspore"
 # Made by hand, by a command of its own; not a test.

@@ -71,7 +71,6 @@ JOBS = st.builds(
 )
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(JOBS)
 def test_a_job_survives_json(job):
     job.check()
@@ -88,7 +87,7 @@ ANYTHING = st.recursive(
 NAMES = [field.name for field in dataclasses.fields(Job)]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     ANYTHING | st.dictionaries(st.sampled_from([*NAMES, "picture", "last_picture"]), ANYTHING, max_size=4),
     st.booleans(),
@@ -106,7 +105,7 @@ def test_any_json_gives_a_job_or_one_sentence(values, prompted):
         assert Job.from_json(job.to_json()) == job
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.sampled_from(NAMES), ANYTHING | st.just(np.zeros(3)) | st.just(np.int64(3)) | st.just(10**5000))
 def test_any_value_passes_or_is_refused_with_one_sentence(name, value):
     try:

@@ -65,7 +65,7 @@ def played(plan, history):
         history.write(section.frames, latents(*section.frames))
 
 
-@settings(deadline=None, max_examples=60)  # a busy machine is no failure
+@settings(max_examples=60)  # a busy machine is no failure
 @given(
     kind=st.none() | st.sampled_from(ENDS),
     sections=st.integers(1, 60),
@@ -83,7 +83,7 @@ def test_with_its_plan_it_reads_the_same_and_stays_small(kind, sections, window)
     assert len(history) == 0
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     name=st.sampled_from(
         ["tc_f2k2f1k1_g9", "ta_f1k1_x_f2k2f1k1_g9", "f1k1_x_g9_f1k1f2k2_tc", "f1k1_x_g9_f1k1_ta"]

@@ -52,7 +52,7 @@ def jobs(draw: st.DrawFn) -> Job:
     )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(jobs())
 def test_any_timeline_that_passes_is_planned(job: Job) -> None:
     try:
@@ -73,7 +73,7 @@ def test_any_timeline_that_passes_is_planned(job: Job) -> None:
     assert all(abs(there - wanted) <= 2 for there, wanted in zip(shown, asked, strict=True))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(jobs())
 def test_a_change_is_said_from_the_section_on_that_begins_at_it(job: Job) -> None:
     job = replace(job, anchors=(), loop=False, history="", clip=None)
@@ -255,10 +255,10 @@ def test_a_timeline_costs_the_same_for_any_length() -> None:
     spans = tuple(PromptSpan("y", second, second + 1) for second in range(0, 20_000, 20))
     anchors = tuple(Anchor(second + 7, "k") for second in range(0, 20_000, 20))
     job = Job("x", frames=FRAMES, prompts=spans, anchors=anchors)
-    begun = time.perf_counter()
+    begun = time.process_time()
     plan = plan_of(job)
     assert [plan[made].number for made in (0, plan.count // 2, plan.count - 1)][2] == 0
-    assert plan.count > 277_000 and time.perf_counter() - begun < 1  # 50 ms; the rest is a busy machine's
+    assert plan.count > 277_000 and time.process_time() - begun < 1  # 50 ms
 
 
 def test_runs_are_divided_as_evenly_as_can_be() -> None:

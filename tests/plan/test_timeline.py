@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from invented import invented
@@ -168,7 +168,6 @@ def test_a_span_may_end_with_the_last_section():
     check(job, plan_of(job))
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from([*PLANS]),
     st.integers(1, FRAMES),

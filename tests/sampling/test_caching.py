@@ -60,7 +60,7 @@ def test_what_is_computed_anyway_is_not_measured():
 
 @pytest.mark.parametrize("method", METHODS)
 @given(changes=st.lists(st.floats(0, 10), min_size=1, max_size=40), threshold=st.floats(0, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_whatever_changes(method, changes, threshold):
     ratios = [1.0 + change for change in changes] if METHODS[method].ratios else ()
     made = decisions(f"{method}:{threshold}", changes, ratios)

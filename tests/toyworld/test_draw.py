@@ -24,7 +24,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds, st.lists(st.integers(0, 100_000), min_size=1, max_size=20))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_frame_depends_on_scene_and_number_alone(seed: int, numbers: list[int]) -> None:
     scene = random_scene(np.random.default_rng(seed))
     together = render(scene, numbers, 32, 32)
@@ -33,7 +33,7 @@ def test_a_frame_depends_on_scene_and_number_alone(seed: int, numbers: list[int]
 
 
 @given(seeds, st.integers(8, 90), st.integers(8, 90))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_size(seed: int, height: int, width: int) -> None:
     scene = random_scene(np.random.default_rng(seed))
     frames = render(scene, range(0, 60, 7), height, width)
@@ -45,7 +45,7 @@ def test_any_size(seed: int, height: int, width: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_outside_the_mask_there_is_only_the_place(seed: int) -> None:
     scene = random_scene(np.random.default_rng(seed))
     frames, masks = render(scene, range(5), 48, 64), render_masks(scene, range(5), 48, 64)
@@ -54,7 +54,7 @@ def test_outside_the_mask_there_is_only_the_place(seed: int) -> None:
 
 
 @given(seeds)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_floats_are_the_same_picture(seed: int) -> None:
     scene = random_scene(np.random.default_rng(seed))
     bytes_, floats = render(scene, range(20)), render_float(scene, range(20))
@@ -63,7 +63,7 @@ def test_floats_are_the_same_picture(seed: int) -> None:
 
 
 @given(seeds, st.sampled_from(MOTIONS), st.sampled_from(("penguin", "bird", "box")))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_nobody_leaves_the_frame(seed: int, motion: str, kind: str) -> None:
     kind = "bird" if motion == "flies" else kind
     scene = random_scene(np.random.default_rng(seed), motion=motion, kind=kind)
@@ -79,7 +79,7 @@ def test_what_is_beyond_the_edge_is_cut_off() -> None:
 
 
 @given(seeds, st.sampled_from(MOTIONS))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_one_latent_holds_little_motion(seed: int, motion: str) -> None:
     scene = random_scene(np.random.default_rng(seed), motion=motion)
     now = pose(scene, np.arange(60, 360))
@@ -96,7 +96,7 @@ def test_the_place_wraps_around(place: str) -> None:
 
 
 @given(seeds, st.sampled_from(MOTIONS))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_neutral_first_frame_does_not_tell_the_motion(seed: int, motion: str) -> None:
     fixed = {"kind": "bird", "colour": "red", "phase": 0.0}
     scene = random_scene(np.random.default_rng(seed), motion=motion, **fixed)

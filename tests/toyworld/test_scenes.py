@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from longtake.errors import JobError
@@ -23,7 +23,6 @@ from longtake.toyworld.scenes import COLOURS_OF_PLACE, PENGUIN_COLOUR
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_random_scenes_are_sound_and_repeatable(seed: int) -> None:
     scene = random_scene(np.random.default_rng(seed))
@@ -42,14 +41,12 @@ def test_random_scenes_show_everything() -> None:
     assert 0.35 < np.mean([scene.phase == 0 for scene in scenes]) < 0.65
 
 
-@settings(deadline=None)
 @given(seeds, st.sampled_from(MOTIONS), st.sampled_from(PLACES))
 def test_fixed_fields_stay(seed: int, motion: str, place: str) -> None:
     scene = random_scene(np.random.default_rng(seed), motion=motion, place=place)
     assert (scene.motion, scene.place) == (motion, place)
 
 
-@settings(deadline=None)
 @given(seeds, st.sampled_from(COLOURS))
 def test_a_fixed_colour_chooses_character_and_place(seed: int, colour: str) -> None:
     scene = random_scene(np.random.default_rng(seed), colour=colour)
@@ -72,7 +69,6 @@ def test_impossible_scenes_are_refused(field: str, value: object) -> None:
         random_scene(np.random.default_rng(0), **{"kind": "ball", field: value})
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_the_canonical_prompt_says_what_is_seen(seed: int) -> None:
     scene = random_scene(np.random.default_rng(seed))
@@ -81,7 +77,6 @@ def test_the_canonical_prompt_says_what_is_seen(seed: int) -> None:
         assert getattr(read, field) == getattr(scene, field)
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_every_prompt_names_character_and_motion_in_few_words(seed: int) -> None:
     rng = np.random.default_rng(seed)

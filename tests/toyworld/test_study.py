@@ -36,7 +36,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 @given(seeds, st.sampled_from(VARIANTS))
-@settings(max_examples=24, deadline=None)
+@settings(max_examples=24)
 def test_any_frame_of_any_variant_is_a_function_of_its_number(seed: int, variant: str) -> None:
     scene = study_scene(variant, np.random.default_rng(seed))
     assert scene == study_scene(variant, np.random.default_rng(seed))
@@ -114,7 +114,7 @@ def test_a_circle_follows_from_its_first_frames() -> None:
 
 
 @given(seeds)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_one_motion_becomes_another_without_a_jump(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scene = changing(random_scene(rng, kind="bird"), rng, 73)

@@ -189,9 +189,7 @@ def differ(file: Path, data: bytes) -> None:
     assert {name: weight.shape for name, weight in header.items()} == tensors
 
 
-fuzzing = settings(
-    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+fuzzing = settings(max_examples=600, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @fuzzing

@@ -20,7 +20,7 @@ TINY = {
 }
 TORCH = backend.name == "torch"
 # A graph for every length of a tile would take the test minutes; eager code is the same.
-EXAMPLES = settings(max_examples=40 if TORCH else 4, deadline=None)
+EXAMPLES = settings(max_examples=40 if TORCH else 4)
 
 
 @pytest.fixture(scope="module")
