@@ -279,7 +279,7 @@ def fields_of(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_time(span: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """What holds from second to second, as JSON says it; a seed that is the job's is not said."""
+    """A span of seconds, as JSON says it; a seed that is the job's is not said."""
     own = {name: span[name] for name in names if span[name] is not None}
     return {"from": span["start"], "to": span["end"], **own}
 

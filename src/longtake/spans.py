@@ -5,6 +5,8 @@ They are plain data, in seconds and file names, and check themselves; which sect
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -47,6 +49,11 @@ class Anchor:
         check_number(
             f"The strength of the picture at {shown(self.at)}", self.strength, least=0, most=STRENGTH
         )
+
+
+def in_order(anchors: Iterable[Anchor]) -> tuple[Anchor, ...]:
+    """Pictures in the order of their times, that at the end last."""
+    return tuple(sorted(anchors, key=lambda anchor: math.inf if anchor.at == "end" else anchor.at))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What moves at the end of a terminal: lines and bars, drawn by tqdm."""
+"""All that moves at the end of a terminal: lines and bars, drawn by tqdm."""
 
 from __future__ import annotations
 

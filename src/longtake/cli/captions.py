@@ -1,4 +1,4 @@
-"""What stands above the pictures of a contact sheet: when they are seen, and what changes there."""
+"""The words above the pictures of a contact sheet: when they are seen, and what changes there."""
 
 from __future__ import annotations
 

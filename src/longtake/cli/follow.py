@@ -42,7 +42,7 @@ class Make:
     keeps: bool
     """True if process 0 has a store of finished sections."""
     clip: Any = None
-    """What is seen of the job's clip."""
+    """The frames that are seen of the job's clip."""
 
 
 def follow(words: Sequence[str], rank: int, size: int) -> int:

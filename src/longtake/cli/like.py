@@ -12,6 +12,7 @@ from longtake.cli.info import VIDEOS
 from longtake.cli.presets import check_preset, read_preset, write_preset
 from longtake.errors import JobError
 from longtake.job import Anchor, Job
+from longtake.spans import in_order
 
 LENGTH, SIZE = ("frames", "seconds"), ("width", "height", "size")
 TRAINED = ("sampling", "steps", "guidance")
@@ -79,14 +80,13 @@ def job_like(name: str) -> tuple[Job, dict[str, Any]]:
     job = facts.job
     if job is None:
         raise JobError(f"{name} carries no job, so that nothing is known of how it was made.")
+    beside = {}
     # A video that is joined to its clip has the clip's size.
-    zoom = facts.width // job.width if job.width and job.clip is None else 0
-    told = (
-        zoom
-        and job.clip is None
-        and (facts.width, facts.height) == (zoom * (job.width or 0), zoom * (job.height or 0))
-    )
-    return _near(job, at.parent), {"zoom": zoom} if told else {}
+    if job.width and job.height and job.clip is None:
+        zoom = facts.width // job.width
+        if zoom and (facts.width, facts.height) == (zoom * job.width, zoom * job.height):
+            beside["zoom"] = zoom
+    return _near(job, at.parent), beside
 
 
 def _in_folder(job: Job, folder: Path) -> Job:
@@ -146,7 +146,7 @@ def _fill(args: argparse.Namespace, values: Mapping[str, Any]) -> None:
             own = dict(args.parts or ())
             args.parts = list({**value, **own}.items())
         elif name == "anchors":
-            args.anchors = _pictures(args, value)
+            args.anchors = list(in_order((*_kept(args, value), *(args.anchors or ()))))
         elif name in ("clip", "from_text") and _begins(args):
             continue
         elif name not in given:
@@ -156,13 +156,6 @@ def _fill(args: argparse.Namespace, values: Mapping[str, Any]) -> None:
 def _begins(args: argparse.Namespace) -> bool:
     """Tell if the command says what the video begins with."""
     return args.picture is not None or args.clip is not None
-
-
-def _pictures(args: argparse.Namespace, anchors: Iterable[Anchor]) -> list[Anchor]:
-    return sorted(
-        [*_kept(args, anchors), *(args.anchors or ())],
-        key=lambda anchor: float("inf") if anchor.at == "end" else anchor.at,
-    )
 
 
 def _kept(args: argparse.Namespace, anchors: Iterable[Anchor]) -> list[Anchor]:

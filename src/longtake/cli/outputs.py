@@ -45,7 +45,7 @@ class Outputs:
     crf: float | None = None
     preview: PreviewFile | None = None
     new_only: bool = False
-    """Whether a clip that the video goes on from is left out."""
+    """True if a clip that the video goes on from is left out."""
 
     def sized(self, job: Job) -> Outputs:
         """The same with its zoom, for a job that has its size; JobError if that is more than a video can hold."""

@@ -124,7 +124,7 @@ def even(plan: Plan) -> bool:
 
 
 def _begun(job: Job, plan: Plan) -> str:
-    """What is given, by its latent frame."""
+    """The given pictures, by their latent frames."""
     lasting = "latent frame 0 is the picture"
     if plan.lead:
         lasting = f"latent frames 0-{plan.lead - 1} are the end of the clip"

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import re
 from collections.abc import Sequence
-from math import inf
 from typing import TYPE_CHECKING
 
 from longtake.cli.change import Change, add_keep, png_of
@@ -14,7 +13,7 @@ from longtake.cli.directing import keyframe
 from longtake.cli.options import number
 from longtake.cli.place import add_place, place_of
 from longtake.errors import JobError
-from longtake.spans import SEEDS, Anchor
+from longtake.spans import SEEDS, Anchor, in_order
 
 if TYPE_CHECKING:
     from longtake.job import Job
@@ -112,11 +111,8 @@ def sections_of(
 
     plan = plan_of(job)
     if places is not None:
-        beyond = next((each[-1] for each in places if each[-1] >= plan.count), None)
-        if beyond is not None:
-            raise JobError(
-                f"There is no section {beyond}; this video has the sections 0 to {plan.count - 1}."
-            )
+        for each in places:
+            timeline.check_section(plan.count, each[-1])
         return sorted({section for each in places for section in each})
     assert seconds is not None
     found = timeline.sections_in(job, plan, *seconds)
@@ -188,9 +184,10 @@ def with_pictures(job: Job, pictures: Sequence[Anchor]) -> tuple[Job, dict[str, 
     if len({anchor.at for anchor in pictures}) < len(pictures):
         raise JobError("One picture can stand at one time; the command names a time twice.")
     anchors = {anchor.at: anchor for anchor in (*job.anchors, *pictures)}
-    ordered = sorted(anchors.values(), key=lambda anchor: inf if anchor.at == "end" else anchor.at)
     # With a picture to begin with, it is no video from text any more.
-    job = dataclasses.replace(job, anchors=tuple(ordered), from_text=job.from_text and 0 not in anchors)
+    job = dataclasses.replace(
+        job, anchors=in_order(anchors.values()), from_text=job.from_text and 0 not in anchors
+    )
     job.check()
     return job, {file_of(anchor.at): png_of(anchor.image) for anchor in pictures}
 

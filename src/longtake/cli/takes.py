@@ -76,10 +76,12 @@ def takes_in(folder: str, section: int | None) -> dict[int, list[Take]]:
     from longtake.jobs.state import recipes
     from longtake.jobs.stored import read_job
     from longtake.jobs.takes import takes_of
+    from longtake.plan.timeline import check_section
 
     place = Path(folder).resolve()
     found = recipes(place, *read_job(place))
-    _check_section(found.plan.count, section)
+    if section is not None:
+        check_section(found.plan.count, section)
     numbers = range(found.plan.count) if section is None else [section]
     takes = {number: takes_of(place, found, number) for number in numbers}
     return {number: each for number, each in takes.items() if each}
@@ -89,6 +91,7 @@ def _use(args: argparse.Namespace) -> None:
     from longtake.cli.make import go_on
     from longtake.cli.progress import progress_for
     from longtake.jobs.takes import chosen
+    from longtake.plan.timeline import check_section
 
     if args.section is None:
         raise JobError("--use chooses a take of one section; name it by --section N.")
@@ -96,17 +99,12 @@ def _use(args: argparse.Namespace) -> None:
         raise JobError("--sheet shows the takes of a list; leave it out beside --use.")
 
     def change(folder: JobFolder) -> Change:
-        _check_section(folder.sections, args.section)
+        check_section(folder.sections, args.section)
         return Change(
             folder.using(chosen(args.section, folder.takes(args.section), args.use)), {}, args.keep_takes
         )
 
     go_on(place_of(args), change, progress_for(args.json))
-
-
-def _check_section(sections: int, section: int | None) -> None:
-    if section is not None and not 0 <= section < sections:
-        raise JobError(f"There is no section {section}; this video has the sections 0 to {sections - 1}.")
 
 
 def _lines(found: dict[int, list[Take]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What `pipe(..., timeline=…, loop=…)` says of a job in time, in any of the ways in which timelines are written."""
+"""A job in time, as `pipe(..., timeline=…, loop=…)` says it, in any of the ways in which timelines are written."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def clip_bytes(clip: Footage, video: str) -> bytes:
 
 
 def read_clip(folder: Path) -> tuple[Footage, str]:
-    """What is seen of the clip, and the mark of its file; JobError if that is missing or damaged."""
+    """The frames that are seen of the clip, and the mark of its file; JobError if that is missing or damaged."""
     file = folder / CLIP
     try:
         arrays, texts = read_arrays(file)

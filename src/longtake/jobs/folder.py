@@ -177,7 +177,7 @@ class JobFolder:
 
     @property
     def clip(self) -> Footage | None:
-        """What is seen of the job's clip, if it has one."""
+        """The frames that are seen of the job's clip, if it has one."""
         return None if self.job.clip is None else read_clip(self.path)[0]
 
     @property

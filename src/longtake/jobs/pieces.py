@@ -140,7 +140,7 @@ class Pieces:
         return name
 
     def _met(self, frames: range, cut: Cut) -> Iterator[Any]:
-        """What some frames meet at each seam that they lie before: what is given back to them is found there."""
+        """The frames at each seam that some frames lie before: by them is found what is given back."""
         for seam in self.plan.seams:
             faded = min(seam.span, FADE)
             if seam.at - faded < frames.stop and frames.start < seam.at:
@@ -162,7 +162,7 @@ class Pieces:
                 yield start, following - 1, range(first - begin, behind - begin)
 
     def _reached(self, part: tuple[int, int, range], cut: Cut) -> Iterator[Any]:
-        """What the decoder makes such frames from: tile by tile, which latents."""
+        """The latents that the decoder makes such frames from, tile by tile."""
         start, last, frames = part
         grid = cut.grid
         if grid is None:
@@ -177,7 +177,7 @@ class Pieces:
             yield self._tokens(range(latent, min(latent + grid.size, last) + 1))
 
     def _tokens(self, latents: range) -> list[Any]:
-        """What decides each of these latent frames."""
+        """All that decides each of these latent frames."""
         plan = self.plan
         found: list[Any] = []
         for frame in latents:

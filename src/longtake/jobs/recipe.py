@@ -121,7 +121,7 @@ class Recipes:
         return self.plan.starts == (0,)
 
     def _more(self, section: Section, told: Direction) -> dict[str, Any]:
-        """What a section may be told beside, as far as it is: mixtures, and pictures that others are not told of."""
+        """The rest that a section is told, if it is: mixtures, and pictures that others are not told of."""
         more: dict[str, Any] = {}
         if told.voices != (Voice(1.0, told.prompt),):
             more["voices"] = [dataclasses.astuple(voice) for voice in told.voices]

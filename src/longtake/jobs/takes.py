@@ -166,7 +166,7 @@ def using(job: Job, found: Recipes, take: Take) -> Job:
 
 
 def told_texts(job: Job, found: Recipes, number: int) -> dict[str, str]:
-    """What a section is told, as texts that its file keeps for who lists it."""
+    """All that a section is told, as texts that its file keeps for who lists it."""
     told = direct(job, found.plan, number)
     texts = {"told": json.dumps({"prompt": told.prompt, "seed": told.seed}, ensure_ascii=False)}
     if job.changes:
@@ -179,7 +179,7 @@ def told_texts(job: Job, found: Recipes, number: int) -> dict[str, str]:
 
 
 def _told(texts: Mapping[str, str]) -> dict[str, Any]:
-    """What a take's file says that it was told; the folder may be a stranger's, so what makes no sense is left out."""
+    """All that a take was told, by its file; the folder may be a stranger's, so what makes no sense is left out."""
     said: dict[str, Any] = {}
     with contextlib.suppress(LongtakeError, TypeError, KeyError):
         values = strictjson.parse(texts["told"], "what a section was told")

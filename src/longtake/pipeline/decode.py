@@ -85,7 +85,7 @@ class Decoding:
         yield from self._ready(lambda: self._decoder.push(unscaled(self._vae, latents)))
 
     def restart(self) -> Iterator[Shown]:
-        """What is left; the next latent frame that is pushed then stands for one frame, as the first one does."""
+        """The frames that are left; the next latent frame that is pushed then stands for one, as the first one does."""
         if self.start < self._frames:
             yield from self._ready(self._decoder.finish)
         self._begun = False

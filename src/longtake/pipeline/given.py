@@ -156,7 +156,7 @@ def encoded(asked: Asked) -> tuple[dict[int, Any], Any, dict[int, np.ndarray]]:
     frames = sorted(asked.pixels.keys() | asked.latents.keys(), key=lambda frame: _turn(asked.plan, frame))
     pixels = dict(asked.pixels)
     for frame in frames:
-        if frame not in pixels:
+        if frame not in pixels and asked.inputs.image_states is None:
             with networks.using("vae") as vae:
                 pixels[frame] = decode_picture(vae, asked.latents[frame])
     if asked.clip is not None:
@@ -213,7 +213,7 @@ def _turn(plan: Plan, frame: int) -> tuple[int, int]:
 
 
 def _what(plan: Plan, frame: int) -> What:
-    """What the noise of a picture's sample is for."""
+    """The use of the noise of a picture's sample."""
     return (PICTURE, LAST_PICTURE, key_frame(frame))[_turn(plan, frame)[0]]
 
 

@@ -158,7 +158,7 @@ class Growing(Output):
         yield from self._pushed(latents, number)
 
     def _given(self, frame: int, number: int) -> Iterator[Shown]:
-        """What is given from the next frame up to this one, before the section of this number."""
+        """The given frames from the next one up to this one, before the section of this number."""
         anchors = self._request.anchors
         while self._frame < frame and self._frame in anchors:
             yield from self._pushed(anchors[self._frame], number)

@@ -1,4 +1,4 @@
-"""Where frames that are made meet given ones, a clip's or a picture's: no flash where one ends and the other begins.
+"""The joint of frames that are made with given ones, a clip's or a picture's: no flash between the two.
 
 An autoencoder loses a little of every frame, and a model does not always meet what it was given; the clip's own frames
 lose nothing. So at the joint there is a step beside that of the motion, even where nothing moves. How large it is, the
@@ -56,12 +56,12 @@ class Seams:
         yield from self.rest()
 
     def rest(self) -> Iterator[tuple[int, Any]]:
-        """What is held of a video that was stopped before its end."""
+        """The frames that are held, of a video that was stopped before its end."""
         held, self._held = self._held, []
         yield from held
 
     def _free(self, stop: int) -> Iterator[tuple[int, Any]]:
-        """What is held before a frame."""
+        """The frames that are held before one."""
         held, self._held = self._held, []
         for start, piece in held:
             for begin, part in _cut(start, piece, stop):
@@ -89,7 +89,7 @@ class Seams:
 
 
 def also(wanted: Wanted, seams: Iterable[Seam]) -> Wanted:
-    """What is wanted, and what decides it: the frames behind a seam, if some before it are wanted."""
+    """The wanted frames, and those that decide them: the frames behind a seam, if some before it are wanted."""
     near = [(seam.own[0], seam.own[-1] + 1, seam.at - min(seam.span, FADE), seam.at) for seam in seams]
 
     def asked(first: int, stop: int) -> bool:
@@ -112,7 +112,7 @@ def _cut(start: int, piece: Any, at: int) -> list[tuple[int, Any]]:
 
 
 def _lacking(made: Any, before: Any, own: Any, beyond: Any) -> Any:
-    """What a made frame lacks of being one step of the motion away from the given one, `own`, that is next to it.
+    """The difference of a made frame from being one step of the motion away from the given one next to it, `own`.
 
     The motion is the mean of the steps on both sides, away from the joint: to the frame `before` it, if there is one,
     and from `own` to the one `beyond`.
@@ -170,7 +170,7 @@ class Joint:
             yield first, self._given_back(near, self._before - np.arange(first, stop))
 
     def rest(self) -> Iterator[tuple[int, Any]]:
-        """What is held of a video that was stopped before its end."""
+        """The frames that are held, of a video that was stopped before its end."""
         held, self._held = self._held, []
         yield from held
 

@@ -266,7 +266,7 @@ def _begun(request: Request, made: np.ndarray) -> Generator[Event, Change | None
 
 
 def _around(wrap: Wrap | None, cache: StepCache | None) -> Wrap | None:
-    """What the caller wraps goes around the step cache: it sees every step, and the network what the cache asks for."""
+    """The caller's wrap goes around the step cache: it sees every step, and the network what the cache asks for."""
     if wrap is None or cache is None:
         return wrap or cache
     return lambda velocity: wrap(cache(velocity))

@@ -25,14 +25,14 @@ KINDS = {PICTURE: (0, 0), LAST_PICTURE: (0, 1)}
 SECTIONS, BESIDE = 1, 2
 
 What: TypeAlias = "str | int | tuple[int, int]"
-"""What noise is for: PICTURE, LAST_PICTURE, a `key_frame`, or a section by its number."""
+"""The use of noise: PICTURE, LAST_PICTURE, a `key_frame`, or a section by its number."""
 
 Noise: TypeAlias = "Callable[[What, tuple[int, ...], str], np.ndarray]"
 """noise(what it is for, shape (B, C, T, H, W), dtype name): values of that dtype."""
 
 
 def key_frame(frame: int) -> tuple[int, int]:
-    """What the noise of a picture is for that stands at a latent frame within the video, above 0."""
+    """The use of the noise of a picture that stands at a latent frame within the video, above 0."""
     return 0, 1 + frame
 
 

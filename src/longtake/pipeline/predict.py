@@ -80,7 +80,7 @@ class Predictor:
         self.revision = adapters.revision(transformer)
         self.texts: dict[tuple[int, int], Known] = {}
         self.begun: dict[frozenset[int], Begun] = {}
-        """What the section sees, by what is hidden of it; all of them read the same history."""
+        """The section's sight, by what is hidden of it; all of them read the same history."""
         self._source: tuple[Section, Readable] | None = None
         self._wrapped: dict[int, Velocity] = {}
         self._current: dict[int, Branch] = {}

@@ -1,4 +1,4 @@
-"""What a job may ask in time of the sampling that it has; what does not go together is refused in one sentence."""
+"""The checks of what a job asks in time of its sampling: what does not go together is refused in one sentence."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def read(text: str, length: Length) -> dict[str, Any]:
 
 
 KEYS = ("prompt", "prompts", "keyframes", "loras", "blend", "loop", "unforeseen", "clip")
-"""What a timeline may say of a job."""
+"""The fields of a job that a timeline may say."""
 
 
 def canonical(values: Any, length: Length) -> dict[str, Any]:

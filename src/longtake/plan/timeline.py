@@ -56,7 +56,7 @@ def direct(job: Job, plan: Plan, number: int) -> Direction:
     >>> [direct(job, plan_of(job), number).prompt for number in range(4)]
     ['A penguin', 'A penguin', 'A penguin, it jumps', 'A penguin, it jumps']
     """
-    change, middle = job.change_of(number), _middle(plan, number)
+    change, middle = job.change_of(number), middle_of(plan, number)
     span = _at(job.prompts, middle, job.fps)
     seeds = (change.seed, None if span is None else span.seed, job.seed)
     seed = next(seed for seed in seeds if seed is not None)
@@ -77,7 +77,7 @@ def prompt_of(job: Job, plan: Plan, number: int) -> str:
 
 
 def _in_time(job: Job, plan: Plan, number: int) -> str:
-    span = _at(job.prompts, _middle(plan, number), job.fps)
+    span = _at(job.prompts, middle_of(plan, number), job.fps)
     return _joined(job.prompt, "" if span is None else span.text)
 
 
@@ -135,10 +135,7 @@ def prompts(job: Job, plan: Plan) -> tuple[str, ...]:
 def check(job: Job, plan: Plan) -> None:
     """Raise JobError for what is asked of seconds or sections that this video does not have."""
     for change in job.changes:
-        if change.section >= plan.count:
-            raise JobError(
-                f"There is no section {change.section}; this video has the sections 0 to {plan.count - 1}."
-            )
+        check_section(plan.count, change.section)
     if job.origin >= plan.count:
         raise JobError(
             f"{job.origin} sections were put before the first one of this job, and its video has {plan.count}; none "
@@ -154,6 +151,12 @@ def check(job: Job, plan: Plan) -> None:
             _check_span(job, plan, weight, f"The weight of the LoRA {lora.path!r}", "holds")
     for span in job.prompts:
         _check_span(job, plan, span, "A prompt", "is said")
+
+
+def check_section(count: int, number: int) -> None:
+    """Raise JobError if a video of so many sections has none of this number."""
+    if not 0 <= number < count:
+        raise JobError(f"There is no section {number}; this video has the sections 0 to {count - 1}.")
 
 
 def seconds(job: Job, plan: Plan, number: int) -> tuple[float, float]:
@@ -181,11 +184,11 @@ def sections_in(job: Job, plan: Plan, begin: float, end: float | None) -> range:
     numbers = range(plan.count)
     if begin >= plan.frames / job.fps:
         return range(0)
-    first = bisect_left(numbers, begin, key=lambda number: _middle(plan, number) / job.fps)
+    first = bisect_left(numbers, begin, key=lambda number: middle_of(plan, number) / job.fps)
     last = (
         plan.count
         if end is None
-        else bisect_left(numbers, end, key=lambda number: _middle(plan, number) / job.fps)
+        else bisect_left(numbers, end, key=lambda number: middle_of(plan, number) / job.fps)
     )
     if first < last:
         return range(first, last)
@@ -234,7 +237,7 @@ def _joined(common: str, text: str) -> str:
     return (" " if ended else ", ").join(filter(None, (common.rstrip() if ended else common, text)))
 
 
-def _middle(plan: Plan, number: int) -> float:
+def middle_of(plan: Plan, number: int) -> float:
     """The middle of a section, in video frames."""
     return sum(shown(plan, number)) / 2
 
@@ -249,8 +252,10 @@ def _check_span(job: Job, plan: Plan, span: PromptSpan | WeightSpan, name: str, 
             f"video has {length:g} s."
         )
     start = frame_at(span.start, job.fps)
-    first = bisect_left(range(plan.count), start, key=lambda number: _middle(plan, number))
-    if first == plan.count or (span.end is not None and _middle(plan, first) >= frame_at(span.end, job.fps)):
+    first = bisect_left(range(plan.count), start, key=lambda number: middle_of(plan, number))
+    if first == plan.count or (
+        span.end is not None and middle_of(plan, first) >= frame_at(span.end, job.fps)
+    ):
         raise JobError(
             f"{name} from {span.start} s on {does} in no section, since it holds the middle of none; a section has "
             f"at least {LATENT_FRAMES} frames ({LATENT_FRAMES / job.fps:g} s)."

@@ -1,4 +1,4 @@
-"""What a timeline has become under a plan: where each time that was asked for lies, and what each section is told."""
+"""A timeline as it has become under a plan: where each time that was asked for lies, and what each section is told."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Moved:
 
     @property
     def frames(self) -> float:
-        """How far it was moved, in video frames; later is more."""
+        """Video frames by which it was moved; later is more."""
         return round(self.came - self.asked, 3)
 
 
@@ -65,7 +65,7 @@ def moves(job: Job, plan: Plan) -> Iterator[Moved]:
 def _edge(plan: Plan, asked: float) -> int:
     """The video frame with which the first section begins whose middle lies at a frame or behind it, or the end."""
     numbers = range(plan.count)
-    number = bisect_left(numbers, asked, key=lambda each: sum(timeline.shown(plan, each)) / 2)
+    number = bisect_left(numbers, asked, key=lambda each: timeline.middle_of(plan, each))
     return plan.frames if number == plan.count else begin_of(plan, number)
 
 

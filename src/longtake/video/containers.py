@@ -37,7 +37,7 @@ class Container:
     growing: Mapping[str, str] = field(default_factory=dict)
 
     def quality(self, crf: float | None) -> dict[str, str]:
-        """What the encoder is told of the quality; JobError if this one has none to choose, or not this."""
+        """The encoder's options for the quality; JobError if this one has none to choose, or not this."""
         if self.worst_crf is None:
             if crf is not None:
                 raise JobError(f"{self.name} has no quality (crf) to choose; leave it out, or name an .mp4.")

@@ -17,7 +17,7 @@ from longtake.video.writer import Writer, check_writable
 from longtake.video.writing import VideoWriter
 
 KINDS = (*CONTAINERS, ".gif")
-"""How the names of videos that are written end; a folder, or a pattern of numbers, asks for PNGs."""
+"""The ends of names of videos that are written; a folder, or a pattern of numbers, asks for PNGs."""
 
 TOLD = f"{', '.join(KINDS)}, or a folder of PNGs: NAME/, NAME/%05d.png"
 

@@ -19,10 +19,10 @@ from longtake.errors import PictureError
 from longtake.job import Job
 from longtake.video.containers import CONTAINERS
 from longtake.video.growing import Grown, partial_of, reader_of
-from longtake.video.writer import Whole, check_writable
+from longtake.video.writer import VideoFile, check_writable
 
 
-class PiecesWriter(Whole):
+class PiecesWriter(VideoFile):
     """A video file that grows piece by piece and takes its name when it is whole; `partial` can be played so far."""
 
     def __init__(

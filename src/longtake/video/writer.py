@@ -1,4 +1,4 @@
-"""What all writers of videos share: frames of one size come in, and a name is taken when everything is there."""
+"""The base of all writers of videos: frames of one size come in, and a name is taken when everything is there."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class NotWritten(LongtakeError):
     """A failure to write, whose cause is the reason: told apart from a file that cannot be read."""
 
 
-class Whole:
-    """A video that takes its name when it is whole.
+class VideoFile:
+    """A video file that takes its name when it is whole.
 
     Used in a `with` block; if that ends with an error, nothing is left behind but what `partial` names, if anything
     does: what is finished so far, to be seen at any moment.
@@ -70,7 +70,7 @@ class Whole:
             raise PictureError(f"{self.path} cannot be written: {reason(error)}{kept}.") from error
 
 
-class Writer(Whole):
+class Writer(VideoFile):
     """A video that grows frame by frame, all of one size."""
 
     def __init__(self, path: Path, fps: float, zoom: int, most_fps: float = 1000) -> None:
